@@ -1,0 +1,146 @@
+"""What is coded: ordered named tensors and, where it is known, the graph that uses them.
+
+This is the only form in which a network travels through the package. It knows numpy and nothing of
+PyTorch or of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from nnrcodec.graph.graph import Graph
+
+DTYPES: Mapping[str, np.dtype] = {
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.float32),
+    "int8": np.dtype(np.int8),
+    "int16": np.dtype(np.int16),
+    "int32": np.dtype(np.int32),
+    "int64": np.dtype(np.int64),
+    "uint8": np.dtype(np.uint8),
+    "uint16": np.dtype(np.uint16),
+    "uint32": np.dtype(np.uint32),
+    "uint64": np.dtype(np.uint64),
+    "bool": np.dtype(np.bool_),
+}
+"""The dtypes a tensor may have, and the numpy dtype that holds its values.
+
+numpy has no bfloat16: its values are held, exactly, in float32.
+"""
+
+
+class Role(Enum):
+    """What a tensor is to its network."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    CONSTANT = "constant"
+    """Used by the graph but not part of the state dict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One named tensor, read when it is needed.
+
+    Parameters
+    ----------
+    name : str
+        Qualified name, such as ``net.2.weight``.
+    dtype : str
+        A key of `DTYPES`.
+    shape : tuple of int
+        Dimensions; empty for a scalar.
+    read : callable
+        Returns the values, shape `shape`, dtype ``DTYPES[dtype]``.
+    role : Role
+        Parameter, buffer or constant.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+    role: Role = Role.PARAMETER
+
+    @classmethod
+    def of(
+        cls, name: str, value: np.ndarray, dtype: str | None = None, role: Role = Role.PARAMETER
+    ) -> Tensor:
+        """Wrap an array that is already in memory."""
+        return cls(name, dtype or value.dtype.name, tuple(value.shape), lambda: value, role)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=object)) if self.shape else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Two tensors that stand for one: a convolution replaced by two thin ones.
+
+    Parameters
+    ----------
+    layer : str
+        Qualified name of the layer, such as ``net.2``.
+    kernel_shape : tuple of int
+        Shape (N, C, d, d') of the kernel that was replaced.
+    rank : int
+        Number of channels between the two.
+    """
+
+    layer: str
+    kernel_shape: tuple[int, int, int, int]
+    rank: int
+
+    @property
+    def u(self) -> str:
+        """Name of the first kernel, shape (rank, C, d, 1)."""
+        return f"{self.layer}.u.weight"
+
+    @property
+    def v(self) -> str:
+        """Name of the second kernel, shape (N, rank, 1, d')."""
+        return f"{self.layer}.v.weight"
+
+    @property
+    def v_bias(self) -> str:
+        """Name of the bias, where there is one; it belongs to the second convolution."""
+        return f"{self.layer}.v.bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network on its way through the codec.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        By name, in the order in which they are coded.
+    graph : Graph or None
+        How they are used; None for a bare state dict.
+    factors : tuple of Factors
+        Which tensors stand for one another (empty unless a layer was decomposed).
+    """
+
+    tensors: Mapping[str, Tensor]
+    graph: Graph | None = None
+    factors: tuple[Factors, ...] = field(default=())
+
+    @classmethod
+    def of(
+        cls,
+        tensors: Iterable[Tensor],
+        graph: Graph | None = None,
+        factors: tuple[Factors, ...] = (),
+    ) -> Model:
+        """Build a model from tensors in coding order."""
+        return cls({t.name: t for t in tensors}, graph, factors)
