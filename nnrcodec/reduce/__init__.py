@@ -1,0 +1,1 @@
+"""Parameter reduction: from a model to a model with fewer parameters, and back."""
