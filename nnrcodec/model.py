@@ -13,29 +13,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnrcodec.dtypes import DTYPES
+
 if TYPE_CHECKING:
     from nnrcodec.graph.graph import Graph
 
-DTYPES: Mapping[str, np.dtype] = {
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(np.float32),
-    "int8": np.dtype(np.int8),
-    "int16": np.dtype(np.int16),
-    "int32": np.dtype(np.int32),
-    "int64": np.dtype(np.int64),
-    "uint8": np.dtype(np.uint8),
-    "uint16": np.dtype(np.uint16),
-    "uint32": np.dtype(np.uint32),
-    "uint64": np.dtype(np.uint64),
-    "bool": np.dtype(np.bool_),
-}
-"""The dtypes a tensor may have, and the numpy dtype that holds its values.
-
-numpy has no bfloat16: its values are held, exactly, in float32.
-"""
-
+__all__ = ["DTYPES", "Factors", "Model", "Role", "Tensor"]
 
 class Role(Enum):
     """What a tensor is to its network."""

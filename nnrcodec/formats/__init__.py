@@ -1,0 +1,10 @@
+"""Model files: one module per format, all with the same two functions, `load` and `save`.
+
+`load` and `save` here choose the module by the ending of the file name. PyTorch is imported only
+by the formats that need it, and only when they are used.
+"""
+
+from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.formats.files import FORMATS, load, save
+
+__all__ = ["FORMATS", "load", "save", "write_atomically"]

@@ -1,0 +1,92 @@
+"""Choosing the format of a model file by the ending of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from nnrcodec.errors import ConfigError
+from nnrcodec.formats import pt, pt2, safetensors
+from nnrcodec.model import Model
+
+
+class FileFormat(Protocol):
+    """What every format module offers."""
+
+    def load(self, path: Path) -> Model:
+        """Read a model file."""
+
+    def save(self, model: Model, path: Path) -> None:
+        """Write a model file."""
+
+
+FORMATS: Mapping[str, FileFormat] = {
+    ".pt2": pt2,
+    ".pt": pt,
+    ".pth": pt,
+    ".safetensors": safetensors,
+}
+"""The formats, by the ending of the file name in lower case."""
+
+
+def load(path: str | Path) -> Model:
+    """Read a model file; its format is known by its ending.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file with one of the endings in `FORMATS`.
+
+    Returns
+    -------
+    Model
+        With a graph if the format has one; values are read when they are asked for, so the file
+        has to stay in place until then.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file, or its ending is unknown.
+    ModelError
+        The file is damaged, is not of the format its ending says, or holds something that cannot
+        be coded.
+    """
+    path = Path(path)
+    file_format = _format_of(path)
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, not a model file")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    return file_format.load(path)
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Write a model file; its format is chosen by its ending.
+
+    Parameters
+    ----------
+    model : Model
+        What to write. Every tensor keeps its dtype.
+    path : str or Path
+        A file with one of the endings in `FORMATS`; it is replaced atomically.
+
+    Raises
+    ------
+    ConfigError
+        The ending is unknown, the format needs a graph that `model` lacks, or the file cannot be
+        written.
+    """
+    path = Path(path)
+    _format_of(path).save(model, path)
+
+
+def _format_of(path: Path) -> FileFormat:
+    try:
+        return FORMATS[path.suffix.lower()]
+    except KeyError:
+        raise ConfigError(
+            f"{path}: no model file has the ending {path.suffix!r}; known are {', '.join(FORMATS)}"
+        ) from None
