@@ -1,0 +1,1 @@
+"""From values to levels: step sizes and quantizers."""

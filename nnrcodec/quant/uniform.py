@@ -1,0 +1,110 @@
+"""Uniform quantization: the nearest multiple of the step size.
+
+Also owns the default choice of a step size where the user names none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.quant.step_size import qp_of_step_size, step_size
+
+WEIGHT_STEPS_PER_RMS = 4.0
+"""Default step size of a weight: its root mean square divided by this."""
+
+NONWEIGHT_STEPS_PER_RMS = 64.0
+"""The same for 1-D tensors: few, and more sensitive."""
+
+MAX_LEVEL = 2**24
+"""Largest magnitude of a level: up to here every integer is exact in binary32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniformConfig:
+    """Step sizes of uniform quantization.
+
+    Parameters
+    ----------
+    qp : int, optional
+        Quantization parameter of weights (two dimensions and more). The default follows each
+        tensor: its root mean square divided by `WEIGHT_STEPS_PER_RMS`, rounded down to a qp.
+    nonweight_qp : int, optional
+        The same for 1-D tensors, with `NONWEIGHT_STEPS_PER_RMS`. If only `qp` is given, 1-D
+        tensors get a step size 16 times finer.
+    qp_density : int
+        Logarithm of the steps of qp per octave, 0 to 7.
+    """
+
+    qp: int | None = None
+    nonweight_qp: int | None = None
+    qp_density: int = 2
+
+    def __post_init__(self) -> None:
+        for qp in (self.qp, self.nonweight_qp, 0):
+            if qp is not None:
+                step_size(qp, self.qp_density)
+
+    def qp_for(self, values: np.ndarray) -> int:
+        """Return the qp of a tensor.
+
+        Parameters
+        ----------
+        values : ndarray of float
+            The tensor, any shape, finite.
+        """
+        is_weight = values.ndim >= 2
+        if is_weight and self.qp is not None:
+            return self.qp
+        if not is_weight and self.nonweight_qp is not None:
+            return self.nonweight_qp
+        if not is_weight and self.qp is not None:
+            return self.qp - 4 * (1 << self.qp_density)
+        rms = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+        if rms == 0:
+            return 0
+        steps = WEIGHT_STEPS_PER_RMS if is_weight else NONWEIGHT_STEPS_PER_RMS
+        return qp_of_step_size(rms / steps, self.qp_density)
+
+
+def quantize(values: np.ndarray, qp: int, qp_density: int, name: str = "tensor") -> np.ndarray:
+    """Round values to multiples of the step size, halves away from zero.
+
+    Parameters
+    ----------
+    values : ndarray of float
+        Any shape, finite.
+    qp, qp_density : int
+        See `nnrcodec.quant.step_size.step_size`.
+    name : str
+        Named in errors.
+
+    Returns
+    -------
+    ndarray of int32
+        The levels, same shape.
+
+    Raises
+    ------
+    ConfigError
+        If a level would exceed `MAX_LEVEL`; the message names the smallest qp that works.
+    ModelError
+        If a value is not finite.
+    """
+    scaled = np.abs(values, dtype=np.float64)
+    peak = float(scaled.max())
+    if not np.isfinite(peak):
+        raise ModelError(f"tensor {name!r} has a value that is not finite and cannot be quantized")
+    step = step_size(qp, qp_density)
+    if peak > step * MAX_LEVEL:
+        smallest = qp_of_step_size(2 * peak / MAX_LEVEL, qp_density)
+        raise ConfigError(
+            f"tensor {name!r}: qp {qp} (step size {step:g}) is too fine for its largest value "
+            f"{peak:g}; qp {smallest} works"
+        )
+    scaled /= step
+    scaled += 0.5
+    np.floor(scaled, out=scaled)
+    return np.copysign(scaled, values).astype(np.int32)

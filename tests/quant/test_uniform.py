@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.quant.step_size import dequantize, step_size
+from nnrcodec.quant.uniform import MAX_LEVEL, UniformConfig, quantize
+
+FLOATS = hnp.arrays(
+    np.float32, hnp.array_shapes(max_dims=3), elements=st.floats(-1000, 1000, width=32)
+)
+
+
+@given(FLOATS, st.integers(-40, 40), st.integers(0, 3))
+def test_error_is_at_most_half_a_step(values: np.ndarray, qp: int, qp_density: int) -> None:
+    levels = quantize(values, qp, qp_density)
+    step = step_size(qp, qp_density)
+    exact = levels.astype(np.float64) * step
+    assert np.abs(exact - values).max() <= step / 2
+    np.testing.assert_allclose(dequantize(levels, qp, qp_density), exact, rtol=1e-7)
+
+
+def test_halves_go_away_from_zero() -> None:
+    values = np.array([0.5, -0.5, 1.5, -1.5, 2.5, 0.49999997], np.float32)
+    assert quantize(values, 0, 2).tolist() == [1, -1, 2, -2, 3, 0]
+
+
+def test_a_step_too_fine_is_refused_with_one_that_works() -> None:
+    values = np.array([1.0, 1e-3], np.float32)
+    with pytest.raises(ConfigError, match=r"tensor 'w': qp -120 .* qp (-\d+) works") as caught:
+        quantize(values, -120, 2, "w")
+    proposed = int(str(caught.value).split("; qp ")[1].split(" ")[0])
+    assert abs(quantize(values, proposed, 2)).max() <= MAX_LEVEL
+
+
+def test_values_that_are_not_finite_are_refused_by_name() -> None:
+    with pytest.raises(ModelError, match="conv1"):
+        quantize(np.array([1, np.inf], np.float32), 0, 2, "conv1")
+
+
+def test_default_step_follows_the_scale_of_the_tensor() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=(64, 64)).astype(np.float32)
+    config = UniformConfig()
+    assert config.qp_for(values * 4) == config.qp_for(values) + 8
+    assert config.qp_for(values[0]) < config.qp_for(values)
+    assert config.qp_for(values * 0) == 0
+
+
+def test_given_qps_are_taken() -> None:
+    weights, bias = np.ones((4, 4)), np.ones(4)
+    assert UniformConfig(qp=-30).qp_for(weights) == -30
+    assert UniformConfig(qp=-30).qp_for(bias) == -46
+    assert UniformConfig(qp=-30, nonweight_qp=-60).qp_for(bias) == -60
+    assert UniformConfig(qp=-30, qp_density=3).qp_for(bias) == -62
+
+
+@pytest.mark.parametrize("wrong", [{"qp_density": 9}, {"qp": 100000}, {"nonweight_qp": -100000}])
+def test_impossible_configurations_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError):
+        UniformConfig(**wrong)
