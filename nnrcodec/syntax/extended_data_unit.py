@@ -159,7 +159,7 @@ def knot_magnitudes(highest: int) -> list[int]:
     power = 1
     while power < highest:
         knots.append(power)
-        if 1 < power and power * 3 // 2 < highest:
+        if power > 1 and power * 3 // 2 < highest:
             knots.append(power * 3 // 2)
         power *= 2
     return [*knots, highest] if highest > 0 else knots

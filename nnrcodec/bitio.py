@@ -1,0 +1,244 @@
+"""Bits of headers: the descriptors of the standard over `bitstring`.
+
+Owns `BitReader` and `BitWriter`, which know descriptors and positions but no syntax elements.
+Bits are numbered from the start of the stream, the most significant bit of a byte first. Payload
+bytes do not pass through here; they stay slices of the stream.
+
+======= ==========================================================================
+u(n)    unsigned integer of n bits
+i(n)    integer of n bits in two's complement
+ue(k)   unsigned integer in an exponential-Golomb code of order k
+ie(k)   integer in the same code: v > 0 is sent as 2v - 1, v <= 0 as -2v
+flt(32)  IEEE 754 binary32, least significant byte first
+st(v)   UTF-8 bytes and one zero byte, starting on a byte boundary
+bs(v)   bytes up to the end of the unit, starting on a byte boundary
+======= ==========================================================================
+"""
+
+from __future__ import annotations
+
+import struct
+
+from bitstring import BitArray, Bits
+
+from nnrcodec.errors import EncodingError, SyntaxElementError, TruncatedBitstreamError
+
+UE_MAX_LEADING_ZEROS = 64
+"""Zeros that may open an exponential-Golomb code; bounds what such a code can hold."""
+
+UE_MAX = 2**64 - 1
+"""The greatest value that ue(k) carries here."""
+
+_WINDOW_BYTES = 256
+
+
+class BitReader:
+    """Read descriptors from bytes.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+        The stream. It is not copied, apart from a small window around the position.
+    position : int
+        Bit to start at.
+
+    Attributes
+    ----------
+    position : int
+        The next bit to be read, counted from the start of `data`.
+    end : int
+        The first bit that must not be read; at first the end of `data`.
+    """
+
+    def __init__(self, data: bytes | bytearray | memoryview, position: int = 0) -> None:
+        self.data = memoryview(data).cast("B")
+        self.position = position
+        self.end = 8 * len(self.data)
+        self._window = Bits()
+        self._window_start = 0
+        self._window_end = 0
+
+    @property
+    def bits_left(self) -> int:
+        """Bits between the position and `end`."""
+        return self.end - self.position
+
+    def u(self, n: int) -> int:
+        """Read u(n)."""
+        start = self._take(n)
+        if n == 1:
+            return int(self._window[start])
+        return int(self._window[start : start + n].u) if n else 0
+
+    def i(self, n: int) -> int:
+        """Read i(n)."""
+        start = self._take(n)
+        return int(self._window[start : start + n].i)
+
+    def ue(self, k: int) -> int:
+        """Read ue(k)."""
+        first = self.position
+        zeros = 0
+        while not self.u(1):
+            zeros += 1
+            if zeros > UE_MAX_LEADING_ZEROS:
+                raise SyntaxElementError(
+                    f"more than {UE_MAX_LEADING_ZEROS} zeros open an exponential-Golomb code",
+                    bit_offset=first,
+                )
+        value = (((1 << zeros) - 1) << k) + self.u(k + zeros)
+        if value > UE_MAX:
+            raise SyntaxElementError(f"{value} is greater than {UE_MAX}", bit_offset=first)
+        return value
+
+    def ie(self, k: int) -> int:
+        """Read ie(k)."""
+        code = self.ue(k)
+        return (code + 1) >> 1 if code & 1 else -(code >> 1)
+
+    def flt(self, n: int = 32) -> float:
+        """Read flt(32); a signalling NaN becomes a quiet one."""
+        start = self._take(n)
+        value: float = struct.unpack("<f", self._window[start : start + n].tobytes())[0]
+        return value
+
+    def st(self) -> str:
+        """Read st(v)."""
+        start = self._aligned()
+        length = 64
+        while (found := bytes(self.data[start : start + length]).find(0)) < 0:
+            if 8 * (start + length) >= self.end:
+                break
+            length *= 4
+        if found < 0 or 8 * (start + found) >= self.end:
+            raise TruncatedBitstreamError(
+                "the string has no zero byte at its end", bit_offset=self.position
+            )
+        try:
+            text = str(self.data[start : start + found], "utf-8")
+        except UnicodeDecodeError:
+            raise SyntaxElementError("the string is not UTF-8", bit_offset=self.position) from None
+        self.position += 8 * (found + 1)
+        return text
+
+    def bs(self) -> bytes:
+        """Read bs(v): the bytes up to `end`."""
+        return bytes(self.rest())
+
+    def rest(self) -> memoryview:
+        """Return the bytes up to `end` as a slice of the stream."""
+        start = self._aligned()
+        self.position = self.end
+        return self.data[start : self.end // 8]
+
+    def byte_alignment(self) -> None:
+        """Read a one and the zeros up to the next byte boundary."""
+        first = self.position
+        n = 8 - first % 8
+        if (value := self.u(n)) != 1 << (n - 1):
+            raise SyntaxElementError(
+                f"byte_alignment() must be a one and {n - 1} zeros, not {value:0{n}b}",
+                bit_offset=first,
+            )
+
+    def _aligned(self) -> int:
+        if self.position % 8:
+            raise SyntaxElementError("not on a byte boundary", bit_offset=self.position)
+        return self.position // 8
+
+    def _require(self, n: int) -> None:
+        if n > self.end - self.position:
+            raise TruncatedBitstreamError(
+                f"{n} bits are needed and {self.end - self.position} are left",
+                bit_offset=self.position,
+            )
+
+    def _take(self, n: int) -> int:
+        """Step over `n` bits and return where they start in the window."""
+        self._require(n)
+        start = self.position
+        self.position = stop = start + n
+        if start < self._window_start or stop > self._window_end:
+            first = start // 8
+            last = max(first + _WINDOW_BYTES, (stop + 7) // 8)
+            self._window = Bits(bytes(self.data[first:last]))
+            self._window_start = 8 * first
+            self._window_end = 8 * first + len(self._window)
+        return start - self._window_start
+
+
+class BitWriter:
+    """Write descriptors to bytes.
+
+    Parameters
+    ----------
+    position : int
+        Position of the first bit in the stream that the bytes will be part of; a multiple of 8.
+    """
+
+    def __init__(self, position: int = 0) -> None:
+        self._bits = BitArray()
+        self._start = position
+
+    @property
+    def position(self) -> int:
+        """The next bit to be written, counted from the start of the stream."""
+        return self._start + len(self._bits)
+
+    def u(self, value: int, n: int) -> None:
+        """Write u(n)."""
+        if value < 0 or value >> n:
+            raise EncodingError(f"{value} is not in u({n})")
+        if n:
+            self._bits.append(Bits(u=value, length=n))
+
+    def i(self, value: int, n: int) -> None:
+        """Write i(n)."""
+        if not -(1 << (n - 1)) <= value < 1 << (n - 1):
+            raise EncodingError(f"{value} is not in i({n})")
+        self._bits.append(Bits(i=value, length=n))
+
+    def ue(self, value: int, k: int) -> None:
+        """Write ue(k)."""
+        if not 0 <= value <= UE_MAX:
+            raise EncodingError(f"{value} is not in 0..{UE_MAX}")
+        code = value + (1 << k)  # a one and k + m bits, after m zeros
+        self.u(code, 2 * code.bit_length() - k - 1)
+
+    def ie(self, value: int, k: int) -> None:
+        """Write ie(k)."""
+        self.ue(2 * value - 1 if value > 0 else -2 * value, k)
+
+    def flt(self, value: float, n: int = 32) -> None:
+        """Write flt(32)."""
+        try:
+            self._bits.append(Bits(struct.pack("<f", value)))
+        except OverflowError:
+            raise EncodingError(f"{value} is too great for flt(32)") from None
+
+    def st(self, value: str) -> None:
+        """Write st(v)."""
+        try:
+            text = value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise EncodingError(f"{value!r} cannot be written as UTF-8") from None
+        if 0 in text:
+            raise EncodingError(f"{value!r} contains a zero, which would end the string")
+        self.bs(text + b"\0")
+
+    def bs(self, value: bytes | memoryview) -> None:
+        """Write bs(v)."""
+        if self.position % 8:
+            raise EncodingError("not on a byte boundary")
+        self._bits.append(Bits(bytes(value)))
+
+    def byte_alignment(self) -> None:
+        """Write a one and the zeros up to the next byte boundary."""
+        n = 8 - self.position % 8
+        self.u(1 << (n - 1), n)
+
+    def to_bytes(self) -> bytes:
+        """Return what was written; it must end on a byte boundary."""
+        if self.position % 8:
+            raise EncodingError("not on a byte boundary")
+        return bytes(self._bits.tobytes())

@@ -1,0 +1,333 @@
+"""What runs a syntax function: the reader and the writer.
+
+A syntax function lists the elements of one table of the standard, once. It calls the descriptors
+of a `Syntax` driver on a record, and the driver does what it is for: `SyntaxReader` parses and
+sets, `SyntaxWriter` takes and emits. Range checks, trace events and the places in errors are in
+`Syntax._element`, for both.
+
+An element that is not coded has the value that its record has by default. This is the inferred
+value of the standard; a reader leaves it alone and a writer insists on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from enum import IntEnum, IntFlag
+from typing import Any, NamedTuple, NoReturn, TypedDict, TypeVar, Unpack
+
+from nnrcodec.bitio import BitReader, BitWriter
+from nnrcodec.errors import (
+    BitstreamError,
+    EncodingError,
+    LimitExceededError,
+    SyntaxElementError,
+    TruncatedBitstreamError,
+    UnsupportedFeatureError,
+)
+from nnrcodec.syntax.clauses import record_of
+from nnrcodec.syntax.trace import TraceEvent, TraceSink
+
+R = TypeVar("R")
+Subscript = tuple[int, ...]
+
+
+class Range(TypedDict, total=False):
+    """What is known of a value besides its descriptor."""
+
+    low: int
+    """The least value the standard allows."""
+    high: int
+    """The greatest value the standard allows."""
+    limit: int
+    """The greatest value the caller allows."""
+    enum: type[IntEnum] | type[IntFlag]
+    """The names of the values."""
+
+
+class Element(NamedTuple):
+    """One syntax element, as the drivers see it."""
+
+    h: object
+    name: str
+    subscript: Subscript
+    kind: str
+    parameters: tuple[int, ...]
+    range: Range
+
+    @property
+    def descriptor(self) -> str:
+        """The descriptor as it is written in tables."""
+        return f"{self.kind}({self.parameters[0] if self.parameters else 'v'})"
+
+
+class Syntax:
+    """The descriptors that a syntax function calls.
+
+    They take the record, the name of the element, the parameter of the descriptor if it has one,
+    and the subscripts if the element is one of an array.
+
+    Parameters
+    ----------
+    bits : BitReader or BitWriter
+        Where the bits come from or go to.
+    path : str
+        What stands before the names in traces and errors.
+    trace : callable, optional
+        Takes each `TraceEvent`.
+    """
+
+    bits: Any
+
+    def __init__(
+        self, bits: BitReader | BitWriter, path: str = "", trace: TraceSink | None = None
+    ) -> None:
+        self.bits = bits
+        self.path = path
+        self.trace = trace
+        self._coded: dict[str, int] = {}  # the elements of the record, by the last first subscript
+
+    def u(self, h: object, name: str, n: int, *subscript: int, **values: Unpack[Range]) -> None:
+        """Code an unsigned integer of `n` bits."""
+        self._element(Element(h, name, subscript, "u", (n,), values))
+
+    def flag(self, h: object, name: str, *subscript: int) -> None:
+        """Code a flag, u(1)."""
+        self._element(Element(h, name, subscript, "u", (1,), {}))
+
+    def i(self, h: object, name: str, n: int, *subscript: int, **values: Unpack[Range]) -> None:
+        """Code an integer of `n` bits in two's complement."""
+        self._element(Element(h, name, subscript, "i", (n,), values))
+
+    def ue(self, h: object, name: str, k: int, *subscript: int, **values: Unpack[Range]) -> None:
+        """Code an unsigned integer in an exponential-Golomb code of order `k`."""
+        self._element(Element(h, name, subscript, "ue", (k,), values))
+
+    def ie(self, h: object, name: str, k: int, *subscript: int, **values: Unpack[Range]) -> None:
+        """Code a signed integer in an exponential-Golomb code of order `k`."""
+        self._element(Element(h, name, subscript, "ie", (k,), values))
+
+    def flt(self, h: object, name: str, *subscript: int) -> None:
+        """Code a binary32 number, flt(32)."""
+        self._element(Element(h, name, subscript, "flt", (32,), {}))
+
+    def st(self, h: object, name: str, *subscript: int) -> None:
+        """Code a string, st(v)."""
+        self._element(Element(h, name, subscript, "st", (), {}))
+
+    def bs(self, h: object, name: str) -> None:
+        """Code all bytes up to the end of the unit, bs(v)."""
+        self._element(Element(h, name, (), "bs", (), {}))
+
+    def fixed(self, name: str, n: int, value: int) -> None:
+        """Code `n` bits that must have this value; they are in no record."""
+        self._element(Element(None, name, (), "u", (n,), {"low": value, "high": value}))
+
+    def byte_alignment(self) -> None:
+        """Code a one and the zeros up to the next byte boundary."""
+        n = 8 - self.bits.position % 8
+        self.fixed("byte_alignment()", n, 1 << (n - 1))
+
+    def array(self, h: object, name: str, count: int, *subscript: int) -> None:
+        """Begin an array of `count` elements, which follow; none if `count` is negative."""
+        if subscript:
+            self._coded[name] = subscript[0]
+        self._array(Element(h, name, subscript, "", (), {}), max(count, 0))
+
+    def structure(
+        self,
+        h: object,
+        name: str,
+        table: Callable[[Any, R, Any], None],
+        ctx: object,
+        *subscript: int,
+    ) -> None:
+        """Code a record within the record, by its own table."""
+        record: R = self._record(Element(h, name, subscript, "", (), {}), record_of(table))
+        self._coded[name] = subscript[0] if subscript else 0
+        outer, self.path = self.path, self._where(name, subscript)
+        self.code(record, (table,), ctx)
+        self.path = outer
+
+    def code(self, record: R, tables: Sequence[Callable[[Any, R, Any], None]], ctx: object) -> None:
+        """Code a record by the tables that list its elements."""
+        outer, self._coded = self._coded, {}
+        for table in tables:
+            table(self, record, ctx)
+        self._check_absent(record)
+        self._coded = outer
+
+    def limit_product(self, h: object, name: str, limit: int) -> None:
+        """Bound the product of an array, counting zeros as ones."""
+        if (product := math.prod(max(value, 1) for value in getattr(h, name))) > limit:
+            message = f"the product {product} exceeds the limit of {limit}"
+            self._fail(message, self.bits.position, self._where(name), LimitExceededError)
+
+    def unsupported(self, feature: str) -> None:
+        """Refuse what is legal but not implemented."""
+        raise UnsupportedFeatureError(
+            f"{feature}: not implemented",
+            feature=feature,
+            bit_offset=self.bits.position,
+            path=self.path,
+        )
+
+    def _element(self, e: Element) -> None:
+        """Code one element: the only place that checks ranges and knows positions."""
+        start = self.bits.position
+        try:
+            value = self._take(e)
+            if e.range:
+                value = self._check(e, start, value)
+            self._put(e, value)
+        except (BitstreamError, EncodingError) as error:
+            self._fail(error.args[0], start, self._where(e.name, e.subscript), type(error))
+        if e.h is not None:
+            self._coded[e.name] = e.subscript[0] if e.subscript else 0
+        if self.trace:
+            where, length = self._where(e.name, e.subscript), self.bits.position - start
+            self.trace(TraceEvent(start, length, where, e.descriptor, value))
+
+    def _check(self, e: Element, start: int, value: int) -> int:
+        """Check the range of a value and return it, as an enumerator if it has a name."""
+        low, high, limit = e.range.get("low"), e.range.get("high"), e.range.get("limit")
+        if (low is not None and value < low) or (high is not None and value > high):
+            expected = f"{low}" if low == high else f"in {low or 0}..{'' if high is None else high}"
+            raise SyntaxElementError(f"{value} is not {expected}")
+        if limit is not None and value > limit:
+            raise LimitExceededError(f"{value} exceeds the limit of {limit}")
+        if "enum" in e.range:
+            try:
+                return e.range["enum"](value)
+            except ValueError:
+                return value  # reserved or private
+        return value
+
+    def _where(self, name: str, subscript: Subscript = ()) -> str:
+        return f"{self.path}/{name}" + "".join(f"[{j}]" for j in subscript)
+
+    # What differs between the drivers.
+
+    def _take(self, e: Element) -> Any:
+        """Return the value of the element."""
+        raise NotImplementedError
+
+    def _put(self, e: Element, value: Any) -> None:
+        """Keep the value of the element."""
+        raise NotImplementedError
+
+    def _array(self, e: Element, count: int) -> None:
+        """Begin an array."""
+        raise NotImplementedError
+
+    def _record(self, e: Element, record_type: type[R]) -> R:
+        """Return the record within the record."""
+        raise NotImplementedError
+
+    def _check_absent(self, record: object) -> None:
+        """Check the elements of the record that were not coded."""
+
+    def _fail(self, message: str, bit_offset: int, path: str, error: type[Exception]) -> NoReturn:
+        raise NotImplementedError
+
+
+class SyntaxReader(Syntax):
+    """Parse the elements from a `BitReader`, whose `end` is that of the unit, into the record."""
+
+    def _take(self, e: Element) -> Any:
+        return getattr(self.bits, e.kind)(*e.parameters)
+
+    def _put(self, e: Element, value: Any) -> None:
+        if e.h is not None:
+            set_element(e, value)
+
+    def _array(self, e: Element, count: int) -> None:
+        if count > self.bits.bits_left:  # an element takes a bit at least
+            message = f"{count} elements are declared and {self.bits.bits_left} bits are left"
+            where = self._where(e.name, e.subscript)
+            self._fail(message, self.bits.position, where, TruncatedBitstreamError)
+        set_element(e, [])
+
+    def _record(self, e: Element, record_type: type[R]) -> R:
+        record = record_type()
+        set_element(e, record)
+        return record
+
+    def _fail(self, message: str, bit_offset: int, path: str, error: type[Exception]) -> NoReturn:
+        assert issubclass(error, BitstreamError)  # noqa: S101 - reading raises nothing else
+        raise error(message, bit_offset=bit_offset, path=path) from None
+
+
+class SyntaxWriter(Syntax):
+    """Take the elements from the record and emit them to a `BitWriter`."""
+
+    def _take(self, e: Element) -> Any:
+        value = e.range["low"] if e.h is None else get_element(e)
+        if not isinstance(value, _TYPES[e.kind]):
+            raise EncodingError(f"{value!r} cannot be coded as {e.descriptor}")
+        return value
+
+    def _put(self, e: Element, value: Any) -> None:
+        getattr(self.bits, e.kind)(value, *e.parameters)
+
+    def _array(self, e: Element, count: int) -> None:
+        if (length := len(get_element(e))) != count:
+            message = f"{length} elements, not the {count} that are declared"
+            self._fail(message, 0, self._where(e.name, e.subscript), EncodingError)
+
+    def _record(self, e: Element, record_type: type[R]) -> R:
+        record = get_element(e)
+        if not isinstance(record, record_type):
+            message = f"{record!r} is not a {record_type.__name__}"
+            self._fail(message, 0, self._where(e.name, e.subscript), EncodingError)
+        return record
+
+    def _check_absent(self, record: Any) -> None:
+        default = type(record)()
+        for name in (field.name for field in fields(record)):
+            value, inferred = getattr(record, name), getattr(default, name)
+            coded = self._coded.get(name, -1) + 1
+            if isinstance(value, list) and len(value) != coded:
+                message = f"{len(value)} elements, of which {coded} are coded"
+            elif not coded and value != inferred:
+                message = f"{value!r} is not coded here, and {inferred!r} would be inferred"
+            else:
+                continue
+            self._fail(message, 0, self._where(name), EncodingError)
+
+    def _fail(self, message: str, bit_offset: int, path: str, error: type[Exception]) -> NoReturn:
+        raise EncodingError(message, path=path) from None
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "u": int,
+    "i": int,
+    "ue": int,
+    "ie": int,
+    "flt": (float, int),
+    "st": str,
+    "bs": bytes,
+}
+
+
+def get_element(e: Element) -> Any:
+    """Return the value that a record has for an element."""
+    value = getattr(e.h, e.name)
+    try:
+        for j in e.subscript:
+            value = value[j]
+    except IndexError:
+        raise EncodingError("the array in the record is too short") from None
+    return value
+
+
+def set_element(e: Element, value: object) -> None:
+    """Set the value of an element in its record; elements of arrays come in order."""
+    if not e.subscript:
+        setattr(e.h, e.name, value)
+        return
+    array = getattr(e.h, e.name)
+    for j in e.subscript[:-1]:
+        array = array[j]
+    array.append(value)
