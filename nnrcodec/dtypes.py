@@ -56,7 +56,7 @@ def cast(values: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "bfloat16":
         narrowed = _bfloat16_bits(np.asarray(values, np.float32)).astype(np.uint32) << 16
         return narrowed.view(np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(DTYPES[dtype], copy=False)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DTYPES", "Factors", "Model", "Role", "Tensor"]
 
+
 class Role(Enum):
     """What a tensor is to its network."""
 

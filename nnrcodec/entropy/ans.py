@@ -15,7 +15,7 @@ from nnrcodec.entropy.fit import fit_table
 from nnrcodec.entropy.scale_classes import Layout, ScaleClasses
 from nnrcodec.entropy.tables import probabilities
 from nnrcodec.errors import PayloadError
-from nnrcodec.syntax.extended_data_unit import LevelModel, LevelTable, TableForm
+from nnrcodec.syntax.extended_data_unit import MAX_CLASSES, LevelModel, LevelTable, TableForm
 
 ESCAPE_MAGNITUDE = 1023
 """Levels beyond this (after `low_bits` are split off) are sent as escapes."""
@@ -63,7 +63,7 @@ def encode_levels(levels: np.ndarray) -> tuple[LevelModel, bytes]:
     for coded, table in reversed(stack):
         if table.table_form != TableForm.CONSTANT and coded.size:
             symbols = (coded - table.table_lowest_level).astype(np.int32)
-            coder.encode_reverse(symbols, _categorical(table))
+            coder.encode_reverse(symbols, _categorical(probabilities(table)))
     words = coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
     return model, _pack_low_bits(levels, model.low_bits) + words
 
@@ -86,8 +86,9 @@ def decode_levels(model: LevelModel, shape: tuple[int, ...], payload: memoryview
     Raises
     ------
     PayloadError
-        If the payload does not end exactly where the levels end.
+        If the model is none, or the payload does not end exactly where the levels end.
     """
+    _check_classes(model)
     layout = Layout.of(shape)
     elements = layout.rows * layout.columns * layout.rest
     low_bytes = (elements * model.low_bits + 7) // 8
@@ -131,25 +132,38 @@ def _fit_tables(model: LevelModel, high: np.ndarray, classes: ScaleClasses) -> l
     return list(model.class_tables())
 
 
-def _categorical(table: LevelTable) -> constriction.stream.model.Categorical:
-    """Return a constriction model with exactly the integer probabilities of a table.
+def _check_classes(model: LevelModel) -> None:
+    """Refuse classes that are not numbered from 0, or have no table."""
+    for table in (model.row_class_table, model.column_class_table):
+        lowest, highest = table.table_lowest_level, table.table_highest_level
+        if table.table_escape_flag or lowest != 0 or highest >= MAX_CLASSES:
+            raise PayloadError(
+                f"classes are {lowest} to {highest}{' or escapes' * table.table_escape_flag}, "
+                f"expected 0 to at most {MAX_CLASSES - 1}"
+            )
+    if not model.new_table_flag[0]:
+        raise PayloadError("the first class has no table")
+
+
+def _categorical(shares: np.ndarray) -> constriction.stream.model.Categorical:
+    """Return a constriction model with exactly the given integer probabilities, two at least.
 
     The library gives every symbol 1 of 2**24 and shares out the rest in proportion to what it is
     given; given integers that make up the rest, there is nothing left to round.
     """
-    shares = probabilities(table) - 1
-    return constriction.stream.model.Categorical(shares.astype(np.float64), perfect=False)
+    return constriction.stream.model.Categorical((shares - 1).astype(np.float64), perfect=False)
 
 
-def _pop(
-    coder: constriction.stream.stack.AnsCoder, table: LevelTable, count: int
-) -> np.ndarray:
+def _pop(coder: constriction.stream.stack.AnsCoder, table: LevelTable, count: int) -> np.ndarray:
     """Decode `count` levels with one table; an escape is the level after the highest."""
     if table.table_form == TableForm.CONSTANT:
         return np.full(count, table.table_lowest_level, np.int32)
     if not count:
         return np.empty(0, np.int32)
-    symbols: np.ndarray = coder.decode(_categorical(table), count)
+    shares = probabilities(table)
+    if shares.size == 1:  # takes no bits either, and constriction has no such model
+        return np.full(count, table.table_lowest_level, np.int32)
+    symbols: np.ndarray = coder.decode(_categorical(shares), count)
     symbols += np.int32(table.table_lowest_level)
     return symbols
 
@@ -199,4 +213,8 @@ def _join_low_bits(high: np.ndarray, packed: memoryview, low_bits: int) -> np.nd
     bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=high.size * low_bits)
     weights = 1 << np.arange(low_bits - 1, -1, -1, dtype=np.int64)
     low = bits.reshape(-1, low_bits) @ weights
-    return ((high.astype(np.int64) << low_bits) + low.reshape(high.shape)).astype(np.int32)
+    levels = (high.astype(np.int64) << low_bits) + low.reshape(high.shape)
+    narrow = levels.astype(np.int32)
+    if (narrow != levels).any():
+        raise PayloadError("a level does not fit 32 bits")
+    return narrow

@@ -63,8 +63,8 @@ def fit_table(counts: np.ndarray, lowest_level: int, escapes: int = 0) -> Fitted
     candidates = []
     if highest - lowest < _DIRECT_MAX_LEVELS:
         candidates.append((TableForm.DIRECT, lowest, highest))
-    if lowest <= 0 <= highest:
-        candidates.append((TableForm.TWO_SIDED, lowest, highest))
+    candidates.append((TableForm.TWO_SIDED, min(lowest, 0), max(highest, 0)))
+    if lowest < 0:
         reach = max(-lowest, highest)
         candidates.append((TableForm.SYMMETRIC, -reach, reach))
     return min(
@@ -90,7 +90,9 @@ def _fit_form(
     ]
     if escapes:
         padded[-1] = escapes
-    octaves = _direct_octaves(padded) if form == TableForm.DIRECT else _smooth_octaves(table, padded)
+    octaves = (
+        _direct_octaves(padded) if form == TableForm.DIRECT else _smooth_octaves(table, padded)
+    )
     return min(
         (_with_codes(table, octaves, precision, padded) for precision in range(4)),
         key=lambda fitted: fitted.bits,
@@ -189,4 +191,3 @@ def _interpolation(table: LevelTable) -> np.ndarray:
         basis = np.pad(basis, ((0, 1), (0, 1)))
         basis[-1, -1] = 1
     return basis
-

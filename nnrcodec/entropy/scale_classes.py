@@ -8,8 +8,9 @@ table. Owns the order in which classes are coded (normative) and the search for 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -53,10 +54,22 @@ class ScaleClasses:
     ----------
     row : ndarray of int, shape (rows,)
     column : ndarray of int, shape (columns,)
+        Classes are within 0 and 255.
+
+    Attributes
+    ----------
+    rows, columns : list of ndarray
+        The rows and columns of each class, ascending.
     """
 
     row: np.ndarray
     column: np.ndarray
+    rows: list[np.ndarray] = field(init=False, repr=False)
+    columns: list[np.ndarray] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", _members(self.row))
+        object.__setattr__(self, "columns", _members(self.column))
 
     @classmethod
     def none(cls, layout: Layout) -> ScaleClasses:
@@ -66,18 +79,26 @@ class ScaleClasses:
     @property
     def count(self) -> int:
         """Number of classes."""
-        return int(self.row.max()) + int(self.column.max()) + 1
+        return len(self.rows) + len(self.columns) - 1
 
     def rectangles(self, scale_class: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the rows and columns that make up a class, in coding order.
 
         Row classes ascend; inside one, rows and columns ascend.
         """
-        for row_class in range(scale_class + 1):
-            rows = np.flatnonzero(self.row == row_class)
-            columns = np.flatnonzero(self.column == scale_class - row_class)
+        for row_class, rows in enumerate(self.rows[: scale_class + 1]):
+            column_class = scale_class - row_class
+            columns = self.columns[column_class] if column_class < len(self.columns) else rows[:0]
             if rows.size and columns.size:
                 yield rows, columns
+
+
+def _members(classes: np.ndarray) -> list[np.ndarray]:
+    """Return the positions of each class, ascending."""
+    narrow = classes.astype(np.uint8)
+    order = np.argsort(narrow, kind="stable")
+    starts = np.searchsorted(narrow[order], np.arange(1, int(narrow.max()) + 1))
+    return np.split(order, starts)
 
 
 def gather(levels: np.ndarray, classes: ScaleClasses, scale_class: int) -> np.ndarray:
@@ -93,7 +114,9 @@ def gather(levels: np.ndarray, classes: ScaleClasses, scale_class: int) -> np.nd
     -------
     ndarray, shape (n,)
     """
-    parts = [levels[np.ix_(rows, cols)].reshape(-1) for rows, cols in classes.rectangles(scale_class)]
+    parts = [
+        levels[np.ix_(rows, cols)].reshape(-1) for rows, cols in classes.rectangles(scale_class)
+    ]
     return np.concatenate(parts) if parts else levels[:0].reshape(-1)
 
 
@@ -103,9 +126,7 @@ def size(layout: Layout, classes: ScaleClasses, scale_class: int) -> int:
     return layout.rest * sum(rows.size * columns.size for rows, columns in rectangles)
 
 
-def scatter(
-    coded: np.ndarray, levels: np.ndarray, classes: ScaleClasses, scale_class: int
-) -> None:
+def scatter(coded: np.ndarray, levels: np.ndarray, classes: ScaleClasses, scale_class: int) -> None:
     """Put the levels of a class where they belong: the inverse of `gather`."""
     start = 0
     for rows, columns in classes.rectangles(scale_class):
@@ -140,11 +161,13 @@ def choose(levels: np.ndarray) -> ScaleClasses:
     by_column = ScaleClasses(none.row, _classes_of(column_scale))
     both_row, both_column = _scales(levels, together=True)
     both = ScaleClasses(_classes_of(both_row), _classes_of(both_column))
-    return min((none, by_row, by_column, both), key=lambda classes: _estimated_bits(levels, classes))
+    return min(
+        (none, by_row, by_column, both), key=lambda classes: _estimated_bits(levels, classes)
+    )
 
 
 def _scales(levels: np.ndarray, *, together: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean magnitude of each row and column; together, each after dividing by the other."""
+    """Return the mean magnitude of rows and columns; together, each freed from the other."""
     energy = np.abs(levels).mean(axis=2, dtype=np.float64) + 1 / 32
     row, column = energy.mean(axis=1), energy.mean(axis=0)
     if together:
@@ -207,7 +230,7 @@ def merged_classes(counts: np.ndarray) -> list[tuple[int, float]]:
     while len(groups) > 1:
         joined = [
             (a[0] + b[0], a[1] + b[1], _entropy_bits(a[1] + b[1]))
-            for a, b in zip(groups, groups[1:], strict=False)
+            for a, b in itertools.pairwise(groups)
         ]
         saved = [groups[i][2] + groups[i + 1][2] - joined[i][2] for i in range(len(joined))]
         best = int(np.argmax(saved))

@@ -20,8 +20,8 @@ _HIGHEST_EXPONENT = 126
 def step_size(qp: int, qp_density: int) -> float:
     """Return the step size of a quantization parameter, exactly.
 
-    With ``k = 2**qp_density`` the step size is ``(k + qp mod k) * 2**(floor(qp / k) - qp_density)``:
-    it doubles every `k` steps of qp, and qp 0 gives 1.
+    With ``k = 2**qp_density`` it is ``(k + qp mod k) * 2**(floor(qp / k) - qp_density)``: it
+    doubles every `k` steps of qp, and qp 0 gives 1.
 
     Parameters
     ----------

@@ -5,6 +5,8 @@ Also owns the default choice of a step size where the user names none.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +14,19 @@ import numpy as np
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.quant.step_size import qp_of_step_size, step_size
 
-WEIGHT_STEPS_PER_RMS = 4.0
-"""Default step size of a weight: its root mean square divided by this."""
+WEIGHT_STEPS = 3.0
+"""Default step size of a weight: the geometric mean of the root mean square of the tensor and that
+of the network (`typical_rms`), divided by this."""
 
-NONWEIGHT_STEPS_PER_RMS = 64.0
-"""The same for 1-D tensors: few, and more sensitive."""
+NONWEIGHT_STEPS = 128.0
+"""Default step size of a 1-D tensor: its root mean square divided by this."""
+
+POSITIVE_STEPS = 4.0
+"""Where all values are positive, as variances are, small ones matter: the step size is at most the
+smallest value divided by this."""
+
+FINEST_STEPS = 2.0**14
+"""But never less than the root mean square divided by this."""
 
 MAX_LEVEL = 2**24
 """Largest magnitude of a level: up to here every integer is exact in binary32."""
@@ -29,11 +39,11 @@ class UniformConfig:
     Parameters
     ----------
     qp : int, optional
-        Quantization parameter of weights (two dimensions and more). The default follows each
-        tensor: its root mean square divided by `WEIGHT_STEPS_PER_RMS`, rounded down to a qp.
+        Quantization parameter of weights (two dimensions and more). The default follows the scale
+        of each tensor and of the network, see `WEIGHT_STEPS`.
     nonweight_qp : int, optional
-        The same for 1-D tensors, with `NONWEIGHT_STEPS_PER_RMS`. If only `qp` is given, 1-D
-        tensors get a step size 16 times finer.
+        The same for 1-D tensors, see `NONWEIGHT_STEPS`. If only `qp` is given, 1-D tensors get a
+        step size 16 times finer.
     qp_density : int
         Logarithm of the steps of qp per octave, 0 to 7.
     """
@@ -47,13 +57,15 @@ class UniformConfig:
             if qp is not None:
                 step_size(qp, self.qp_density)
 
-    def qp_for(self, values: np.ndarray) -> int:
+    def qp_for(self, values: np.ndarray, network_rms: float) -> int:
         """Return the qp of a tensor.
 
         Parameters
         ----------
         values : ndarray of float
             The tensor, any shape, finite.
+        network_rms : float
+            `typical_rms` of the network.
         """
         is_weight = values.ndim >= 2
         if is_weight and self.qp is not None:
@@ -62,11 +74,45 @@ class UniformConfig:
             return self.nonweight_qp
         if not is_weight and self.qp is not None:
             return self.qp - 4 * (1 << self.qp_density)
-        rms = float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+        rms = root_mean_square(values)
         if rms == 0:
             return 0
-        steps = WEIGHT_STEPS_PER_RMS if is_weight else NONWEIGHT_STEPS_PER_RMS
-        return qp_of_step_size(rms / steps, self.qp_density)
+        if is_weight:
+            step = math.sqrt(rms * network_rms) / WEIGHT_STEPS
+        else:
+            step = rms / NONWEIGHT_STEPS
+            smallest = float(values.min())
+            if smallest > 0:
+                step = max(min(step, smallest / POSITIVE_STEPS), rms / FINEST_STEPS)
+        return qp_of_step_size(step, self.qp_density)
+
+
+def root_mean_square(values: np.ndarray) -> float:
+    """Return the root mean square of a tensor, accumulated in binary64."""
+    return math.sqrt(float(np.mean(np.square(values, dtype=np.float64))))
+
+
+def typical_rms(weights: Iterable[np.ndarray]) -> float:
+    """Return the typical scale of the weights of a network.
+
+    Parameters
+    ----------
+    weights : iterable of ndarray of float
+        The tensors of two dimensions and more; all-zero ones do not count.
+
+    Returns
+    -------
+    float
+        The geometric mean of their root mean squares, each as often as it has elements; 1 if there
+        is none.
+    """
+    logarithms, elements = 0.0, 0
+    for values in weights:
+        rms = root_mean_square(values)
+        if rms > 0:
+            logarithms += values.size * math.log2(rms)
+            elements += values.size
+    return 2.0 ** (logarithms / elements) if elements else 1.0
 
 
 def quantize(values: np.ndarray, qp: int, qp_density: int, name: str = "tensor") -> np.ndarray:

@@ -1,0 +1,266 @@
+"""The container record: what a stream says about itself beyond the standard.
+
+It rides in a topology unit of private storage format, as text without zero bytes that other
+decoders accept and ignore: a name and a version, then JSON, deflated and in base 85
+(spec/record.md). Owns the record, its text and the digest of a tensor; the graph inside it belongs
+to `nnrcodec.graph.text`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnrcodec.dtypes import DTYPES, to_little_endian
+from nnrcodec.errors import (
+    LimitExceededError,
+    PayloadError,
+    SyntaxElementError,
+    UnsupportedFeatureError,
+)
+from nnrcodec.graph import text as graph_text
+from nnrcodec.graph.graph import Graph
+from nnrcodec.limits import Limits
+from nnrcodec.model import Factors, Role, Tensor
+from nnrcodec.version import __version__
+
+RECORD_VERSION = (1, 0)
+"""Major and minor version: a decoder reads every record of its own major version."""
+
+_CLAUSE = "spec/record.md"
+_HEAD = re.compile(rb"nnrcodec (\d{1,4})\.(\d{1,4}) ")
+_DIGEST_BYTES = 4
+_KEYS = {"writer", "tensors", "factors", "graph"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """What the record says of a tensor.
+
+    Parameters
+    ----------
+    name : str
+        As in its data unit.
+    digest : str
+        `tensor_digest` of the decoded tensor.
+    dtype : str
+        A key of `nnrcodec.model.DTYPES`: what the tensor was before it was coded.
+    role : Role
+        What it is to the network.
+    """
+
+    name: str
+    digest: str
+    dtype: str = "float32"
+    role: Role = Role.PARAMETER
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The container record.
+
+    Parameters
+    ----------
+    tensors : tuple of TensorEntry
+        All tensors, in the order of the model.
+    factors : tuple of Factors
+        Which tensors are factors of which layer.
+    graph : Graph or None
+        How they are used.
+    writer : str
+        Name and version of the software that wrote the stream.
+    """
+
+    tensors: tuple[TensorEntry, ...]
+    factors: tuple[Factors, ...] = ()
+    graph: Graph | None = None
+    writer: str = f"nnrcodec {__version__}"
+
+
+def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:
+    """Return the digest of a decoded tensor: of dtype, shape and values.
+
+    It guards against damage and against decoders that differ, not against forgery.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Gives dtype and shape.
+    value : ndarray
+        Its values, dtype ``DTYPES[tensor.dtype]``.
+
+    Returns
+    -------
+    str
+        The first 32 bits of a SHA-256, in hexadecimal.
+    """
+    head = f"{tensor.dtype}{list(tensor.shape)}".encode()
+    sha256 = hashlib.sha256(head.replace(b" ", b""))
+    sha256.update(to_little_endian(value, tensor.dtype).data)
+    return sha256.digest()[:_DIGEST_BYTES].hex()
+
+
+def record_to_bytes(record: Record) -> bytes:
+    """Return the topology data that carry a record, the final zero byte included."""
+    content: dict[str, Any] = {
+        "writer": record.writer,
+        "tensors": [_entry_to_json(entry) for entry in record.tensors],
+    }
+    if record.factors:
+        content["factors"] = [[f.layer, list(f.kernel_shape), f.rank] for f in record.factors]
+    if record.graph is not None:
+        content["graph"] = graph_text.to_json(record.graph)
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    head = b"nnrcodec %d.%d " % RECORD_VERSION
+    return head + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
+
+
+def is_record(topology_data: bytes | memoryview) -> bool:
+    """Return whether topology data in private format are a record of ours."""
+    return _HEAD.match(topology_data) is not None
+
+
+def record_from_bytes(topology_data: bytes | memoryview, limits: Limits | None = None) -> Record:
+    """Read a record.
+
+    Parameters
+    ----------
+    topology_data : bytes
+        The payload of a topology unit, `is_record`.
+    limits : Limits, optional
+        Bounds on its size.
+
+    Returns
+    -------
+    Record
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If it has a greater major version.
+    BitstreamError
+        If anything in it is not as spec/record.md says.
+    """
+    limits = limits or Limits()
+    head = _HEAD.match(topology_data)
+    if head is None:
+        raise _wrong("record", "expected 'nnrcodec MAJOR.MINOR '")
+    version = int(head[1]), int(head[2])
+    if version[0] != RECORD_VERSION[0]:
+        raise UnsupportedFeatureError(
+            f"this stream has a record of version {version[0]}.{version[1]}; this decoder reads "
+            f"version {RECORD_VERSION[0]}. Decode it with a newer nnrcodec",
+            feature="record",
+        )
+    content = _inflate(bytes(topology_data[head.end() :]), limits)
+    if not isinstance(content, dict):
+        raise _wrong("record", "expected an object")
+    newer = content.keys() - _KEYS
+    if newer and version <= RECORD_VERSION:
+        raise _wrong("record", f"unknown keys {sorted(newer)}")
+    if version > RECORD_VERSION:
+        logger.warning(
+            "record version %d.%d is newer than %d.%d: %s ignored",
+            *version,
+            *RECORD_VERSION,
+            ", ".join(sorted(newer)) or "nothing",
+        )
+    return _from_json(content, limits)
+
+
+def _inflate(text: bytes, limits: Limits) -> Any:
+    """Undo base 85, deflate and JSON, bounded."""
+    if text[-1:] != b"\0":
+        raise _wrong("record", "expected a zero byte at the end")
+    try:
+        inflater = zlib.decompressobj()
+        inflated = inflater.decompress(base64.b85decode(text[:-1]), limits.max_record_bytes)
+        if inflater.unconsumed_tail:
+            raise LimitExceededError(
+                f"more than {limits.max_record_bytes} bytes when inflated",
+                path="record",
+                clause=_CLAUSE,
+            )
+        if not inflater.eof or inflater.unused_data:
+            raise _wrong("record", "the deflated data do not end where the record ends")
+        return json.loads(inflated, parse_constant=_no_constant)
+    except (ValueError, zlib.error, RecursionError) as error:
+        raise PayloadError(f"cannot read it: {error}", path="record", clause=_CLAUSE) from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _from_json(content: dict[str, Any], limits: Limits) -> Record:
+    writer = content.get("writer")
+    if not isinstance(writer, str):
+        raise _wrong("record/writer", "expected a string")
+    entries = [_entry_from_json(i, e) for i, e in enumerate(_list(content, "tensors"))]
+    names = {entry.name for entry in entries}
+    if len(names) != len(entries):
+        raise _wrong("record/tensors", "a name occurs twice")
+    factors = [_factors_from_json(i, f) for i, f in enumerate(_list(content, "factors"))]
+    for factor in factors:
+        if not {factor.u, factor.v} <= names:
+            raise _wrong("record/factors", f"the factors of {factor.layer!r} are not among tensors")
+    graph = None
+    if "graph" in content:
+        graph = graph_text.from_json(content["graph"], limits)
+    return Record(tuple(entries), tuple(factors), graph, writer)
+
+
+def _entry_to_json(entry: TensorEntry) -> list[str]:
+    """Return name, digest, dtype and role; what is usual is left off at the end."""
+    row = [entry.name, entry.digest, entry.dtype, entry.role.value]
+    if entry.role is Role.PARAMETER:
+        row.pop()
+        if entry.dtype == "float32":
+            row.pop()
+    return row
+
+
+def _entry_from_json(index: int, row: Any) -> TensorEntry:
+    path = f"record/tensors[{index}]"
+    if not (isinstance(row, list) and 2 <= len(row) <= 4 and all(isinstance(s, str) for s in row)):
+        raise _wrong(path, "expected two to four strings: name, digest, dtype, role")
+    name, digest = row[:2]
+    dtype = row[2] if len(row) > 2 else "float32"
+    role = row[3] if len(row) > 3 else Role.PARAMETER.value
+    if not re.fullmatch(r"[0-9a-f]{8}", digest):
+        raise _wrong(path, f"digest is {digest!r}, expected eight hexadecimal digits")
+    if dtype not in DTYPES:
+        raise _wrong(path, f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+    if role not in {r.value for r in Role}:
+        raise _wrong(path, f"role is {role!r}")
+    return TensorEntry(name, digest, dtype, Role(role))
+
+
+def _factors_from_json(index: int, row: Any) -> Factors:
+    path = f"record/factors[{index}]"
+    match row:
+        case [str(layer), [int(), int(), int(), int()] as shape, int(rank)]:
+            if all(type(n) is int and 1 <= n < 2**31 for n in (*shape, rank)):
+                return Factors(layer, tuple(shape), rank)
+    raise _wrong(path, "expected a layer, four dimensions and a rank")
+
+
+def _list(content: dict[str, Any], key: str) -> list[Any]:
+    value = content.get(key, [])
+    if not isinstance(value, list):
+        raise _wrong(f"record/{key}", "expected a list")
+    return value
+
+
+def _wrong(path: str, message: str) -> SyntaxElementError:
+    return SyntaxElementError(message, path=path, clause=_CLAUSE)
