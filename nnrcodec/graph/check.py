@@ -1,0 +1,245 @@
+"""Which graphs are legal: checked before anything is built from a graph.
+
+Every operator is in the allow-list and every argument is of the kind its operator declares; every
+reference goes backwards to a value of a fitting kind; names and numbers are bounded. What is left
+for the operators to object to when the model runs is shapes and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from nnrcodec.errors import LimitExceededError, SyntaxElementError
+from nnrcodec.graph.graph import (
+    Argument,
+    Graph,
+    Input,
+    Node,
+    Output,
+    Ref,
+    TensorRef,
+    Word,
+)
+from nnrcodec.graph.operators import OPERATORS, Parameter, is_word
+from nnrcodec.limits import Limits
+from nnrcodec.model import DTYPES
+
+MAX_OUTPUT_DEPTH = 16
+"""How deep the containers of an output may nest."""
+
+INT64_MAX = 2**63 - 1
+CLAUSE = "spec/graph.md"
+
+
+def check(
+    graph: Graph,
+    tensors: Container[str] | None = None,
+    limits: Limits | None = None,
+    path: str = "graph",
+) -> None:
+    """Raise unless `graph` is legal.
+
+    Parameters
+    ----------
+    graph : Graph
+        What to check; its fields may hold anything of the declared Python types.
+    tensors : container of str, optional
+        Names of the tensors there are; any name goes where it is not given.
+    limits : Limits, optional
+        Bounds on the number of nodes and dimensions.
+    path : str
+        Where the graph stands, for messages.
+
+    Raises
+    ------
+    SyntaxElementError
+        If anything is not as ``spec/graph.md`` says; the message names the place.
+    LimitExceededError
+        If the graph has more nodes or dimensions than `limits` allow.
+    """
+    limits = limits or Limits()
+    if len(graph.nodes) > limits.max_graph_nodes:
+        raise LimitExceededError(
+            f"{len(graph.nodes)} nodes, at most {limits.max_graph_nodes} allowed",
+            path=f"{path}/nodes",
+            clause=CLAUSE,
+        )
+    _check_dims(graph, path)
+    _check_inputs(graph, limits, path)
+    kinds = ["Tensor"] * len(graph.inputs)
+    for position, node in enumerate(graph.nodes):
+        kinds.append(_check_node(node, kinds, tensors, f"{path}/nodes[{position}]"))
+    _check_output(graph.output, kinds, tensors, f"{path}/output", 0)
+
+
+def _fail(message: str, path: str) -> SyntaxElementError:
+    return SyntaxElementError(message, path=path, clause=CLAUSE)
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 <= value <= INT64_MAX
+
+
+def _check_dims(graph: Graph, path: str) -> None:
+    for name, dim in graph.dims.items():
+        here = f"{path}/dims/{name}"
+        high = INT64_MAX if dim.high is None else dim.high
+        if not (name.isidentifier() and name.isascii()):
+            raise _fail("a dimension must be named by an identifier", here)
+        if not (_is_size(dim.low) and _is_size(high) and _is_size(dim.example)):
+            raise _fail("bounds and example must be sizes", here)
+        if not dim.low <= dim.example <= high:
+            raise _fail(f"the example {dim.example} is not within {dim.low}..{high}", here)
+
+
+def _check_inputs(graph: Graph, limits: Limits, path: str) -> None:
+    names = [value.name for value in graph.inputs]
+    for position, value in enumerate(graph.inputs):
+        here = f"{path}/inputs[{position}]"
+        _check_input(value, graph, limits, here)
+        if names.index(value.name) != position:
+            raise _fail(f"a second input {value.name!r}", here)
+
+
+def _check_input(value: Input, graph: Graph, limits: Limits, path: str) -> None:
+    if not (value.name.isidentifier() and value.name.isascii()):
+        raise _fail(f"{value.name!r} is not an identifier", path)
+    if value.dtype not in DTYPES:
+        raise _fail(f"unknown dtype {value.dtype!r}", path)
+    if len(value.shape) > limits.max_dimensions:
+        raise LimitExceededError(
+            f"{len(value.shape)} dimensions, at most {limits.max_dimensions} allowed",
+            path=path,
+            clause=CLAUSE,
+        )
+    for size in value.shape:
+        if not (size in graph.dims if isinstance(size, str) else _is_size(size)):
+            raise _fail(f"{size!r} is neither a size nor a dimension of the graph", path)
+
+
+def _check_node(node: Node, kinds: list[str], tensors: Container[str] | None, path: str) -> str:
+    """Check one node, given the kinds of the values before it; return the kind of its value."""
+    operator = OPERATORS.get(node.op)
+    if operator is None:
+        raise _fail(f"operator {node.op!r} is not in the allow-list", path)
+    if len(node.args) > len(operator.positional):
+        raise _fail(f"{node.op} takes at most {len(operator.positional)} arguments", path)
+    given = dict(zip((p.name for p in operator.positional), node.args, strict=False))
+    for name, argument in node.kwargs:
+        if name in given:
+            raise _fail(f"{node.op} is given {name!r} twice", path)
+        given[name] = argument
+    if operator.writes_in_place and isinstance(given.get(operator.positional[0].name), TensorRef):
+        raise _fail(f"{node.op} would change a tensor of the model", path)
+    for parameter in operator.parameters:
+        if parameter.name in given:
+            argument = given.pop(parameter.name)
+            _check_argument(argument, parameter, kinds, tensors, f"{path}/{parameter.name}")
+        elif not parameter.has_default:
+            raise _fail(f"{node.op} lacks {parameter.name!r}", path)
+    if given:
+        raise _fail(f"{node.op} has no argument {next(iter(given))!r}", path)
+    return operator.result
+
+
+def _check_argument(
+    argument: Argument,
+    parameter: Parameter,
+    kinds: list[str],
+    tensors: Container[str] | None,
+    path: str,
+) -> None:
+    if argument is None and parameter.nullable:
+        return
+    if not parameter.is_list:
+        _check_item(argument, parameter.kind, kinds, tensors, path)
+    elif isinstance(argument, Ref):
+        if parameter.kind != "Tensor" or _kind_of(argument, kinds, path) != "Tensor[]":
+            raise _fail(f"{argument!r} is not a list of {parameter.kind}", path)
+    elif isinstance(argument, tuple):
+        for position, item in enumerate(argument):
+            if item is not None or not parameter.item_nullable:
+                _check_item(item, parameter.kind, kinds, tensors, f"{path}[{position}]")
+    else:
+        raise _fail(f"must be a list of {parameter.kind}", path)
+
+
+def _check_item(
+    item: Argument, kind: str, kinds: list[str], tensors: Container[str] | None, path: str
+) -> None:
+    legal = False
+    if isinstance(item, Ref):
+        legal = _kind_of(item, kinds, path) in _REFERENCES.get(kind, ())
+    elif isinstance(item, TensorRef):
+        _check_tensor(item, tensors, path)
+        legal = kind in {"Tensor", "Operand"}
+    elif isinstance(item, Word):
+        legal = item.kind == kind and is_word(kind, item.value)
+    elif isinstance(item, bool | int | float):
+        legal = _is_number_of_kind(item, kind)
+    if not legal:
+        raise _fail(f"{item!r} is not of kind {kind}", path)
+
+
+_REFERENCES = {
+    "Tensor": ("Tensor",),
+    "Operand": ("Tensor", "Scalar"),
+    "SymInt": ("Scalar",),
+    "Scalar": ("Scalar",),
+    "float": ("Scalar",),
+}
+"""For each kind of argument, the kinds of values that may be referred to in its place."""
+
+
+def _is_number_of_kind(number: bool | int | float, kind: str) -> bool:
+    if isinstance(number, int) and not -INT64_MAX - 1 <= number <= INT64_MAX:
+        return False
+    match kind:
+        case "bool":
+            return isinstance(number, bool)
+        case "false":
+            return number is False
+        case "zero":
+            return not isinstance(number, bool) and number == 0
+        case "int" | "SymInt":
+            return type(number) is int
+        case "float":
+            return not isinstance(number, bool)
+        case "Scalar" | "Operand":
+            return True
+        case _:
+            return False
+
+
+def _kind_of(ref: Ref, kinds: list[str], path: str) -> str:
+    if type(ref.index) is not int or not 0 <= ref.index < len(kinds):
+        raise _fail("a reference must go back to an earlier value", path)
+    return kinds[ref.index]
+
+
+def _check_tensor(ref: TensorRef, tensors: Container[str] | None, path: str) -> None:
+    if tensors is not None and ref.name not in tensors:
+        raise _fail(f"there is no tensor {ref.name!r}", path)
+
+
+def _check_output(
+    output: Output, kinds: list[str], tensors: Container[str] | None, path: str, depth: int
+) -> None:
+    if depth > MAX_OUTPUT_DEPTH:
+        raise _fail(f"more than {MAX_OUTPUT_DEPTH} containers within each other", path)
+    if isinstance(output, tuple | list):
+        for position, item in enumerate(output):
+            _check_output(item, kinds, tensors, f"{path}[{position}]", depth + 1)
+    elif isinstance(output, dict):
+        for key, item in output.items():
+            _check_output(item, kinds, tensors, f"{path}/{key}", depth + 1)
+    elif isinstance(output, Ref):
+        if _kind_of(output, kinds, path) == "Tensor[]":
+            raise _fail("a list of tensors must be taken apart before it is returned", path)
+    elif isinstance(output, TensorRef):
+        _check_tensor(output, tensors, path)
+    elif isinstance(output, bool | int | float):
+        if not _is_number_of_kind(output, "Scalar"):
+            raise _fail(f"{output} does not fit into 64 bits", path)
+    elif output is not None:
+        raise _fail(f"{output!r} cannot be returned", path)

@@ -1,0 +1,440 @@
+"""From PyTorch to a `Model`: an exported program, or a module that is exported first.
+
+The graph that `torch.export` makes is taken as it is, before any decomposition, so that
+convolutions, normalisations and attention stay whole. Left out are its run-time assertions, what
+says where a tensor lives, and nodes whose value nobody uses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from nnrcodec.errors import BitstreamError, ModelError
+from nnrcodec.graph.check import check
+from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
+from nnrcodec.graph.module import build_module
+from nnrcodec.graph.operators import OPERATORS
+from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
+from nnrcodec.model import Model, Role, Tensor
+
+_ASSERTIONS = frozenset(
+    {
+        "aten._assert_async.msg",
+        "aten._assert_scalar.default",
+        "aten._assert_tensor_metadata.default",
+        "aten.sym_constrain_range.default",
+        "aten.sym_constrain_range_for_size.default",
+    }
+)
+"""Operators that compute nothing: they are left out."""
+
+_GRADIENT_SWITCH = "torch.ops.higher_order.wrap_with_set_grad_enabled"
+"""How an export made with gradients enabled keeps ``torch.no_grad()`` in the code of a network."""
+
+_PLACES = frozenset({"device", "layout", "pin_memory", "generator"})
+"""Arguments of ATen operators that are left out."""
+
+_Examples = tuple[torch.Tensor, ...]
+
+_Kind = torch.export.graph_signature.InputKind
+_ROLES = {
+    _Kind.PARAMETER: Role.PARAMETER,
+    _Kind.BUFFER: Role.BUFFER,
+    _Kind.CONSTANT_TENSOR: Role.CONSTANT,
+}
+
+
+def model_of_module(
+    module: torch.nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    dynamic_shapes: Any = None,
+) -> Model:
+    """Export a module for inference and return it as a `Model`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network. It is exported in evaluation mode; its training flags are left as they were.
+    example_inputs : sequence of torch.Tensor
+        Inputs by position, of a size that works.
+    dynamic_shapes : optional
+        As `torch.export.export` takes them. Unless given, every axis of every input may change,
+        except the channel axis (1) of inputs with four or five, and `torch.export` finds out which
+        of them the network ties to a fixed size. A batch of one is doubled for that, because an
+        axis of size one always counts as fixed. The graph must then give the same as the module,
+        both for the example and for one that is larger by one in every axis that may change;
+        if it does not (code that asks whether a size is a multiple of 8 leaves only one answer in
+        the graph), the larger example is exported instead. Where none of this succeeds, only
+        axis 0 may change, or none.
+
+    Returns
+    -------
+    Model
+        With a graph.
+
+    Raises
+    ------
+    ModelError
+        If the network cannot be exported, or not be carried; the message says why.
+    """
+    examples = tuple(example_inputs)
+    for position, example in enumerate(examples):
+        if not isinstance(example, torch.Tensor):
+            raise ModelError(f"example input {position} is a {type(example).__name__}, no tensor")
+    with _evaluation_mode(module), _quiet_export(), torch.no_grad():
+        if dynamic_shapes is not None:
+            return model_of_program(_export(module, examples, dynamic_shapes))
+        for attempt in _attempts(examples):
+            with contextlib.suppress(_ExportError):
+                program = _export(module, attempt, _all_axes(attempt))
+                model = model_of_program(program)
+                larger = _larger(attempt, _inputs(program)[0])
+                if _agree(module, model, examples, larger):
+                    return model
+                model = model_of_program(_export(module, larger, _all_axes(larger)))
+                if _agree(module, model, examples, attempt):
+                    return model
+        with contextlib.suppress(_ExportError):
+            return model_of_program(_export(module, examples, _first_axis(examples)))
+        return model_of_program(_export(module, examples, None))
+
+
+def model_of_program(program: torch.export.ExportedProgram) -> Model:
+    """Return an exported program as a `Model`.
+
+    Parameters
+    ----------
+    program : torch.export.ExportedProgram
+        As `torch.export.export` or `torch.export.load` return it.
+
+    Returns
+    -------
+    Model
+        Its tensors are in the order of the state dict, then those that the graph uses but that
+        are not in it. Tied parameters are two tensors with equal values, each under its name.
+        Arrays are made when they are read.
+
+    Raises
+    ------
+    ModelError
+        If the program contains an operator outside the allow-list (the message names every one),
+        control flow, changes to its inputs or to its own tensors, inputs that are not tensors, or
+        a tensor of a dtype that has no name in `nnrcodec.model.DTYPES`.
+    """
+    if any(_name(node) == _GRADIENT_SWITCH for node in program.graph.nodes):
+        with _quiet_export():
+            program = program.run_decompositions({})  # this puts the parts in one graph again
+    for result in program.graph_signature.output_specs:
+        if result.kind is not torch.export.graph_signature.OutputKind.USER_OUTPUT:
+            raise ModelError(f"{result.target!r} is changed: {result.kind.name.lower()}")
+    values = {value.arg.name: value for value in program.graph_signature.input_specs}
+    tensors: dict[str, TensorRef] = {}
+    roles: dict[str, Role] = {}
+    for name, value in values.items():
+        if value.kind in _ROLES:
+            tensors[name] = TensorRef(str(value.target))
+            in_state = value.kind is not _Kind.BUFFER or value.persistent
+            roles[str(value.target)] = _ROLES[value.kind] if in_state else Role.CONSTANT
+        elif value.kind is not _Kind.USER_INPUT:
+            raise ModelError(f"input {name!r} is a {value.kind.name.lower()}, no tensor")
+    inputs, dims = _inputs(program)
+    graph = _graph(program, tensors, inputs, dims)
+    held = {**program.state_dict, **program.constants}
+    order = [name for name in held if name in roles]
+    model = Model.of((_tensor(name, held[name], roles[name]) for name in order), graph)
+    try:
+        check(graph, model.tensors)
+    except BitstreamError as error:
+        raise ModelError(f"the graph of this program cannot be carried: {error}") from error
+    return model
+
+
+class _ExportError(ModelError):
+    """`torch.export` refuses the module with these dynamic dimensions."""
+
+
+def _export(
+    module: torch.nn.Module, examples: _Examples, dynamic_shapes: Any
+) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(module, examples, dynamic_shapes=dynamic_shapes)
+    except Exception as error:  # whatever the module's own code raises, too
+        raise _ExportError(f"torch.export cannot export this module: {error}") from error
+
+
+def _all_axes(examples: _Examples) -> tuple[Any, ...]:
+    """Let every axis change but the channel axis of images and volumes."""
+    return tuple(
+        {axis: torch.export.Dim.AUTO for axis in range(e.dim()) if axis != 1 or e.dim() < 4}
+        for e in examples
+    )
+
+
+def _first_axis(examples: _Examples) -> tuple[Any, ...]:
+    return tuple({0: torch.export.Dim.AUTO} if e.dim() else {} for e in examples)
+
+
+def _attempts(examples: _Examples) -> tuple[_Examples, ...]:
+    """Return the examples to export with: where there is a batch of one, first a batch of two."""
+    if any(e.dim() and e.shape[0] == 1 for e in examples):
+        return tuple(torch.cat([e, e]) if e.dim() else e for e in examples), examples
+    return (examples,)
+
+
+def _larger(examples: _Examples, inputs: tuple[Input, ...]) -> _Examples:
+    """Return the examples, one larger in every axis that may change, by repeating the last."""
+    for position, value in enumerate(inputs):
+        example = examples[position]
+        for axis, size in enumerate(value.shape):
+            if isinstance(size, str):
+                example = torch.cat([example, example.narrow(axis, -1, 1)], axis)
+        examples = (*examples[:position], example, *examples[position + 1 :])
+    return examples
+
+
+def _agree(module: torch.nn.Module, model: Model, *several: _Examples) -> bool:
+    """Return whether both give the same wherever the module takes the inputs at all."""
+    decoded = build_module(model)
+    for inputs in several:
+        try:
+            expected = pytree.tree_leaves(module(*inputs))
+        except Exception:  # noqa: S112  # a size that the network cannot take says nothing
+            continue
+        try:
+            actual = pytree.tree_leaves(decoded(*inputs))
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        if not all(map(_same, expected, actual)):
+            return False
+    return True
+
+
+def _same(left: Any, right: Any) -> bool:
+    """Return whether two values are equal but for what fused kernels may change."""
+    if not torch.is_tensor(left):
+        return bool(left == right)
+    return left.shape == right.shape and torch.allclose(left, right, 1e-3, 1e-3, equal_nan=True)
+
+
+@contextlib.contextmanager
+def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    flags = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, flag in flags:
+            part.training = flag
+
+
+@contextlib.contextmanager
+def _quiet_export() -> Iterator[None]:
+    """Silence the exporter's own warnings, and keep attention in operators that others have."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"torch\.(_?export|fx|_dynamo|_functorch)\b")
+            warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
+            # Recurrent layers hold their weights a second time, in a list.
+            warnings.filterwarnings(
+                "ignore", message=r"The tensor attributes? self\..*_flat_weights"
+            )
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _tensor(name: str, value: Any, role: Role) -> Tensor:
+    if not isinstance(value, torch.Tensor) or value.dtype not in WORD_NAMES:
+        what = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
+        raise ModelError(f"tensor {name!r}: {what} cannot be coded")
+    if value.layout is not torch.strided:
+        raise ModelError(f"tensor {name!r}: layout {value.layout} cannot be coded")
+
+    def read() -> np.ndarray:
+        array = value.detach().cpu().contiguous()
+        return (array.float() if array.dtype is torch.bfloat16 else array).numpy()
+
+    return Tensor(name, WORD_NAMES[value.dtype][1], tuple(value.shape), read, role)
+
+
+def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], dict[str, Dim]]:
+    """Return the user inputs under the names of the arguments, and their dynamic dimensions."""
+    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
+    names = list(program.graph_signature.user_inputs)
+    args, kwargs = pytree.tree_unflatten(names, program.call_spec.in_spec)
+    if [*args, *kwargs.values()] != names:
+        raise ModelError("inputs must be tensors, not lists or dictionaries of tensors")
+    signature = program.module_call_graph[0].signature
+    arguments = (signature.forward_arg_names if signature else None) or names
+    inputs: list[Input] = []
+    dims: dict[str, Dim] = {}
+    symbols: dict[Any, str] = {}
+    for argument, name in zip(arguments, names, strict=True):
+        value = placeholders[name].meta.get("val") if isinstance(name, str) else None
+        if not isinstance(value, torch.Tensor) or value.dtype not in WORD_NAMES:
+            raise ModelError(f"input {argument!r} is not a tensor of a dtype that can be coded")
+        shape: list[int | str] = []
+        for size in value.shape:
+            symbol = size.node.expr if isinstance(size, torch.SymInt) else None
+            if symbol is None or symbol.is_Integer:  # some sizes turn out to be fixed
+                shape.append(int(size))
+                continue
+            if symbol not in symbols:
+                symbols[symbol] = f"d{len(symbols)}"
+                dims[symbols[symbol]] = _dim(program.range_constraints.get(symbol), size)
+            shape.append(symbols[symbol])
+        inputs.append(Input(argument, WORD_NAMES[value.dtype][1], tuple(shape)))
+    return tuple(inputs), dims
+
+
+def _dim(bounds: Any, size: torch.SymInt) -> Dim:
+    """Return the bounds on a size; a lower bound of 2 only says that 0 and 1 were not looked at."""
+    low = int(bounds.lower) if bounds is not None else 0
+    high: Any = bounds.upper if bounds is not None else None
+    bounded = getattr(high, "is_Integer", False) and high < 2**62
+    return Dim(low if low > 2 else 0, int(high) if bounded else None, int(size.node.hint or 0))
+
+
+def _graph(
+    program: torch.export.ExportedProgram,
+    tensors: Mapping[str, TensorRef],
+    inputs: tuple[Input, ...],
+    dims: Mapping[str, Dim],
+) -> Graph:
+    calls = _live_calls(program.graph)
+    _refuse_unknown(calls)
+    _refuse_changes(program.graph, calls)
+    values: dict[str, Argument] = {**tensors}
+    values |= {name: Ref(p) for p, name in enumerate(program.graph_signature.user_inputs)}
+    for position, call in enumerate(calls):
+        values[call.name] = Ref(len(inputs) + position)
+    nodes = tuple(_node(call, values) for call in calls)
+    (returned,) = (n for n in program.graph.nodes if n.op == "output")
+    outputs = [_argument(value, "", values) for value in returned.args[0]]
+    output = _plain(pytree.tree_unflatten(outputs, program.call_spec.out_spec))
+    return Graph(inputs, nodes, output, dims)
+
+
+def _live_calls(graph: torch.fx.Graph) -> list[torch.fx.Node]:
+    """Return the nodes that matter: used by another that does, or unknown, or writing in place."""
+    live: set[torch.fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op in {"placeholder", "output", "get_attr"} or _name(node) in _ASSERTIONS:
+            continue
+        operator = OPERATORS.get(_name(node))
+        used = any(user in live or user.op == "output" for user in node.users)
+        if used or operator is None or operator.writes_in_place:
+            live.add(node)
+    return [node for node in graph.nodes if node in live]
+
+
+def _name(node: torch.fx.Node) -> str:
+    """Return the name of what a node calls, as in the allow-list where it is there."""
+    target: Any = node.target
+    if isinstance(target, str):
+        return f"{node.op} {target}"
+    if isinstance(target, torch._ops.OpOverload):
+        name = str(target)
+        return "aten.to.dtype" if name == "aten.to.device" else name
+    if target in NAMES:
+        return NAMES[target]
+    return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', target)}"
+
+
+def _refuse_unknown(calls: Sequence[torch.fx.Node]) -> None:
+    unknown: dict[str, str] = {}
+    for call in calls:
+        if _name(call) not in OPERATORS:
+            unknown.setdefault(_name(call), _place(call))
+    if unknown:
+        listed = "; ".join(f"{name} at {place}" for name, place in unknown.items())
+        raise ModelError(f"operators outside the allow-list: {listed}")
+
+
+def _place(node: torch.fx.Node) -> str:
+    """Return where in the network a node stands."""
+    stack = node.meta.get("nn_module_stack") or {}
+    layers = [path for path, _ in stack.values() if path]
+    return f"node {node.name!r}" + (f" of layer {layers[-1]!r}" if layers else "")
+
+
+def _refuse_changes(graph: torch.fx.Graph, calls: Sequence[torch.fx.Node]) -> None:
+    """Raise where a node writes into an input or a tensor of the model, or into a view of one."""
+    given = {_storage(node): node for node in graph.nodes if node.op == "placeholder"}
+    for call in calls:
+        name = _name(call)
+        if OPERATORS[name].writes_in_place and name != "aten.detach_.default":
+            target = given.get(_storage(call.all_input_nodes[0]))
+            if target is not None:
+                raise ModelError(f"{name} at {_place(call)} changes {target.name!r} in place")
+        trains = call.args[5] if name in _RUNNING_STATISTICS else False
+        if trains and call.args[3] is not None:
+            raise ModelError(f"{name} at {_place(call)} updates its running statistics")
+
+
+_RUNNING_STATISTICS = frozenset({"aten.batch_norm.default", "aten.instance_norm.default"})
+"""Operators that update arguments 3 and 4 where argument 5 is true."""
+
+
+def _storage(node: torch.fx.Node) -> object:
+    value = node.meta.get("val")
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else node
+
+
+def _node(call: torch.fx.Node, values: Mapping[str, Argument]) -> Node:
+    operator = OPERATORS[_name(call)]
+    args = list(call.args)
+    if str(call.target) == "aten.to.device":
+        del args[1]
+    converted = []
+    for parameter, value in zip(operator.positional, args, strict=False):
+        if parameter.is_list and isinstance(value, int | float):
+            value = [value]
+        converted.append(_argument(value, parameter.kind, values))
+    kinds = {parameter.name: parameter.kind for parameter in operator.parameters}
+    named = {name: value for name, value in call.kwargs.items() if name not in _PLACES}
+    if call.kwargs.get("layout") not in (None, torch.strided):
+        raise ModelError(f"{operator.name} at {_place(call)} makes a sparse tensor")
+    return Node(
+        operator.name,
+        tuple(converted),
+        tuple((name, _argument(value, kinds[name], values)) for name, value in named.items()),
+    )
+
+
+def _argument(value: Any, kind: str, values: Mapping[str, Argument]) -> Argument:
+    if isinstance(value, torch.fx.Node) and value.name in values:
+        return values[value.name]
+    if isinstance(value, str):
+        return Word(kind, value)
+    if isinstance(value, Sequence):
+        return tuple(_argument(item, kind, values) for item in value)
+    if isinstance(value, torch.dtype | torch.memory_format) and value in WORD_NAMES:
+        return Word(*WORD_NAMES[value])
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    raise ModelError(f"an argument {value!r} cannot be carried")
+
+
+def _plain(output: Any) -> Output:
+    """Return the output with the containers checked: tuples, lists and dictionaries only."""
+    if type(output) is tuple:
+        return tuple(_plain(item) for item in output)
+    if type(output) is list:
+        return [_plain(item) for item in output]
+    if isinstance(output, dict):
+        if not all(isinstance(key, str) for key in output):
+            raise ModelError("the keys of a dictionary that is returned must be strings")
+        return {key: _plain(item) for key, item in output.items()}
+    if output is None or isinstance(output, bool | int | float | Ref | TensorRef):
+        return output
+    raise ModelError(f"a {type(output).__name__} cannot be returned")

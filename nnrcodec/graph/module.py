@@ -1,0 +1,286 @@
+"""A graph and its tensors as a module that runs.
+
+`DecodedModel` calls the operators of the graph one after the other. It is not a
+`torch.fx.GraphModule`, although that would hold the same graph: a GraphModule turns the graph into
+Python source and executes it, so that names from a stream would become source code, and its own
+attributes (``graph``, ``code``) would clash with layers of these names. Here no source is ever
+made; a stream selects among the functions of `nnrcodec.graph.operators_torch` and nothing else.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+from nnrcodec.errors import ModelError, SyntaxElementError, UnsupportedFeatureError
+from nnrcodec.graph.check import CLAUSE, check
+from nnrcodec.graph.graph import Graph, Node, Ref, TensorRef, Word, leaves
+from nnrcodec.graph.operators import OPERATORS
+from nnrcodec.graph.operators_torch import FUNCTIONS, TORCH_WORDS
+from nnrcodec.limits import Limits
+from nnrcodec.model import Model, Role, Tensor
+
+
+class _Call(NamedTuple):
+    """One node, ready to run."""
+
+    function: Callable[..., Any]
+    node: Node
+    takes_device: bool
+    done_with: tuple[int, ...]
+    """Numbers of the values that no later node needs."""
+
+
+class DecodedModel(torch.nn.Module):
+    """A network that came out of a stream.
+
+    Parameters and buffers have the names they had in the original, in nested plain modules, so
+    that ``state_dict()`` is that of the original. Call it as the original: with its inputs by
+    position or by name.
+
+    Parameters
+    ----------
+    graph : Graph
+        A graph that has been checked.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self._nnr_graph = graph
+        self._nnr_calls = _calls(graph)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the network.
+
+        Parameters
+        ----------
+        *args, **kwargs : torch.Tensor
+            The inputs, by position or by name.
+
+        Returns
+        -------
+        object
+            Tensors in the tuples, lists and dictionaries in which the original returned them.
+
+        Raises
+        ------
+        ValueError
+            If an input has a size for which the model was not exported.
+        """
+        bound = _signature(self._nnr_graph).bind(*args, **kwargs)
+        _check_sizes(self._nnr_graph, bound.arguments)
+        return self._run(list(bound.arguments.values()))
+
+    def _run(self, values: list[Any]) -> Any:
+        """Call the operators; `values` holds the inputs and receives what the nodes compute."""
+        device = _device(self, values)
+
+        def argument(value: Any) -> Any:
+            match value:
+                case Ref(index):
+                    return values[index]
+                case TensorRef(name):
+                    return _tensor_named(self, name)
+                case Word(kind, word):
+                    return TORCH_WORDS[kind][word] if kind in TORCH_WORDS else word
+                case tuple() | list():
+                    return type(value)(argument(item) for item in value)
+                case dict():
+                    return {key: argument(item) for key, item in value.items()}
+                case _:
+                    return value
+
+        for call in self._nnr_calls:
+            named = {name: argument(value) for name, value in call.node.kwargs}
+            if call.takes_device:
+                named["device"] = device
+            values.append(call.function(*(argument(a) for a in call.node.args), **named))
+            for number in call.done_with:
+                values[number] = None
+        return argument(self._nnr_graph.output)
+
+    def extra_repr(self) -> str:
+        """Return inputs and size of the graph."""
+        graph = self._nnr_graph
+        inputs = ", ".join(f"{i.name}: {i.dtype}{list(i.shape)}" for i in graph.inputs)
+        return f"{inputs}; {len(graph.nodes)} operators"
+
+
+def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
+    """Return a module that computes what `model` says, in evaluation mode.
+
+    Parameters
+    ----------
+    model : Model
+        With a graph. Its arrays become the memory of the tensors where they can be written to.
+    limits : Limits, optional
+        Bounds on the graph.
+
+    Returns
+    -------
+    DecodedModel
+        On the CPU. Floating-point parameters require gradients.
+
+    Raises
+    ------
+    BitstreamError
+        If the graph is not legal or a tensor has a name that a module cannot hold.
+    UnsupportedFeatureError
+        If this version of PyTorch lacks an operator.
+    ModelError
+        If the model has no graph.
+    """
+    if model.graph is None:
+        raise ModelError("this model has tensors only, no graph to run")
+    check(model.graph, model.tensors, limits)
+    module = DecodedModel(model.graph)
+    for tensor in model.tensors.values():
+        _register(module, tensor)
+    return module.eval()
+
+
+def program_of_module(module: DecodedModel) -> torch.export.ExportedProgram:
+    """Export a decoded model again, with the dimensions that were dynamic in the original.
+
+    Parameters
+    ----------
+    module : DecodedModel
+        A model made by `build_module`.
+
+    Returns
+    -------
+    torch.export.ExportedProgram
+        For instance for `torch.export.save`.
+    """
+    graph = module._nnr_graph
+
+    def size(entry: int | str) -> int:
+        return graph.dims[entry].example if isinstance(entry, str) else entry
+
+    device = _device(module, [])
+    examples = tuple(
+        torch.zeros(
+            [size(s) for s in value.shape], dtype=TORCH_WORDS["dtype"][value.dtype], device=device
+        )
+        for value in graph.inputs
+    )
+    dynamic = tuple(
+        {axis: torch.export.Dim.AUTO for axis, s in enumerate(value.shape) if isinstance(s, str)}
+        for value in graph.inputs
+    )
+
+    def forward(*args: Any) -> Any:
+        return module._run(list(args))
+
+    forward.__signature__ = _signature(graph)  # type: ignore[attr-defined]
+    module.forward = forward  # type: ignore[method-assign]  # the exporter asks it for the names
+    try:
+        with torch.no_grad():
+            return torch.export.export(module, examples, dynamic_shapes=dynamic)
+    finally:
+        del module.forward
+
+
+def _calls(graph: Graph) -> tuple[_Call, ...]:
+    last_use: dict[int, int] = {}
+    for position, node in enumerate(graph.nodes):
+        last_use[graph.ref(position).index] = position
+        for leaf in node.leaves():
+            if isinstance(leaf, Ref):
+                last_use[leaf.index] = position
+    for leaf in leaves(graph.output):
+        if isinstance(leaf, Ref):
+            last_use.pop(leaf.index, None)
+    done_with: dict[int, list[int]] = {}
+    for number, position in last_use.items():
+        done_with.setdefault(position, []).append(number)
+    return tuple(
+        _Call(
+            _function(node.op),
+            node,
+            OPERATORS[node.op].makes_tensor,
+            tuple(done_with.get(position, ())),
+        )
+        for position, node in enumerate(graph.nodes)
+    )
+
+
+def _function(op: str) -> Callable[..., Any]:
+    if op not in FUNCTIONS:
+        raise UnsupportedFeatureError(
+            f"PyTorch {torch.__version__} has no operator {op}; a newer one has", feature=op
+        )
+    return FUNCTIONS[op]
+
+
+def _signature(graph: Graph) -> inspect.Signature:
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature([inspect.Parameter(value.name, kind) for value in graph.inputs])
+
+
+def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
+    """Raise where an input is not as declared: the graph would compute something else."""
+    for value in graph.inputs:
+        shape = inputs[value.name].shape
+        if len(shape) != len(value.shape):
+            raise ValueError(
+                f"input {value.name!r} has {len(shape)} axes, the model takes {len(value.shape)}"
+            )
+        for axis, (size, declared) in enumerate(zip(shape, value.shape, strict=True)):
+            dim = graph.dims[declared] if isinstance(declared, str) else None
+            low, high = (dim.low, dim.high) if dim else (declared, declared)
+            if size < low or (high is not None and size > high):
+                legal = f"{low}..{high or ''}" if dim else declared
+                raise ValueError(
+                    f"input {value.name!r} has size {size} in axis {axis}, the model takes {legal}"
+                )
+
+
+def _device(module: torch.nn.Module, inputs: list[Any]) -> torch.device:
+    """Return where tensors must be made that are made from nothing: where the inputs are."""
+    for value in (*inputs, *module.parameters(), *module.buffers()):
+        return value.device
+    return torch.device("cpu")
+
+
+def _tensor_named(module: torch.nn.Module, name: str) -> Any:
+    *layers, leaf = name.split(".")
+    for layer in layers:
+        module = module._modules[layer]  # type: ignore[assignment]
+    return module._parameters[leaf] if leaf in module._parameters else module._buffers[leaf]
+
+
+def _register(module: torch.nn.Module, tensor: Tensor) -> None:
+    """Put a tensor where its name says, making the layers that are not there yet."""
+    *layers, leaf = tensor.name.split(".")
+    for layer in layers:
+        if layer not in module._modules:
+            _require_free(module, layer, tensor)
+            module.add_module(layer, torch.nn.Module())
+        module = module._modules[layer]  # type: ignore[assignment]
+    _require_free(module, leaf, tensor)
+    value = _torch_tensor(tensor)
+    if tensor.role is Role.PARAMETER:
+        trainable = value.is_floating_point()
+        module.register_parameter(leaf, torch.nn.Parameter(value, requires_grad=trainable))
+    else:
+        module.register_buffer(leaf, value, persistent=tensor.role is Role.BUFFER)
+
+
+def _require_free(module: torch.nn.Module, attribute: str, tensor: Tensor) -> None:
+    if attribute == "" or hasattr(module, attribute):
+        raise SyntaxElementError(
+            f"a module cannot hold a tensor named {tensor.name!r}: {attribute!r} is empty or taken",
+            clause=CLAUSE,
+        )
+
+
+def _torch_tensor(tensor: Tensor) -> torch.Tensor:
+    array = tensor.read()
+    if not array.flags.writeable:
+        array = array.copy()
+    value = torch.from_numpy(array)
+    return value.to(torch.bfloat16) if tensor.dtype == "bfloat16" else value

@@ -1,0 +1,288 @@
+"""The graph as JSON: compact, and accepted only if every bit of it is as ``spec/graph.md`` says.
+
+`to_json` and `from_json` convert between a `Graph` and the value that the container record holds;
+the characters are the business of the `json` module. References are written as distances, which
+makes the rows of a deep network alike, so that deflating the record removes most of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from nnrcodec.errors import LimitExceededError, SyntaxElementError
+from nnrcodec.graph.check import CLAUSE, MAX_OUTPUT_DEPTH, check
+from nnrcodec.graph.graph import (
+    Argument,
+    Dim,
+    Graph,
+    Input,
+    Leaf,
+    Node,
+    Output,
+    Ref,
+    TensorRef,
+    Word,
+)
+from nnrcodec.limits import Limits
+
+REF = "r"
+"""Member name of the object that stands for a reference."""
+
+FLOAT = "f"
+"""Member name of the object that stands for a float that JSON has no number for."""
+
+NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+MAX_ARGUMENT_DEPTH = 2
+"""How deep the lists of an argument may nest."""
+
+Item = TypeVar("Item")
+
+
+def to_json(graph: Graph) -> dict[str, Any]:
+    """Return the value that says in JSON what `graph` is.
+
+    Parameters
+    ----------
+    graph : Graph
+        A legal graph.
+
+    Returns
+    -------
+    dict
+        Consists of what `json.dumps` takes; ``allow_nan=False`` and the shortest separators are
+        meant for it.
+    """
+    operators = list(dict.fromkeys(node.op for node in graph.nodes))
+    numbers = {name: number for number, name in enumerate(operators)}
+    count = len(graph.inputs)
+    return {
+        "inputs": [[i.name, i.dtype, list(i.shape)] for i in graph.inputs],
+        "dims": {name: [dim.low, dim.high, dim.example] for name, dim in graph.dims.items()},
+        "ops": operators,
+        "nodes": [
+            [
+                numbers[node.op],
+                *(_argument_to_json(argument, count + p) for argument in node.args),
+                *_kwargs_to_json(node, count + p),
+            ]
+            for p, node in enumerate(graph.nodes)
+        ],
+        "output": _output_to_json(graph.output, count + len(graph.nodes)),
+    }
+
+
+def _kwargs_to_json(node: Node, number: int) -> list[Any]:
+    if not node.kwargs:
+        return []
+    return [{"k": {name: _argument_to_json(value, number) for name, value in node.kwargs}}]
+
+
+def _argument_to_json(argument: Argument, number: int) -> Any:
+    if isinstance(argument, tuple):
+        return [_argument_to_json(item, number) for item in argument]
+    return _leaf_to_json(argument, number)
+
+
+def _leaf_to_json(leaf: Leaf, number: int) -> Any:
+    match leaf:
+        case Ref(index):
+            return {REF: number - index}
+        case TensorRef(name):
+            return name
+        case Word(kind, value):
+            return {kind: value}
+        case float() if not math.isfinite(leaf):
+            return {FLOAT: str(leaf)}
+        case _:
+            return leaf
+
+
+def _output_to_json(output: Output, number: int) -> Any:
+    if isinstance(output, tuple):
+        return [_output_to_json(item, number) for item in output]
+    if isinstance(output, list):
+        return {"list": [_output_to_json(item, number) for item in output]}
+    if isinstance(output, dict):
+        return {"dict": {key: _output_to_json(item, number) for key, item in output.items()}}
+    return _leaf_to_json(output, number)
+
+
+def from_json(value: object, limits: Limits | None = None, path: str = "graph") -> Graph:
+    """Return the graph that a value read from JSON stands for.
+
+    Parameters
+    ----------
+    value : object
+        What `json.loads` returned, from a stranger.
+    limits : Limits, optional
+        Bounds on the number of nodes and dimensions.
+    path : str
+        Where the value stands, for messages.
+
+    Returns
+    -------
+    Graph
+        A graph that `nnrcodec.graph.check.check` accepts. Whether the tensors that it names exist
+        is for the caller to check, who knows them.
+
+    Raises
+    ------
+    SyntaxElementError
+        If anything is not as ``spec/graph.md`` says; the message names the place.
+    LimitExceededError
+        If the graph has more nodes or dimensions than `limits` allow.
+    """
+    limits = limits or Limits()
+    members = _members(value, ("inputs", "dims", "ops", "nodes", "output"), path)
+    rows = _array(members["nodes"], f"{path}/nodes")
+    if len(rows) > limits.max_graph_nodes:
+        raise LimitExceededError(
+            f"{len(rows)} nodes, at most {limits.max_graph_nodes} allowed",
+            path=f"{path}/nodes",
+            clause=CLAUSE,
+        )
+    inputs = _each(members["inputs"], _input, f"{path}/inputs")
+    operators = _each(members["ops"], _string, f"{path}/ops")
+    dims = {
+        name: _dim(dim, f"{path}/dims/{name}")
+        for name, dim in _object(members["dims"], f"{path}/dims").items()
+    }
+    nodes = tuple(
+        _node(row, operators, len(inputs) + p, f"{path}/nodes[{p}]") for p, row in enumerate(rows)
+    )
+    output = _output(members["output"], len(inputs) + len(nodes), f"{path}/output", 0)
+    graph = Graph(inputs, nodes, output, dims)
+    check(graph, None, limits, path)
+    return graph
+
+
+def _fail(message: str, path: str) -> SyntaxElementError:
+    return SyntaxElementError(message, path=path, clause=CLAUSE)
+
+
+def _object(value: object, path: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise _fail("must be an object", path)
+    return value
+
+
+def _members(value: object, names: tuple[str, ...], path: str) -> dict[str, object]:
+    members = _object(value, path)
+    if set(members) != set(names):
+        raise _fail(f"must have the members {', '.join(names)} and no others", path)
+    return members
+
+
+def _array(value: object, path: str, length: int | None = None) -> list[object]:
+    if not isinstance(value, list) or length not in (None, len(value)):
+        raise _fail(f"must be an array{'' if length is None else f' of {length}'}", path)
+    return value
+
+
+def _each(value: object, read: Callable[[object, str], Item], path: str) -> tuple[Item, ...]:
+    return tuple(read(item, f"{path}[{p}]") for p, item in enumerate(_array(value, path)))
+
+
+def _string(value: object, path: str) -> str:
+    if not isinstance(value, str):
+        raise _fail("must be a string", path)
+    return value
+
+
+def _integer(value: object, path: str) -> int:
+    if type(value) is not int:
+        raise _fail("must be an integer", path)
+    return value
+
+
+def _size(value: object, path: str) -> int | str:
+    return value if isinstance(value, str) else _integer(value, path)
+
+
+def _input(value: object, path: str) -> Input:
+    name, dtype, shape = _array(value, path, 3)
+    return Input(_string(name, path), _string(dtype, path), _each(shape, _size, path))
+
+
+def _dim(value: object, path: str) -> Dim:
+    low, high, example = _array(value, path, 3)
+    return Dim(
+        _integer(low, path),
+        None if high is None else _integer(high, path),
+        _integer(example, path),
+    )
+
+
+def _node(row: object, operators: tuple[str, ...], number: int, path: str) -> Node:
+    cells = _array(row, path)
+    if not cells:
+        raise _fail("must not be empty", path)
+    op, *arguments = cells
+    op = _integer(op, path)
+    if not 0 <= op < len(operators):
+        raise _fail(f"there is no operator {op}", path)
+    named: dict[str, object] = {}
+    last = arguments[-1] if arguments else None
+    if isinstance(last, dict) and list(last) == ["k"]:
+        named = _object(last["k"], path)
+        arguments.pop()
+    return Node(
+        operators[op],
+        tuple(
+            _argument(argument, number, f"{path}/args[{p}]", 0)
+            for p, argument in enumerate(arguments)
+        ),
+        tuple(
+            (name, _argument(argument, number, f"{path}/{name}", 0))
+            for name, argument in named.items()
+        ),
+    )
+
+
+def _argument(value: object, number: int, path: str, depth: int) -> Argument:
+    if not isinstance(value, list):
+        return _leaf(value, number, path)
+    if depth == MAX_ARGUMENT_DEPTH:
+        raise _fail(f"more than {MAX_ARGUMENT_DEPTH} lists within each other", path)
+    return tuple(_argument(v, number, f"{path}[{p}]", depth + 1) for p, v in enumerate(value))
+
+
+def _leaf(value: object, number: int, path: str) -> Leaf:
+    if isinstance(value, str):
+        return TensorRef(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _fail(f"{value} must be written as an object", path)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    members = _object(value, path)
+    if len(members) != 1:
+        raise _fail("must be an object with one member", path)
+    ((kind, content),) = members.items()
+    if kind == REF:
+        return Ref(number - _integer(content, path))
+    content = _string(content, path)
+    if kind == FLOAT:
+        if content not in NON_FINITE:
+            raise _fail(f"must be one of {', '.join(NON_FINITE)}", path)
+        return NON_FINITE[content]
+    return Word(kind, content)
+
+
+def _output(value: object, number: int, path: str, depth: int) -> Output:
+    if depth > MAX_OUTPUT_DEPTH:
+        raise _fail(f"more than {MAX_OUTPUT_DEPTH} containers within each other", path)
+
+    def item(value: object, path: str) -> Output:
+        return _output(value, number, path, depth + 1)
+
+    if isinstance(value, list):
+        return _each(value, item, path)
+    if isinstance(value, dict) and list(value) == ["list"]:
+        return list(_each(value["list"], item, path))
+    if isinstance(value, dict) and list(value) == ["dict"]:
+        members = _object(value["dict"], path)
+        return {key: item(member, f"{path}/{key}") for key, member in members.items()}
+    return _leaf(value, number, path)
