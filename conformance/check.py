@@ -1,0 +1,99 @@
+"""Check any decoder against the conformance streams.
+
+    python conformance/check.py 'nnr-decode {stream} -o {output}' [NAME ...]
+
+The command gets the stream in place of {stream} and must write a safetensors file in place of
+{output}; for streams in invalid/ it must fail and write nothing. All streams are tried, then the
+results are counted; the exit code is 0 if all are as they should be. Needs Python and its standard
+library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+DTYPES = {
+    "F32": "float32",
+    "F64": "float64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "BOOL": "bool",
+}
+
+
+def read_safetensors(path: Path) -> dict[str, Any]:
+    """Return shape, dtype and SHA-256 of each tensor of a safetensors file."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    found = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            first, last = entry["data_offsets"]
+            found[name] = {
+                "shape": entry["shape"],
+                "dtype": DTYPES[entry["dtype"]],
+                "sha256": hashlib.sha256(data[start + first : start + last]).hexdigest(),
+            }
+    return found
+
+
+def problem_with(case: dict[str, Any], command: str, output: Path) -> str | None:
+    """Run the decoder on one stream; return what is wrong, or None."""
+    places = {"stream": str(FOLDER / case["file"]), "output": str(output)}
+    run = subprocess.run(
+        [part.format(**places) for part in shlex.split(command)], capture_output=True, text=True
+    )
+    if "error" in case:
+        if run.returncode == 0 or output.exists():
+            return "was decoded, but must be refused"
+        return None
+    if run.returncode != 0 or not output.exists():
+        return f"was not decoded: {run.stderr.strip() or 'no output'}"
+    found = read_safetensors(output)
+    wrong = [name for name in case["tensors"] if found.get(name) != case["tensors"][name]]
+    wrong += [name for name in found if name not in case["tensors"]]
+    return f"differs in {', '.join(wrong)}" if wrong else None
+
+
+def main() -> int:
+    """Check all streams and count."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", help="with {stream} and {output}")
+    parser.add_argument("name", nargs="*", help="streams to check [all]")
+    arguments = parser.parse_args()
+
+    manifest = json.loads((FOLDER / "manifest.json").read_text())
+    names = arguments.name or list(manifest)
+    right = 0
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "out.safetensors"
+            problem = problem_with(manifest[name], arguments.command, output)
+        right += problem is None
+        print(f"{'ok  ' if problem is None else 'FAIL'} {name}{': ' + problem if problem else ''}")
+    print(f"{right} of {len(names)} as they should be")
+    return 0 if right == len(names) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""Make the conformance streams: each from a documented function, seeded, nothing trained here.
+
+    python conformance/generate.py            all of them, beside this script
+    python conformance/generate.py NAME ...   only these
+
+A stream that is there already is never changed silently: the script says which bytes differ. The
+streams of the example are made from examples/postfilter/filter.pt2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import nnrcodec
+from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
+from nnrcodec.dtypes import to_little_endian
+from nnrcodec.encoder import encode_model
+from nnrcodec.formats import load
+from nnrcodec.model import DTYPES, Model, Tensor
+from nnrcodec.stream import RECORD_STORAGE_FORMAT, read_stream
+from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
+from nnrcodec.syntax.topology import NnrTopologyUnit
+from nnrcodec.syntax.unit import write_units
+
+FOLDER = Path(__file__).resolve().parent
+EXAMPLE = FOLDER.parent / "examples" / "postfilter" / "filter.pt2"
+
+VALID: dict[str, Callable[[], bytes]] = {}
+INVALID: dict[str, tuple[Callable[[], bytes], str]] = {}
+
+
+def valid(make: Callable[[], bytes]) -> Callable[[], bytes]:
+    """Register a stream that every decoder must decode."""
+    VALID[make.__name__] = make
+    return make
+
+
+def invalid(error: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
+    """Register a stream that every decoder must refuse, and how ours does."""
+
+    def register(make: Callable[[], bytes]) -> Callable[[], bytes]:
+        INVALID[make.__name__] = (make, error)
+        return make
+
+    return register
+
+
+def _random(*shape: int, scale: float = 1.0) -> np.ndarray:
+    return np.random.default_rng(15938).laplace(size=shape, scale=scale).astype(np.float32)
+
+
+@valid
+def example_default() -> bytes:
+    """The example filter with default options."""
+    return nnrcodec.encode(load(EXAMPLE))
+
+
+@valid
+def example_low_rank() -> bytes:
+    """The example filter, layers 2 and 3 of rank 32 and 24; the graph has the thin pairs."""
+    low_rank = LowRankConfig(ranks={"net.2": 32, "net.4": 24})
+    return nnrcodec.encode(load(EXAMPLE), config=EncoderConfig(low_rank=low_rank))
+
+
+@valid
+def tiny_graph() -> bytes:
+    """A convolution, a batch norm with its counter, a ReLU: every role, a graph, dynamic sizes."""
+    torch.manual_seed(17)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 16, 3, padding=1), torch.nn.BatchNorm2d(16), torch.nn.ReLU()
+    )
+    return nnrcodec.encode(network.eval(), (torch.zeros(1, 2, 6, 8),))
+
+
+@valid
+def tiny_low_rank() -> bytes:
+    """A strided convolution as two thin ones. A decoder that forgets to split the stride fails."""
+    torch.manual_seed(17)
+    network = torch.nn.Sequential(torch.nn.Conv2d(8, 12, 3, stride=2, padding=1, dilation=2))
+    config = EncoderConfig(low_rank=LowRankConfig(ranks={"0": 4}))
+    return nnrcodec.encode(network, (torch.zeros(1, 8, 16, 20),), config)
+
+
+@valid
+def zeros() -> bytes:
+    """All zero: one level, so no bits at all. A decoder that reads a word anyway fails."""
+    return nnrcodec.encode({"w": np.zeros((40, 30), np.float32)})
+
+
+@valid
+def single_elements() -> bytes:
+    """Tensors of one element, with no, one and four dimensions; and no rows to have classes."""
+    return nnrcodec.encode(
+        {
+            "scalar": np.float32(0.75).reshape(()),
+            "one": np.array([-2.5], np.float32),
+            "four": np.full((1, 1, 1, 1), 3.0, np.float32),
+            "count": np.array(1234567890123, np.int64),
+        }
+    )
+
+
+@valid
+def dtypes() -> bytes:
+    """Every dtype, few elements (stored) and many (coded): bytes, and the conversion at the end."""
+    tensors = []
+    for name, held in DTYPES.items():
+        for count in (5, 300):
+            values = _random(count, scale=20.0)
+            values = np.abs(values) if held.kind in "ub" else values
+            values = values > 10 if held.kind == "b" else values.astype(held)
+            if name == "bfloat16":
+                values = nnrcodec.dtypes.cast(values, name)
+            tensors.append(Tensor.of(f"{name}.{count}", values, name))
+    return nnrcodec.encode(Model.of(tensors))
+
+
+@valid
+def outliers() -> bytes:
+    """Levels far outside the tables: escapes, positive and negative, in several classes."""
+    values = _random(32, 24, 3)
+    values[3, 5, 1], values[30, 1, 0], values[4, 5, 2] = 40000.0, -90000.0, 1500.0
+    return nnrcodec.encode({"w": values}, config=EncoderConfig(quantization=UniformConfig(qp=-8)))
+
+
+@valid
+def low_bits() -> bytes:
+    """Levels so large that their low bits are sent as they are; negative ones round down."""
+    return nnrcodec.encode(
+        {"w": _random(40, 25), "b": _random(50)},
+        config=EncoderConfig(quantization=UniformConfig(qp=-60, nonweight_qp=-70)),
+    )
+
+
+@valid
+def scale_classes() -> bytes:
+    """Rows and columns of very different scale: many classes, joined tables."""
+    rng = np.random.default_rng(3)
+    rows = np.exp2(rng.uniform(-3, 1, (64, 1, 1)))
+    columns = np.exp2(rng.uniform(-2, 1, (1, 48, 1)))
+    return nnrcodec.encode({"w": (_random(64, 48, 9) * rows * columns).astype(np.float32)})
+
+
+@valid
+def qp_densities() -> bytes:
+    """Density 7 and a qp that is no multiple of anything, negative and odd."""
+    quantization = UniformConfig(qp=-611, nonweight_qp=-1001, qp_density=7)
+    state = {"w": _random(20, 20), "b": _random(20)}
+    return nnrcodec.encode(state, config=EncoderConfig(quantization=quantization))
+
+
+@valid
+def integers() -> bytes:
+    """Integer tensors: few values far apart, a wide range, the limits of 32 bits."""
+    rng = np.random.default_rng(4)
+    return nnrcodec.encode(
+        {
+            "mask": rng.integers(0, 2, (30, 40)).astype(np.uint8) * 255,
+            "wide": rng.integers(-(2**31), 2**31, 200),
+            "limits": np.array([-(2**31), 2**31 - 1] * 20, np.int32),
+            "beyond": np.array([2**63 - 1, -(2**63)] * 10),
+        }
+    )
+
+
+@invalid("TruncatedBitstreamError")
+def truncated() -> bytes:
+    """The last byte is missing."""
+    return scale_classes()[:-1]
+
+
+@invalid("PayloadError")
+def damaged_payload() -> bytes:
+    """One bit of the coded levels is flipped: only the digest can tell."""
+    data = bytearray(scale_classes())
+    data[-2000] ^= 0x10
+    return bytes(data)
+
+
+@invalid("UnsupportedFeatureError")
+def newer_record() -> bytes:
+    """A record of major version 2."""
+    return zeros().replace(b"nnrcodec 1.0 ", b"nnrcodec 2.0 ")
+
+
+@invalid("LimitExceededError")
+def claims_too_much() -> bytes:
+    """A few dozen bytes that claim 2^60 elements."""
+
+    def claim(unit: ExtendedDataUnit) -> None:
+        unit.tensor_dimensions = [2**30, 2**30]
+
+    return _rewritten(zeros(), claim)
+
+
+@invalid("SyntaxElementError")
+def foreign_operator() -> bytes:
+    """A graph that calls what is not in the list of operators."""
+
+    def call(record: Any) -> None:
+        text = json.dumps(record["graph"]).replace("aten.relu.default", "os.system")
+        record["graph"] = json.loads(text)
+
+    return _with_record(tiny_graph(), call)
+
+
+@invalid("UnitOrderError")
+def missing_tensor() -> bytes:
+    """The record names a tensor for which there is no data unit."""
+
+    def add(record: Any) -> None:
+        record["tensors"].append(["absent", "00000000"])
+
+    return _with_record(zeros(), add)
+
+
+def _rewritten(data: bytes, change: Callable[[ExtendedDataUnit], None]) -> bytes:
+    """Return a stream with its extended data units changed."""
+    units = read_stream(data).units
+    for unit in units:
+        if isinstance(unit.body, ExtendedDataUnit):
+            change(unit.body)
+    return b"".join(write_units(units, limits=nnrcodec.Limits(max_elements=2**62)))
+
+
+def _with_record(data: bytes, change: Callable[[Any], None]) -> bytes:
+    """Return a stream with the JSON of its record changed."""
+    units = read_stream(data).units
+    for unit in units:
+        body = unit.body
+        if isinstance(body, NnrTopologyUnit):
+            assert body.topology_storage_format == RECORD_STORAGE_FORMAT
+            head, text = bytes(body.topology_data[:-1]).rsplit(b" ", 1)
+            content = json.loads(zlib.decompress(base64.b85decode(text)))
+            change(content)
+            packed = base64.b85encode(zlib.compress(json.dumps(content).encode(), 9))
+            body.topology_data = head + b" " + packed + b"\0"
+    return b"".join(write_units(units))
+
+
+def expected(data: bytes) -> dict[str, Any]:
+    """Return what decoding a stream must give: shape, dtype and SHA-256 of every tensor."""
+    dtypes = {tensor.name: tensor.dtype for tensor in nnrcodec.inspect(data).tensors}
+    return {
+        name: {
+            "shape": list(value.shape),
+            "dtype": dtypes[name],
+            "sha256": hashlib.sha256(to_little_endian(value, dtypes[name] or "").data).hexdigest(),
+        }
+        for name, value in nnrcodec.decode(data).items()
+    }
+
+
+def main() -> None:
+    """Write streams and manifest."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", nargs="*", help="streams to make [all]")
+    names = parser.parse_args().name or [*VALID, *INVALID]
+
+    manifest_path = FOLDER / "manifest.json"
+    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
+    for name in names:
+        make, error = INVALID.get(name, (VALID.get(name), None))
+        data = make()
+        path = FOLDER / ("invalid" if error else "valid") / f"{name}.nnr"
+        if path.exists() and path.read_bytes() != data:
+            print(f"{name}: bytes change, {path.stat().st_size} -> {len(data)}")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        manifest[name] = {
+            "file": f"{path.parent.name}/{path.name}",
+            "what": make.__doc__,
+            **({"error": error} if error else {"tensors": expected(data)}),
+        }
+        print(f"{name}: {len(data)} bytes")
+    manifest_path.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

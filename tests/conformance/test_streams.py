@@ -1,0 +1,65 @@
+"""Every conformance stream decodes to the digests in the manifest, or is refused as it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nnrcodec
+from nnrcodec.dtypes import to_little_endian
+
+FOLDER = Path(__file__).parents[2] / "conformance"
+MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
+VALID = [name for name, case in MANIFEST.items() if "tensors" in case]
+INVALID = [name for name, case in MANIFEST.items() if "error" in case]
+
+
+def test_every_stream_is_in_the_manifest() -> None:
+    files = {str(path.relative_to(FOLDER)) for path in FOLDER.glob("*/*.nnr")}
+    assert files == {case["file"] for case in MANIFEST.values()}
+    assert len(VALID) + len(INVALID) == len(MANIFEST)
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_valid_streams_decode_to_their_digests(name: str) -> None:
+    data = (FOLDER / MANIFEST[name]["file"]).read_bytes()
+    decoded = nnrcodec.decode(data)
+    expected = MANIFEST[name]["tensors"]
+    assert decoded.keys() == expected.keys()
+    for tensor, value in decoded.items():
+        stored = to_little_endian(value, expected[tensor]["dtype"])
+        assert list(value.shape) == expected[tensor]["shape"]
+        assert hashlib.sha256(stored.data).hexdigest() == expected[tensor]["sha256"], tensor
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_invalid_streams_are_refused_as_they_should(name: str) -> None:
+    data = (FOLDER / MANIFEST[name]["file"]).read_bytes()
+    with pytest.raises(getattr(nnrcodec, MANIFEST[name]["error"])) as caught:
+        nnrcodec.decode(data)
+    assert type(caught.value).__name__ == MANIFEST[name]["error"]
+
+
+def test_any_decoder_command_can_be_checked(tmp_path: Path) -> None:
+    decoder = Path(sys.executable).with_name("nnr-decode")
+    names = ["zeros", "dtypes", "truncated", "newer_record"]
+    run = subprocess.run(
+        [sys.executable, FOLDER / "check.py", f"{decoder} {{stream}} -o {{output}}", *names],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "4 of 4" in run.stdout
+    wrong = subprocess.run(
+        [sys.executable, FOLDER / "check.py", "true {stream} {output}", "zeros"],
+        capture_output=True,
+        text=True,
+    )
+    assert wrong.returncode == 1
+    assert "0 of 1" in wrong.stdout

@@ -1,0 +1,71 @@
+"""Every command and every line of Python in README.md is run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+
+
+def block(name: str) -> str:
+    """Return the shell commands under a marker."""
+    found = re.search(rf"<!-- command: {name} -->\n```bash\n(.*?)\n```", README, re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+def run(commands: str, folder: Path) -> str:
+    """Run commands in a folder that sees the example, with the installed commands on the path."""
+    (folder / "examples").symlink_to(ROOT / "examples")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=folder,
+        env={**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_all_shell_blocks_are_known() -> None:
+    assert re.findall(r"<!-- command: (\w+) -->", README) == ["start", "test", "use"]
+    assert README.count("```bash") == 3
+
+
+def test_quick_start_encodes_decodes_and_says_what_it_achieved(tmp_path: Path) -> None:
+    _make, _install, *rest = block("start").split(" && ")
+    assert _make == "python3 -m venv .venv"
+    assert _install.startswith(".venv/bin/pip install ")
+    shown = run(" && ".join(rest).replace(".venv/bin/", f"{BIN}/"), tmp_path)
+    percent = re.search(r"\((\d+\.\d) %\)", shown)
+    assert percent
+    assert 0 < float(percent[1]) < 16
+    change = re.search(r"change ([+-]\d\.\d+) dB", shown)
+    assert change
+    assert float(change[1]) >= -0.02
+
+
+def test_the_test_command_is_what_the_gate_runs() -> None:
+    command = block("test")
+    assert command.endswith(".venv/bin/python -m pytest")
+    assert "command: test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_commands_of_the_use_section(tmp_path: Path) -> None:
+    shown = run(block("use"), tmp_path)
+    assert "net.2" in shown
+    assert {p.name for p in tmp_path.iterdir()} >= {"filter.nnr", "thin.pt2", "original.safetensors"}
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python_blocks_run(code: str) -> None:
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102 - our own README
