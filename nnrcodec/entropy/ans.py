@@ -185,9 +185,18 @@ def _next_escape(escapes: object) -> int:
 
 def _low_bits(levels: np.ndarray) -> int:
     """Return how many low bits are nearly uniform, so that they need no table."""
-    magnitude = np.abs(levels.reshape(-1).astype(np.int64))
-    common = int(np.quantile(magnitude, 0.9, method="lower"))
-    return max(common.bit_length() - _COMMON_MAGNITUDE.bit_length(), 0)
+    low_bits = 0
+    high = levels
+    while _uncommon(high) > levels.size // 10:
+        low_bits += 1
+        high = levels >> low_bits
+    return low_bits
+
+
+def _uncommon(levels: np.ndarray) -> int:
+    """Return how many levels have a magnitude beyond the common ones."""
+    outside = (levels > _COMMON_MAGNITUDE) | (levels < -_COMMON_MAGNITUDE - 1)
+    return int(np.count_nonzero(outside))
 
 
 def _escape_order(levels: list[int]) -> int:

@@ -93,12 +93,13 @@ def _check_dims(graph: Graph, path: str) -> None:
 
 
 def _check_inputs(graph: Graph, limits: Limits, path: str) -> None:
-    names = [value.name for value in graph.inputs]
+    names: set[str] = set()
     for position, value in enumerate(graph.inputs):
         here = f"{path}/inputs[{position}]"
         _check_input(value, graph, limits, here)
-        if names.index(value.name) != position:
+        if value.name in names:
             raise _fail(f"a second input {value.name!r}", here)
+        names.add(value.name)
 
 
 def _check_input(value: Input, graph: Graph, limits: Limits, path: str) -> None:

@@ -23,6 +23,9 @@ from nnrcodec.graph.operators_torch import FUNCTIONS, TORCH_WORDS
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
 
+MAX_LAYERS_DEEP = 100
+"""How deep layers may nest: PyTorch walks through them recursively."""
+
 
 class _Call(NamedTuple):
     """One node, ready to run."""
@@ -256,6 +259,12 @@ def _tensor_named(module: torch.nn.Module, name: str) -> Any:
 def _register(module: torch.nn.Module, tensor: Tensor) -> None:
     """Put a tensor where its name says, making the layers that are not there yet."""
     *layers, leaf = tensor.name.split(".")
+    if len(layers) > MAX_LAYERS_DEEP:
+        raise SyntaxElementError(
+            f"tensor {tensor.name[:40]!r}... lies {len(layers)} layers deep, at most "
+            f"{MAX_LAYERS_DEEP} allowed",
+            clause=CLAUSE,
+        )
     for layer in layers:
         if layer not in module._modules:
             _require_free(module, layer, tensor)

@@ -63,6 +63,12 @@ def test_other_names_are_kept(name):
     assert list(module.state_dict()) == [name]
 
 
+def test_layers_nest_to_a_bound():
+    build_module(model_with("a." * 100 + "weight")).state_dict()
+    with pytest.raises(BitstreamError, match="101 layers deep"):
+        build_module(model_with("a." * 101 + "weight"))
+
+
 def test_tensor_that_the_graph_lacks_is_refused():
     model = Model.of([], Graph((VECTOR,), (ADD,), Ref(1)))
     with pytest.raises(BitstreamError, match="no tensor 'bias'"):

@@ -1,5 +1,6 @@
 """Every kind of network goes through JSON and computes the same, bit for bit."""
 
+import functools
 import json
 import zlib
 from dataclasses import replace
@@ -20,10 +21,14 @@ def through_json(model: Model) -> Model:
     return replace(model, graph=from_json(json.loads(text)))
 
 
+@functools.cache
+def exported(network: Network) -> Model:
+    return model_of_module(network.module(), (network.example(),))
+
+
 def decoded(network: Network) -> DecodedModel:
-    model = model_of_module(network.module(), (network.example(),))
-    received = through_json(model)
-    assert received.graph == model.graph
+    received = through_json(exported(network))
+    assert received.graph == exported(network).graph
     return build_module(received)
 
 
