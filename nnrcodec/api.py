@@ -215,11 +215,9 @@ def _tensor_of(name: Any, value: Any, role: Role = Role.PARAMETER) -> Tensor:
         raise ModelError(f"the state dict has a key {name!r} that is not a string")
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
-        from dataclasses import replace
+        from nnrcodec.torch_values import from_torch
 
-        from nnrcodec.formats.torch_values import from_torch
-
-        return replace(from_torch(name, value), role=role)
+        return from_torch(name, value, role)
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.name not in DTYPES:
             raise ModelError(

@@ -10,8 +10,8 @@ from collections import OrderedDict
 import torch
 
 from nnrcodec.errors import ModelError
-from nnrcodec.formats.torch_values import to_torch
 from nnrcodec.model import Factors, Model, Role
+from nnrcodec.torch_values import to_torch
 
 
 def load_tensors(module: torch.nn.Module, model: Model) -> None:

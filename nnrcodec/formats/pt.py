@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
-from nnrcodec.formats.torch_values import from_torch, to_torch
 from nnrcodec.model import Model, Role
+from nnrcodec.torch_values import from_torch, to_torch
 
 if TYPE_CHECKING:
     import torch

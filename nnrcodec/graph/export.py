@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
@@ -23,6 +22,7 @@ from nnrcodec.graph.module import build_module
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
 from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.torch_values import from_torch
 
 _ASSERTIONS = frozenset(
     {
@@ -148,7 +148,7 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     graph = _graph(program, tensors, inputs, dims)
     held = {**program.state_dict, **program.constants}
     order = [name for name in held if name in roles]
-    model = Model.of((_tensor(name, held[name], roles[name]) for name in order), graph)
+    model = Model.of((_held(name, held[name], roles[name]) for name in order), graph)
     try:
         check(graph, model.tensors)
     except BitstreamError as error:
@@ -252,18 +252,10 @@ def _quiet_export() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _tensor(name: str, value: Any, role: Role) -> Tensor:
-    if not isinstance(value, torch.Tensor) or value.dtype not in WORD_NAMES:
-        what = value.dtype if isinstance(value, torch.Tensor) else type(value).__name__
-        raise ModelError(f"tensor {name!r}: {what} cannot be coded")
-    if value.layout is not torch.strided:
-        raise ModelError(f"tensor {name!r}: layout {value.layout} cannot be coded")
-
-    def read() -> np.ndarray:
-        array = value.detach().cpu().contiguous()
-        return (array.float() if array.dtype is torch.bfloat16 else array).numpy()
-
-    return Tensor(name, WORD_NAMES[value.dtype][1], tuple(value.shape), read, role)
+def _held(name: str, value: Any, role: Role) -> Tensor:
+    if not isinstance(value, torch.Tensor):
+        raise ModelError(f"{name!r} is a {type(value).__name__}, not a tensor")
+    return from_torch(name, value, role)
 
 
 def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], dict[str, Dim]]:

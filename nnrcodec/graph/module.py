@@ -22,6 +22,7 @@ from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import FUNCTIONS, TORCH_WORDS
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.torch_values import to_torch
 
 MAX_LAYERS_DEEP = 100
 """How deep layers may nest: PyTorch walks through them recursively."""
@@ -271,7 +272,7 @@ def _register(module: torch.nn.Module, tensor: Tensor) -> None:
             module.add_module(layer, torch.nn.Module())
         module = module._modules[layer]  # type: ignore[assignment]
     _require_free(module, leaf, tensor)
-    value = _torch_tensor(tensor)
+    value = to_torch(tensor)
     if tensor.role is Role.PARAMETER:
         trainable = value.is_floating_point()
         module.register_parameter(leaf, torch.nn.Parameter(value, requires_grad=trainable))
@@ -285,11 +286,3 @@ def _require_free(module: torch.nn.Module, attribute: str, tensor: Tensor) -> No
             f"a module cannot hold a tensor named {tensor.name!r}: {attribute!r} is empty or taken",
             clause=CLAUSE,
         )
-
-
-def _torch_tensor(tensor: Tensor) -> torch.Tensor:
-    array = tensor.read()
-    if not array.flags.writeable:
-        array = array.copy()
-    value = torch.from_numpy(array)
-    return value.to(torch.bfloat16) if tensor.dtype == "bfloat16" else value

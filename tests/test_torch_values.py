@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from nnrcodec.dtypes import DTYPES
-from nnrcodec.formats.torch_values import from_torch, to_torch
 from nnrcodec.model import Role, Tensor
+from nnrcodec.torch_values import from_torch, to_torch
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -8,13 +8,13 @@ import numpy as np
 
 from nnrcodec.dtypes import DTYPES
 from nnrcodec.errors import ModelError
-from nnrcodec.model import Tensor
+from nnrcodec.model import Role, Tensor
 
 if TYPE_CHECKING:
     import torch
 
 
-def from_torch(name: str, value: torch.Tensor) -> Tensor:
+def from_torch(name: str, value: torch.Tensor, role: Role = Role.PARAMETER) -> Tensor:
     """Wrap a tensor of PyTorch as a parameter; its values are converted whenever they are read.
 
     Raises
@@ -37,7 +37,7 @@ def from_torch(name: str, value: torch.Tensor) -> Tensor:
         dense = value.detach().cpu().contiguous()
         return (dense.float() if dtype == "bfloat16" else dense).numpy()
 
-    return Tensor(name, dtype, tuple(value.shape), read)
+    return Tensor(name, dtype, tuple(value.shape), read, role)
 
 
 def to_torch(tensor: Tensor) -> torch.Tensor:
