@@ -1,0 +1,1 @@
+"""The commands nnr-encode, nnr-decode and nnr-info: thin, and the only place that prints."""

@@ -1,0 +1,165 @@
+"""nnr-info: what is inside a stream."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from nnrcodec.cli.command import parser, read_stream, run
+from nnrcodec.cli.table import counted, grouped, printable, table
+from nnrcodec.inspection import StreamInfo, TensorInfo, inspect
+from nnrcodec.syntax.trace import TraceEvent
+
+DESCRIPTION = """\
+Show what is inside an NNR stream, without decoding its weights.
+
+It takes any stream of ISO/IEC 15938-17, also those of other software that
+nnr-decode refuses. The bytes of a tensor are those of its whole unit."""
+
+DETAILS = """\
+--json prints one object; what a stream does not tell is null:
+  file, stream_bytes, weights, bits_per_weight, qp_density, writer,
+  record_bytes, has_graph,
+  units      list of objects: name, bit_offset, unit_bytes
+  tensors    list of objects: name, shape, dtype, coder, qp, step_size, rank,
+             unit_bytes, bits_per_weight
+--trace prints lines: bit, bits, unit and element, value, and the name of the
+  value if it has one.
+--trace --json prints one object in each line: bit, bits, path, descriptor,
+  value, name.
+
+examples:
+  nnr-info filter.nnr                        tables and a summary
+  nnr-info filter.nnr --json | jq .weights   one number
+  nnr-info filter.nnr --trace | grep qp      where quantization parameters are"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    made = parser("nnr-info", DESCRIPTION, DETAILS)
+    made.add_argument("input", type=Path, metavar="STREAM", help="the stream")
+    made.add_argument("--json", action="store_true", help="print JSON, as described below")
+    made.add_argument(
+        "--trace", action="store_true", help="print every syntax element with its position instead"
+    )
+    return run(made, _info, argv)
+
+
+def _info(options: argparse.Namespace) -> None:
+    data = read_stream(options.input)
+    if options.trace:
+        inspect(data, trace=_print_json_event if options.json else print)
+        return
+    density = _QpDensity()
+    info = inspect(data, trace=density)
+    if options.json:
+        print(json.dumps(_as_dict(options.input, info, density), indent=2))
+        return
+    print(*_unit_lines(info), "", *_tensor_lines(info), "", sep="\n")
+    print(_summary(options.input, info, density))
+
+
+class _QpDensity:
+    """The logarithm of the steps of qp per octave, caught as it goes by; None if it is not sent."""
+
+    value: int | None = None
+
+    def __call__(self, event: TraceEvent) -> None:
+        if event.path.endswith("/mps_qp_density") and isinstance(event.value, int):
+            self.value = event.value
+
+
+def _print_json_event(event: TraceEvent) -> None:
+    print(json.dumps(event.as_dict()))
+
+
+def _as_dict(path: Path, info: StreamInfo, density: _QpDensity) -> dict[str, object]:
+    """Return what --json prints."""
+    tensors = [{**asdict(t), "bits_per_weight": t.bits_per_weight} for t in info.tensors]
+    return {
+        "file": str(path),
+        **asdict(info),
+        "tensors": tensors,
+        "qp_density": density.value,
+        "weights": _weights(info),
+        "bits_per_weight": _bits_per_weight(info),
+    }
+
+
+def _weights(info: StreamInfo) -> int | None:
+    """Return the elements of all tensors, None if the stream does not give all shapes."""
+    weights = 0
+    for tensor in info.tensors:
+        if tensor.shape is None:
+            return None
+        weights += math.prod(tensor.shape)
+    return weights
+
+
+def _bits_per_weight(info: StreamInfo) -> float | None:
+    weights = _weights(info)
+    return 8 * info.stream_bytes / weights if weights else None
+
+
+def _unit_lines(info: StreamInfo) -> Iterator[str]:
+    """Sum the units up by type: a network has a unit for each tensor."""
+    sizes: dict[str, list[int]] = {}
+    for unit in info.units:
+        sizes.setdefault(unit.name, []).append(unit.unit_bytes)
+    rows = [
+        (
+            grouped(sum(of_type)),
+            f"{100 * sum(of_type) / info.stream_bytes:.1f} %",
+            grouped(len(of_type)),
+            name,
+        )
+        for name, of_type in sizes.items()
+    ]
+    return table((">bytes", ">of all", ">units", "<type"), rows)
+
+
+def _tensor_lines(info: StreamInfo) -> Iterator[str]:
+    """List the tensors, names last: they may be long."""
+    columns = (
+        *(">bytes", ">bits/weight", "<coder", ">qp", ">step size", ">rank"),
+        *("<dtype", "<shape", "<tensor"),
+    )
+    return table(columns, [_tensor_row(tensor) for tensor in info.tensors])
+
+
+def _tensor_row(tensor: TensorInfo) -> tuple[str, ...]:
+    bits, step, shape = tensor.bits_per_weight, tensor.step_size, tensor.shape
+    return (
+        grouped(tensor.unit_bytes),
+        "-" if bits is None else f"{bits:.2f}",
+        tensor.coder,
+        "-" if tensor.qp is None else str(tensor.qp),
+        "-" if step is None else f"{step:.4g}",
+        "-" if tensor.rank is None else str(tensor.rank),
+        tensor.dtype or "-",
+        "-" if shape is None else "x".join(map(str, shape)) or "scalar",
+        printable(tensor.name),
+    )
+
+
+def _summary(path: Path, info: StreamInfo, density: _QpDensity) -> str:
+    weights, bits = _weights(info), _bits_per_weight(info)
+    parts = [counted(info.stream_bytes, "byte"), counted(len(info.tensors), "tensor")]
+    if weights is not None:
+        parts.append(counted(weights, "weight"))
+    if bits is not None:
+        parts.append(f"{bits:.2f} bits per weight")
+    if density.value is not None:
+        parts.append(f"qp density {density.value}")
+    parts.append("a network with its graph" if info.has_graph else "tensors only")
+    parts.append(f"written by {printable(info.writer)}" if info.writer else "writer not known")
+    return f"{path}: {', '.join(parts)}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import nnrcodec
+from nnrcodec.cli import decode
+
+
+def refuse_to_decode(*arguments, **options):
+    raise AssertionError("this is noticed before the stream is decoded")
+
+
+@pytest.mark.parametrize("ending", ["pt", "pth", "safetensors"])
+def test_state_dicts_of_every_format(call, stream, tmp_path, ending):
+    output = tmp_path / f"out.{ending}"
+    result = call("nnr-decode", stream, "-o", output)
+    assert (result.code, result.err) == (0, "")
+    (line,) = result.out.splitlines()
+    assert line.startswith(f"{output}: 9 tensors, 1,713 weights from ")
+    loaded = load_file(output) if ending == "safetensors" else torch.load(output)
+    expected = nnrcodec.decode(stream.read_bytes())
+    assert loaded.keys() == expected.keys()
+    assert all((loaded[name].numpy() == expected[name]).all() for name in expected)
+
+
+def test_merge_gives_the_original_architecture(call, state, tmp_path):
+    config = nnrcodec.EncoderConfig(low_rank=nnrcodec.LowRankConfig(ranks={"2": 4}))
+    (tmp_path / "net.nnr").write_bytes(nnrcodec.encode(state, config=config))
+    output = tmp_path / "out.safetensors"
+    assert call("nnr-decode", tmp_path / "net.nnr", "-o", output).code == 0
+    assert {"2.u.weight", "2.v.weight"} < load_file(output).keys()
+    assert call("nnr-decode", tmp_path / "net.nnr", "-o", output, "--merge").code == 0
+    merged = load_file(output)
+    assert {name: value.shape for name, value in merged.items()} == {
+        name: value.shape for name, value in state.items()
+    }
+
+
+def test_an_existing_model_is_replaced(call, stream, tmp_path):
+    output = tmp_path / "out.pt"
+    output.write_bytes(b"old")
+    assert call("nnr-decode", stream, "-o", output).code == 0
+    assert "0.weight" in torch.load(output)
+    assert set(tmp_path.iterdir()) == {stream, output}
+
+
+def test_usage_that_cannot_work_is_noticed_before_work(call, stream, tmp_path, monkeypatch):
+    monkeypatch.setattr(decode, "decode_stream", refuse_to_decode)
+    twin = tmp_path / "twin.pt"
+    twin.hardlink_to(stream)
+    for arguments, hint in (
+        ((stream, "-o", tmp_path / "net.onnx"), "endings .pt2, .pt, .pth, .safetensors"),
+        ((stream, "-o", tmp_path / "net"), "endings .pt2, .pt, .pth, .safetensors"),
+        ((stream, "-o", tmp_path / "none/net.pt"), "there is no folder"),
+        ((stream, "-o", twin), "is the input as well"),
+        ((stream,), "the following arguments are required: -o/--output"),
+        ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "0"), "0 is not 1 or more"),
+        ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "1G"), "invalid"),
+        ((tmp_path / "none.nnr", "-o", tmp_path / "net.pt"), "No such file or directory"),
+        ((tmp_path, "-o", tmp_path / "net.pt"), "Is a directory"),
+    ):
+        result = call("nnr-decode", *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert hint in result.err
+    assert set(tmp_path.iterdir()) == {stream, twin}
+
+
+def test_tensors_alone_make_no_network(call, stream, tmp_path):
+    result = call("nnr-decode", stream, "-o", tmp_path / "net.pt2")
+    assert result.code == 2
+    assert "write a .safetensors or .pt file" in result.err
+    assert list(tmp_path.iterdir()) == [stream]
+
+
+def test_damaged_streams_exit_with_3_and_leave_the_old_model(call, stream, tmp_path):
+    old = tmp_path / "net.pt"
+    old.write_bytes(b"old")
+    data = stream.read_bytes()
+    changed = bytearray(data)
+    changed[-10] ^= 0x10
+    damaged = [data[:length] for length in (0, 1, 3, 50, len(data) // 2, len(data) - 1)]
+    for content in (*damaged, bytes(changed), b"PK\x03\x04 a zip", bytes(100), data + b"\0"):
+        stream.write_bytes(content)
+        result = call("nnr-decode", stream, "-o", old)
+        assert (result.code, result.out) == (3, "")
+        assert len(result.err.splitlines()) == 1
+        assert result.err.startswith(f"nnr-decode: error: {stream}: ")
+        assert old.read_bytes() == b"old"
+        assert set(tmp_path.iterdir()) == {stream, old}
+
+
+def test_the_limit_of_decoded_bytes(call, stream, tmp_path):
+    output = tmp_path / "net.pt"
+    result = call("nnr-decode", stream, "-o", output, "--max-bytes", "1000")
+    assert result.code == 3
+    assert "--max-bytes" in result.err
+    assert call("nnr-decode", stream, "-o", output, "--max-bytes", "1000000").code == 0
+
+
+def test_a_stream_of_other_software_exits_with_4(call, foreign, tmp_path):
+    result = call("nnr-decode", foreign, "-o", tmp_path / "net.pt")
+    assert result.code == 4
+    assert "NNR_NDU" in result.err
+    assert "nnr-info" in result.err
+    assert list(tmp_path.iterdir()) == [foreign]
+
+
+def test_a_failure_while_writing_leaves_the_old_model(call, tmp_path):
+    stream, old = tmp_path / "net.nnr", tmp_path / "net.safetensors"
+    stream.write_bytes(nnrcodec.encode({"__metadata__": torch.ones(3)}))
+    old.write_bytes(b"old")
+    result = call("nnr-decode", stream, "-o", old)
+    assert result.code == 1
+    assert "__metadata__" in result.err
+    assert old.read_bytes() == b"old"
+    assert set(tmp_path.iterdir()) == {stream, old}
+
+
+def test_a_model_file_is_no_stream(call, models, tmp_path):
+    result = call("nnr-decode", models / "net.pt", "-o", tmp_path / "net.pt")
+    assert result.code == 3
+    assert result.err.endswith("by its name it is a model file, not a stream\n")

@@ -1,0 +1,167 @@
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+import nnrcodec
+from nnrcodec.cli import encode
+
+
+@pytest.mark.parametrize("ending", ["pt", "pth", "safetensors"])
+def test_state_dicts_of_every_format(call, models, state, tmp_path, ending):
+    result = call("nnr-encode", models / f"net.{ending}", "-o", tmp_path / "net.nnr")
+    assert (result.code, result.err) == (0, "")
+    decoded = nnrcodec.decode((tmp_path / "net.nnr").read_bytes())
+    assert {name: value.shape for name, value in decoded.items()} == {
+        name: tuple(value.shape) for name, value in state.items()
+    }
+
+
+def test_defaults_write_one_line_and_a_stream_beside_the_model(call, state, tmp_path):
+    torch.save(state, tmp_path / "net.v2.pt")
+    result = call("nnr-encode", tmp_path / "net.v2.pt")
+    assert result.code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"net.v2.pt", "net.v2.nnr"}
+    assert (tmp_path / "net.v2.nnr").read_bytes() == nnrcodec.encode(state)
+    (line,) = result.out.splitlines()
+    assert line.startswith(f"{tmp_path / 'net.v2.nnr'}: 6,852 -> ")
+    assert " %), " in line
+    assert " bits per weight, " in line
+
+
+def test_quantization_options(call, models, state, tmp_path):
+    options = ["--qp", "-10", "--nonweight-qp", "-30", "--qp-density", "3"]
+    result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", *options)
+    assert result.code == 0
+    quantization = nnrcodec.UniformConfig(qp=-10, nonweight_qp=-30, qp_density=3)
+    config = nnrcodec.EncoderConfig(quantization=quantization)
+    assert (tmp_path / "net.nnr").read_bytes() == nnrcodec.encode(state, config=config)
+
+
+def test_energy_and_rank_ratio(call, models, state, tmp_path):
+    for option, config in (
+        ("--energy", nnrcodec.LowRankConfig(energy=0.6)),
+        ("--rank-ratio", nnrcodec.LowRankConfig(rank_ratio=0.6)),
+    ):
+        result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", option, "0.6")
+        assert result.code == 0
+        expected = nnrcodec.encode(state, config=nnrcodec.EncoderConfig(low_rank=config))
+        assert (tmp_path / "net.nnr").read_bytes() == expected
+
+
+def test_ranks_are_reported_layer_by_layer_and_aligned(call, models, tmp_path):
+    result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "n.nnr", "--rank", "2=3,4=12")
+    assert result.code == 0
+    headings, *layers, summary = result.out.splitlines()
+    assert headings.split() == ["layer", "shape", "rank", "energy", "weights", "now"]
+    assert [layer.split()[0] for layer in layers] == ["0", "2", "4", "6"]
+    assert layers[1].split()[1:3] == ["8x8x3x3", "3"]
+    assert layers[1].split()[-2:] == ["576", "144"]
+    assert layers[3].endswith("left as it is: it is given no rank")
+    assert len({layer.index("x3") for layer in layers[:2]}) == 1
+    assert layers[1].index(" 3 ") == layers[2].index("12 ")
+    assert summary.startswith(f"{tmp_path / 'n.nnr'}: ")
+
+
+def test_an_existing_stream_is_replaced(call, models, tmp_path):
+    output = tmp_path / "net.nnr"
+    output.write_bytes(b"old")
+    assert call("nnr-encode", models / "net.pt", "-o", output).code == 0
+    assert output.read_bytes() != b"old"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["--energy", "1.5"], "energy must be above 0 and at most 1"),
+        (["--energy", "0.9", "--rank-ratio", "0.5"], "not allowed with"),
+        (["--rank", "2=three"], "layer=rank"),
+        (["--rank", "22=3"], "there is no layer '22'"),
+        (["--rank", "2=1000"], "at most rank"),
+        (["--qp", "100000"], "allowed are"),
+        (["--qp", "high"], "invalid int value"),
+        (["--qp-density", "8"], "allowed are 0 to 7"),
+        (["--quality", "3"], "unrecognized arguments"),
+        (["--nonw", "3"], "unrecognized arguments"),
+    ],
+)
+def test_options_that_cannot_work_exit_with_2(call, models, tmp_path, options, hint):
+    result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", *options)
+    assert (result.code, result.out) == (2, "")
+    assert hint in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def refuse_to_load(path):
+    raise AssertionError("this is noticed before the model is read")
+
+
+def test_an_output_that_cannot_be_is_noticed_before_work(call, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(encode, "load", refuse_to_load)
+    torch.save({}, tmp_path / "net.pt")
+    (tmp_path / "net.nnr").hardlink_to(tmp_path / "net.pt")
+    for output, hint in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "none/net.nnr", "there is no folder"),
+        (tmp_path / "net.nnr", "is the input as well"),
+        (tmp_path / "other.pt2", "writes a stream: give it another ending, such as other.nnr"),
+        (tmp_path / f"{300 * 'n'}.nnr", "File name too long"),
+    ):
+        result = call("nnr-encode", tmp_path / "net.pt", "-o", output)
+        assert result.code == 2
+        assert hint in result.err
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    result = call("nnr-encode", tmp_path / "net.pt", "-o", tmp_path / "new.nnr")
+    assert result.code == 2
+    assert "write-protected" in result.err
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.nnr", "net"])
+def test_an_unknown_ending_exits_with_2(call, tmp_path, name):
+    (tmp_path / name).write_bytes(b"content")
+    result = call("nnr-encode", tmp_path / name)
+    assert result.code == 2
+    assert "known are .pt2, .pt, .pth, .safetensors" in result.err
+    assert (tmp_path / name).read_bytes() == b"content"
+
+
+def test_a_missing_model_exits_with_2(call, tmp_path):
+    result = call("nnr-encode", tmp_path / "net.pt")
+    assert result.code == 2
+    assert f"cannot read {tmp_path / 'net.pt'}: No such file" in result.err
+    (tmp_path / "net.nnr").write_bytes(b"old")
+    assert call("nnr-encode", tmp_path / "net.pt").code == 2
+    assert (tmp_path / "net.nnr").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("ending", ["pt2", "pt", "safetensors"])
+def test_a_damaged_model_exits_with_1_and_leaves_the_old_stream(call, models, tmp_path, ending):
+    model, old = tmp_path / f"net.{ending}", tmp_path / "net.nnr"
+    model.write_bytes((models / f"net.{ending}").read_bytes()[:1000])
+    old.write_bytes(b"old")
+    result = call("nnr-encode", model)
+    assert result.code == 1
+    assert len(result.err.splitlines()) == 1
+    assert f"{model} is damaged" in result.err
+    assert old.read_bytes() == b"old"
+    assert set(tmp_path.iterdir()) == {model, old}
+
+
+def test_a_tensor_that_cannot_be_coded_is_named(call, tmp_path):
+    torch.save({"phase": torch.ones(3, dtype=torch.complex64)}, tmp_path / "net.pt")
+    result = call("nnr-encode", tmp_path / "net.pt")
+    assert result.code == 1
+    assert "'phase' has dtype complex64" in result.err
+
+
+def test_a_stream_goes_to_a_pipe_and_messages_beside_it(call, models, state, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as executor:
+        received = executor.submit(pipe.read_bytes)
+        result = call("nnr-encode", models / "net.pt", "-o", pipe)
+        assert received.result(60) == nnrcodec.encode(state)
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith(f"{pipe}: 6,852 -> ")
