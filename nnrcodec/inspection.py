@@ -38,14 +38,14 @@ class UnitInfo:
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A coded tensor.
+    """What a data unit holds: a tensor, or a block of tensors.
 
     Parameters
     ----------
-    name : str
-        Its name; all of them, with commas between, for a block.
+    names : tuple of str
+        Its name; those of all its tensors for a block.
     shape : tuple of int or None
-        Dimensions, where the stream gives them.
+        Dimensions, where the header has them for all that the unit holds.
     dtype : str or None
         What it decodes to, where the stream says so.
     coder : str
@@ -60,7 +60,7 @@ class TensorInfo:
         Bytes of the whole unit, headers included.
     """
 
-    name: str
+    names: tuple[str, ...]
     shape: tuple[int, ...] | None
     dtype: str | None
     coder: str
@@ -90,16 +90,19 @@ class StreamInfo:
         Size of the unit of the container record, 0 if there is none.
     has_graph : bool
         Whether it decodes to a network that runs.
+    qp_density : int or None
+        Logarithm of the steps of qp per octave, where the stream has quantized tensors.
     units : tuple of UnitInfo
         All units, in order.
     tensors : tuple of TensorInfo
-        All coded tensors, in order.
+        What the data units hold, in order.
     """
 
     stream_bytes: int
     writer: str | None
     record_bytes: int
     has_graph: bool
+    qp_density: int | None
     units: tuple[UnitInfo, ...]
     tensors: tuple[TensorInfo, ...]
 
@@ -134,6 +137,7 @@ def inspect(
         writer=record.writer if record else None,
         record_bytes=stream.record_unit.header.nnr_unit_size if stream.record_unit else 0,
         has_graph=record is not None and record.graph is not None,
+        qp_density=_qp_density(stream),
         units=tuple(_unit_info(unit) for unit in stream.units),
         tensors=tuple(_tensors(stream, record)),
     )
@@ -141,6 +145,11 @@ def inspect(
 
 def _unit_info(unit: Unit) -> UnitInfo:
     return UnitInfo(unit.path.partition(" ")[2], unit.bit_offset, unit.header.nnr_unit_size)
+
+
+def _qp_density(stream: Stream) -> int | None:
+    (parameters,) = stream.of_type(NnrUnitType.NNR_MPS)
+    return parameters.body.mps_qp_density if parameters.body.mps_quantization_method_flags else None
 
 
 def _tensors(stream: Stream, record: Record | None) -> list[TensorInfo]:
@@ -162,7 +171,7 @@ def _extended(unit: Unit, entry: TensorEntry | None, ranks: dict[str, int]) -> T
     if body.quantized_flag:
         qp = tensor_qp(body, context.quantization_parameter, context.qp_density)
     return TensorInfo(
-        name=body.topology_elem_id,
+        names=(body.topology_elem_id,),
         shape=tuple(body.tensor_dimensions),
         dtype=entry.dtype if entry else decoded_dtype(body),
         coder=Coding(body.xdu_coding).name.lower(),
@@ -179,8 +188,8 @@ def _standard(unit: Unit) -> TensorInfo:
     names = _names(body)
     raw = payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_RAW_FLOAT
     return TensorInfo(
-        name=", ".join(names),
-        shape=tuple(body.tensor_dimensions) or None,
+        names=names,
+        shape=tuple(body.tensor_dimensions) if len(names) == 1 else None,
         dtype=None,
         coder="raw" if raw else "cabac",
         qp=None,
@@ -190,13 +199,12 @@ def _standard(unit: Unit) -> TensorInfo:
     )
 
 
-def _names(body: NnrCompressedDataUnitHeader) -> list[str]:
+def _names(body: NnrCompressedDataUnitHeader) -> tuple[str, ...]:
     """Return the names in a data unit, or the indices that stand for them."""
     ids = body.topology_elements_ids_list
     if ids is not None:
-        return ids.topology_elem_id_list or [
-            f"#{index}" for index in ids.topology_elem_id_index_list
-        ]
+        indices = tuple(f"#{index}" for index in ids.topology_elem_id_index_list)
+        return tuple(ids.topology_elem_id_list) or indices
     if body.topology_elem_id is not None:
-        return [body.topology_elem_id]
-    return [f"#{body.topology_elem_id_index}"]
+        return (body.topology_elem_id,)
+    return (f"#{body.topology_elem_id_index}",)

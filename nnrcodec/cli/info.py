@@ -26,7 +26,7 @@ DETAILS = """\
   file, stream_bytes, weights, bits_per_weight, qp_density, writer,
   record_bytes, has_graph,
   units      list of objects: name, bit_offset, unit_bytes
-  tensors    list of objects: name, shape, dtype, coder, qp, step_size, rank,
+  tensors    list of objects: names, shape, dtype, coder, qp, step_size, rank,
              unit_bytes, bits_per_weight
 --trace prints lines: bit, bits, unit and element, value, and the name of the
   value if it has one.
@@ -55,37 +55,25 @@ def _info(options: argparse.Namespace) -> None:
     if options.trace:
         inspect(data, trace=_print_json_event if options.json else print)
         return
-    density = _QpDensity()
-    info = inspect(data, trace=density)
+    info = inspect(data)
     if options.json:
-        print(json.dumps(_as_dict(options.input, info, density), indent=2))
+        print(json.dumps(_as_dict(options.input, info), indent=2))
         return
     print(*_unit_lines(info), "", *_tensor_lines(info), "", sep="\n")
-    print(_summary(options.input, info, density))
-
-
-class _QpDensity:
-    """The logarithm of the steps of qp per octave, caught as it goes by; None if it is not sent."""
-
-    value: int | None = None
-
-    def __call__(self, event: TraceEvent) -> None:
-        if event.path.endswith("/mps_qp_density") and isinstance(event.value, int):
-            self.value = event.value
+    print(_summary(options.input, info))
 
 
 def _print_json_event(event: TraceEvent) -> None:
     print(json.dumps(event.as_dict()))
 
 
-def _as_dict(path: Path, info: StreamInfo, density: _QpDensity) -> dict[str, object]:
+def _as_dict(path: Path, info: StreamInfo) -> dict[str, object]:
     """Return what --json prints."""
     tensors = [{**asdict(t), "bits_per_weight": t.bits_per_weight} for t in info.tensors]
     return {
         "file": str(path),
         **asdict(info),
         "tensors": tensors,
-        "qp_density": density.value,
         "weights": _weights(info),
         "bits_per_weight": _bits_per_weight(info),
     }
@@ -143,19 +131,22 @@ def _tensor_row(tensor: TensorInfo) -> tuple[str, ...]:
         "-" if tensor.rank is None else str(tensor.rank),
         tensor.dtype or "-",
         "-" if shape is None else "x".join(map(str, shape)) or "scalar",
-        printable(tensor.name),
+        ", ".join(map(printable, tensor.names)),
     )
 
 
-def _summary(path: Path, info: StreamInfo, density: _QpDensity) -> str:
+def _summary(path: Path, info: StreamInfo) -> str:
     weights, bits = _weights(info), _bits_per_weight(info)
-    parts = [counted(info.stream_bytes, "byte"), counted(len(info.tensors), "tensor")]
+    parts = [
+        counted(info.stream_bytes, "byte"),
+        counted(sum(len(t.names) for t in info.tensors), "tensor"),
+    ]
     if weights is not None:
         parts.append(counted(weights, "weight"))
     if bits is not None:
         parts.append(f"{bits:.2f} bits per weight")
-    if density.value is not None:
-        parts.append(f"qp density {density.value}")
+    if info.qp_density is not None:
+        parts.append(f"qp density {info.qp_density}")
     parts.append("a network with its graph" if info.has_graph else "tensors only")
     parts.append(f"written by {printable(info.writer)}" if info.writer else "writer not known")
     return f"{path}: {', '.join(parts)}"

@@ -30,12 +30,11 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
     """
     target = Path(path)
     try:
-        target = target.resolve()
         if target.exists() and not target.is_file():
             with target.open("wb") as file:
                 _write(file, content)
         else:
-            _replace(target, content)
+            _replace(target.resolve(), content)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -54,10 +54,10 @@ def load(path: str | Path) -> Model:
     """
     path = Path(path)
     file_format = _format_of(path)
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder, not a model file")
     try:
         path.open("rb").close()
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, not a model file") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     return file_format.load(path)

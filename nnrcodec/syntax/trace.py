@@ -5,6 +5,7 @@ A sink is any callable that takes a `TraceEvent`; ``list.append`` is one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -61,6 +62,8 @@ def _name(value: Value) -> str | None:
 
 
 def _plain(value: int | float | str | None) -> int | float | str | None:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no number for it
     return int(value) if isinstance(value, int) else value
 
 
