@@ -12,7 +12,7 @@ from nnrcodec.model import Model
 from nnrcodec.record import Record, TensorEntry, record_to_bytes, tensor_digest
 from nnrcodec.reduce.low_rank import LayerReport, decompose
 from nnrcodec.stream import write_stream
-from nnrcodec.tensor_coding import encode_tensor, network_scale
+from nnrcodec.tensor_coding import encode_tensor
 
 Progress = Callable[[int, int], None]
 """Called with how many elements are done, and how many there are."""
@@ -69,11 +69,10 @@ def encode_model(model: Model, config: EncoderConfig, progress: Progress | None 
         model, layers = decompose(model, config.low_rank)
 
     quantization = config.quantization
-    network_rms = network_scale(model) if quantization.qp is None else 1.0
     tensors, entries = [], []
     done, total = 0, sum(tensor.size for tensor in model.tensors.values())
     for tensor in model.tensors.values():
-        coded, value = encode_tensor(tensor, quantization, network_rms)
+        coded, value = encode_tensor(tensor, quantization)
         digest = tensor_digest(tensor, value)
         entries.append(TensorEntry(tensor.name, digest, tensor.dtype, tensor.role))
         tensors.append(coded)

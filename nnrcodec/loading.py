@@ -50,7 +50,8 @@ def _thin_pair(module: torch.nn.Module, factors: Factors) -> torch.nn.Sequential
         layer = module.get_submodule(factors.layer)
     except AttributeError:
         layer = None
-    if not isinstance(layer, torch.nn.Conv2d):
+    ordinary = getattr(type(layer), "forward", None) is torch.nn.Conv2d.forward
+    if not isinstance(layer, torch.nn.Conv2d) or not ordinary:
         kind = "not there" if layer is None else f"a {type(layer).__name__}"
         raise ModelError(
             f"layer {factors.layer!r} was coded as two thin convolutions, but in this module it "

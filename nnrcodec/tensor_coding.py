@@ -21,9 +21,9 @@ from nnrcodec.errors import (
     SyntaxElementError,
     UnsupportedFeatureError,
 )
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model import Tensor
 from nnrcodec.quant.step_size import dequantize, step_size
-from nnrcodec.quant.uniform import UniformConfig, quantize, typical_rms
+from nnrcodec.quant.uniform import UniformConfig, quantize
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.drivers import SyntaxWriter
 from nnrcodec.syntax.extended_data_unit import (
@@ -56,9 +56,7 @@ class CodedTensor:
     payload: bytes
 
 
-def encode_tensor(
-    tensor: Tensor, config: UniformConfig, network_rms: float
-) -> tuple[CodedTensor, np.ndarray]:
+def encode_tensor(tensor: Tensor, config: UniformConfig) -> tuple[CodedTensor, np.ndarray]:
     """Quantize and code a tensor, or store it where that is not worth while.
 
     Stored are float tensors of fewer than `FEWEST_ELEMENTS` elements or with infinite or extreme
@@ -70,8 +68,6 @@ def encode_tensor(
         What to code.
     config : UniformConfig
         Step sizes.
-    network_rms : float
-        Typical scale of the weights, `network_scale`.
 
     Returns
     -------
@@ -97,28 +93,12 @@ def encode_tensor(
     if is_float(tensor.dtype):
         if np.isnan(values).any():
             raise ModelError(f"tensor {tensor.name!r} has a NaN; a broken tensor is not coded")
-        attempt = _encode_floats(tensor, values, config, network_rms)
+        attempt = _encode_floats(tensor, values, config)
     else:
         attempt = _encode_integers(tensor, values)
     if attempt is None or _bytes_of(attempt[0]) >= _bytes_of(stored):
         return stored, values
     return attempt
-
-
-def network_scale(model: Model) -> float:
-    """Return the typical scale of the weights of a model, which sets the default step sizes.
-
-    Parameters
-    ----------
-    model : Model
-        Its tensors of two dimensions and more are read one by one.
-    """
-    weights = (
-        tensor.read()
-        for tensor in model.tensors.values()
-        if is_float(tensor.dtype) and len(tensor.shape) >= 2 and tensor.size >= FEWEST_ELEMENTS
-    )
-    return typical_rms(values for values in weights if _in_range(values))
 
 
 def decode_tensor(
@@ -208,11 +188,11 @@ def _bytes_of(coded: CodedTensor) -> int:
 
 
 def _encode_floats(
-    tensor: Tensor, values: np.ndarray, config: UniformConfig, network_rms: float
+    tensor: Tensor, values: np.ndarray, config: UniformConfig
 ) -> tuple[CodedTensor, np.ndarray] | None:
     if tensor.size < FEWEST_ELEMENTS or not _in_range(values):
         return None
-    qp = config.qp_for(values, network_rms)
+    qp = config.qp_for(values)
     levels = quantize(values, qp, config.qp_density, tensor.name)
     value = cast(dequantize(levels, qp, config.qp_density), tensor.dtype)
     if not np.isfinite(value).all():

@@ -64,7 +64,7 @@ def fit_table(counts: np.ndarray, lowest_level: int, escapes: int = 0) -> Fitted
     if highest - lowest < _DIRECT_MAX_LEVELS:
         candidates.append((TableForm.DIRECT, lowest, highest))
     candidates.append((TableForm.TWO_SIDED, min(lowest, 0), max(highest, 0)))
-    if lowest < 0:
+    if lowest < 0 <= highest:
         reach = max(-lowest, highest)
         candidates.append((TableForm.SYMMETRIC, -reach, reach))
     return min(

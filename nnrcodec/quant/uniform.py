@@ -6,7 +6,6 @@ Also owns the default choice of a step size where the user names none.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,17 @@ from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.quant.step_size import qp_of_step_size, step_size
 
 WEIGHT_STEPS = 3.0
-"""Default step size of a weight: the geometric mean of the root mean square of the tensor and that
-of the network (`typical_rms`), divided by this."""
+"""Default step size of a weight: the root mean square of its tensor, divided by this."""
+
+LARGE_ELEMENTS = 2**15
+"""A tensor with fewer elements gets a finer step size, by the square root of their ratio.
+
+The error that a layer adds to the output depends on its noise relative to its weights, whatever
+their number, and bits on the number: so at the best trade the squared step grows with the number.
+"""
+
+FINEST_SMALL = 1 / 8
+"""But not finer than by this factor."""
 
 NONWEIGHT_STEPS = 128.0
 """Default step size of a 1-D tensor: its root mean square divided by this."""
@@ -39,8 +47,8 @@ class UniformConfig:
     Parameters
     ----------
     qp : int, optional
-        Quantization parameter of weights (two dimensions and more). The default follows the scale
-        of each tensor and of the network, see `WEIGHT_STEPS`.
+        Quantization parameter of weights (two dimensions and more). The default follows scale and
+        size of each tensor, see `WEIGHT_STEPS` and `LARGE_ELEMENTS`.
     nonweight_qp : int, optional
         The same for 1-D tensors, see `NONWEIGHT_STEPS`. If only `qp` is given, 1-D tensors get a
         step size 16 times finer.
@@ -57,15 +65,13 @@ class UniformConfig:
             if qp is not None:
                 step_size(qp, self.qp_density)
 
-    def qp_for(self, values: np.ndarray, network_rms: float) -> int:
+    def qp_for(self, values: np.ndarray) -> int:
         """Return the qp of a tensor.
 
         Parameters
         ----------
         values : ndarray of float
             The tensor, any shape, finite.
-        network_rms : float
-            `typical_rms` of the network.
         """
         is_weight = values.ndim >= 2
         if is_weight and self.qp is not None:
@@ -74,45 +80,19 @@ class UniformConfig:
             return self.nonweight_qp
         if not is_weight and self.qp is not None:
             return self.qp - 4 * (1 << self.qp_density)
-        rms = root_mean_square(values)
+        rms = math.sqrt(float(np.mean(np.square(values, dtype=np.float64))))
         if rms == 0:
             return 0
         if is_weight:
-            step = math.sqrt(rms * network_rms) / WEIGHT_STEPS
+            small = math.sqrt(values.size / LARGE_ELEMENTS)
+            step = rms / WEIGHT_STEPS * min(max(small, FINEST_SMALL), 1.0)
         else:
             step = rms / NONWEIGHT_STEPS
             smallest = float(values.min())
             if smallest > 0:
                 step = max(min(step, smallest / POSITIVE_STEPS), rms / FINEST_STEPS)
-        return qp_of_step_size(step, self.qp_density)
-
-
-def root_mean_square(values: np.ndarray) -> float:
-    """Return the root mean square of a tensor, accumulated in binary64."""
-    return math.sqrt(float(np.mean(np.square(values, dtype=np.float64))))
-
-
-def typical_rms(weights: Iterable[np.ndarray]) -> float:
-    """Return the typical scale of the weights of a network.
-
-    Parameters
-    ----------
-    weights : iterable of ndarray of float
-        The tensors of two dimensions and more; all-zero ones do not count.
-
-    Returns
-    -------
-    float
-        The geometric mean of their root mean squares, each as often as it has elements; 1 if there
-        is none.
-    """
-    logarithms, elements = 0.0, 0
-    for values in weights:
-        rms = root_mean_square(values)
-        if rms > 0:
-            logarithms += values.size * math.log2(rms)
-            elements += values.size
-    return 2.0 ** (logarithms / elements) if elements else 1.0
+        coarse_enough = 2 * float(np.abs(values).max()) / MAX_LEVEL
+        return qp_of_step_size(max(step, coarse_enough), self.qp_density)
 
 
 def quantize(values: np.ndarray, qp: int, qp_density: int, name: str = "tensor") -> np.ndarray:

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.quant.step_size import dequantize, step_size
-from nnrcodec.quant.uniform import MAX_LEVEL, WEIGHT_STEPS, UniformConfig, quantize, typical_rms
+from nnrcodec.quant.uniform import MAX_LEVEL, WEIGHT_STEPS, UniformConfig, quantize
 
 FLOATS = hnp.arrays(
     np.float32, hnp.array_shapes(max_dims=3), elements=st.floats(-1000, 1000, width=32)
@@ -42,40 +42,35 @@ def test_values_that_are_not_finite_are_refused_by_name() -> None:
         quantize(np.array([1, np.inf], np.float32), 0, 2, "conv1")
 
 
-def test_default_step_of_weights_follows_tensor_and_network() -> None:
-    values = np.random.default_rng(1).normal(size=(64, 64)).astype(np.float32)
+def test_default_step_of_weights_follows_scale_and_size() -> None:
+    values = np.random.default_rng(1).normal(size=(256, 256)).astype(np.float32)
     config = UniformConfig()
-    qp = config.qp_for(values, 1.0)
-    assert config.qp_for(values * 4, 4.0) == qp + 8
-    assert config.qp_for(values * 4, 1.0) == qp + 4
-    assert config.qp_for(values * 0, 1.0) == 0
-    step = step_size(qp, 2)
-    assert 1 / WEIGHT_STEPS / 1.2 < step < 1 / WEIGHT_STEPS * 1.02
+    qp = config.qp_for(values)
+    assert config.qp_for(values * 4) == qp + 8
+    assert config.qp_for(values * 0) == 0
+    assert 1 / WEIGHT_STEPS / 1.3 < step_size(qp, 2) < 1 / WEIGHT_STEPS * 1.02
+    quarter_of_large = values[:64, :128]
+    assert abs(config.qp_for(quarter_of_large) - (qp - 4)) <= 1
+    assert abs(config.qp_for(values[:4, :4]) - (qp - 12)) <= 2
 
 
 def test_default_step_of_vectors_is_finer_and_keeps_small_positive_values() -> None:
     config = UniformConfig()
     variances = np.array([1e-3] + [1.0] * 63)
     signed = variances * np.array([1, -1] * 32)
-    coarse, fine = (step_size(config.qp_for(v, 1.0), 2) for v in (signed, variances))
+    coarse, fine = (step_size(config.qp_for(v), 2) for v in (signed, variances))
     assert coarse <= 1 / 128
     assert 1e-3 / 5 <= fine <= 1e-3 / 4
     tiny = np.array([1e-30] + [1.0] * 63)
-    assert step_size(config.qp_for(tiny, 1.0), 2) > 2.0**-15
+    assert step_size(config.qp_for(tiny), 2) > 2.0**-15
 
 
 def test_given_qps_are_taken() -> None:
     weights, bias = np.ones((4, 4)), np.ones(4)
-    assert UniformConfig(qp=-30).qp_for(weights, 1.0) == -30
-    assert UniformConfig(qp=-30).qp_for(bias, 1.0) == -46
-    assert UniformConfig(qp=-30, nonweight_qp=-60).qp_for(bias, 1.0) == -60
-    assert UniformConfig(qp=-30, qp_density=3).qp_for(bias, 1.0) == -62
-
-
-def test_typical_rms_is_the_geometric_mean_by_element() -> None:
-    weights = [np.full((2, 2), 8.0), np.full((4, 3), -0.5), np.zeros((5, 5))]
-    assert typical_rms(weights) == pytest.approx(8 ** (4 / 16) * 0.5 ** (12 / 16))
-    assert typical_rms([]) == 1.0
+    assert UniformConfig(qp=-30).qp_for(weights) == -30
+    assert UniformConfig(qp=-30).qp_for(bias) == -46
+    assert UniformConfig(qp=-30, nonweight_qp=-60).qp_for(bias) == -60
+    assert UniformConfig(qp=-30, qp_density=3).qp_for(bias) == -62
 
 
 @pytest.mark.parametrize("wrong", [{"qp_density": 9}, {"qp": 100000}, {"nonweight_qp": -100000}])
