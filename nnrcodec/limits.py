@@ -32,6 +32,8 @@ class Limits:
         Bytes of the container record once inflated.
     max_graph_nodes : int
         Nodes of a graph.
+    max_factors : int
+        Layers that were decomposed; the time to merge them grows with the square.
     """
 
     max_units: int = 1_000_000
@@ -42,6 +44,7 @@ class Limits:
     free_decoded_bytes: int = 2**28
     max_record_bytes: int = 2**24
     max_graph_nodes: int = 200_000
+    max_factors: int = 1_000
 
     def decoded_bytes_allowed(self, stream_bytes: int) -> int:
         """Return how many bytes a stream of `stream_bytes` bytes may decode to."""

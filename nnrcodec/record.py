@@ -210,7 +210,14 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     names = {entry.name for entry in entries}
     if len(names) != len(entries):
         raise _wrong("record/tensors", "a name occurs twice")
-    factors = [_factors_from_json(i, f) for i, f in enumerate(_list(content, "factors"))]
+    rows = _list(content, "factors")
+    if len(rows) > limits.max_factors:
+        raise LimitExceededError(
+            f"{len(rows)} decomposed layers, at most {limits.max_factors} allowed",
+            path="record/factors",
+            clause=_CLAUSE,
+        )
+    factors = [_factors_from_json(i, f) for i, f in enumerate(rows)]
     for factor in factors:
         if not {factor.u, factor.v} <= names:
             raise _wrong("record/factors", f"the factors of {factor.layer!r} are not among tensors")

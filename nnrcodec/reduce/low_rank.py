@@ -323,8 +323,10 @@ def _without_factors(model: Model, factors: Factors) -> Model:
         for tensor in model.tensors.values():
             if tensor.name == factors.u:
                 yield kernel
+            elif tensor.name in names:
+                yield replace(tensor, name=names[tensor.name])
             elif tensor.name != factors.v:
-                yield replace(tensor, name=names.get(tensor.name, tensor.name))
+                yield tensor
 
     graph = model.graph and _merged_graph(model.graph, factors, weight)
     if graph and names:
