@@ -303,7 +303,6 @@ def test_an_outlier_costs_about_what_it_takes_to_say_where_and_how_large_it_is()
     assert coded_bits(outliers) <= coded_bits(levels) + 200
 
 
-@pytest.mark.skipif(not POSTFILTER.exists(), reason="the example has not been trained yet")
 @pytest.mark.parametrize("qp", [None, -10, -30])
 def test_trained_weights_take_at_most_3_percent_more_than_their_entropy(qp: int | None) -> None:
     config = UniformConfig(qp=qp)

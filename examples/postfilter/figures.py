@@ -1,0 +1,187 @@
+"""Measure what the codec does to the post-filter: bytes, PSNR, run time, seconds and memory.
+
+Prints the tables of README.md. Every figure is measured here and now; the run times of all filters
+are taken in turn, in one process and on one thread, on one 1280x720 picture.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from evaluate import FOLDER, Filter, load_pairs, mean_gain, score_pairs
+
+import nnrcodec
+from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
+from nnrcodec.formats import load
+from nnrcodec.graph.module import build_module
+from nnrcodec.model import Model
+
+PAPER_RANKS = {"net.2": 32, "net.4": 24}
+INNER_RANKS = {f"net.{index}": 32 for index in (2, 4, 6, 8, 10)}
+QPS = (-36, -32, -28)
+
+
+def configurations() -> dict[str, EncoderConfig]:
+    """Return what is measured, by its name in the table."""
+    ranks = {
+        "no low rank": None,
+        "net.2 R 32, net.4 R 24": PAPER_RANKS,
+        "all inner R 32": INNER_RANKS,
+    }
+    made = {"default options": EncoderConfig()}
+    for label, rank in ranks.items():
+        low_rank = LowRankConfig(ranks=rank) if rank else None
+        for qp in QPS:
+            quantization = UniformConfig(qp=qp)
+            made[f"{label}, qp {qp}"] = EncoderConfig(quantization=quantization, low_rank=low_rank)
+    return made
+
+
+def entropy_bytes(data: bytes) -> float:
+    """Return the zero-order entropy of the levels of all coded tensors, in bytes."""
+    units = nnrcodec.inspect(data).tensors
+    coded = {name for unit in units if unit.coder != "raw" for name in unit.names}
+    bits = 0.0
+    for name, value in nnrcodec.decode(data).items():
+        if name in coded:  # equal values are equal levels
+            _, counts = np.unique(value, return_counts=True)
+            bits -= float((counts * np.log2(counts / counts.sum())).sum())
+    return bits / 8
+
+
+def coded_bytes(data: bytes) -> int:
+    """Return the bytes of the units of all coded tensors, headers and side information included."""
+    return sum(t.unit_bytes for t in nnrcodec.inspect(data).tensors if t.coder != "raw")
+
+
+def run_times(filters: dict[str, Filter], rounds: int) -> dict[str, float]:
+    """Return the median seconds each filter takes for a 1280x720 picture, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    picture = torch.rand(1, 1, 720, 1280).to(memory_format=torch.channels_last)
+    seconds: dict[str, list[float]] = {name: [] for name in filters}
+    with torch.inference_mode():
+        for lap in range(rounds + 1):
+            for name, post_filter in filters.items():
+                start = time.perf_counter()
+                post_filter(picture)
+                if lap:  # the first lap warms up
+                    seconds[name].append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def command(name: str, *arguments: str) -> tuple[float, float]:
+    """Run a command in a process of its own; return its seconds and its peak memory in MB.
+
+    The process reads its own peak from /proc: what wait4() returns has that of its parent in it.
+    """
+    code = (
+        "import pathlib, re, sys\n"
+        f"from nnrcodec.cli.{name.removeprefix('nnr-')} import main\n"
+        "code = main(sys.argv[1:])\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "sys.exit(code or print(re.search(r'VmHWM:\\s*(\\d+)', status)[1]))"
+    )
+    start = time.perf_counter()
+    run = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, capture_output=True, text=True
+    )
+    return time.perf_counter() - start, int(run.stdout.split()[-1]) / 1024
+
+
+def channels_last(post_filter: torch.nn.Module) -> torch.nn.Module:
+    """Lay out the kernels of a filter as the activations are: faster, the same results."""
+    return post_filter.to(memory_format=torch.channels_last)
+
+
+def print_records(model: Model) -> None:
+    """Print the size of the unit that holds record and graph, for the filter and a deeper net."""
+    layers: list[torch.nn.Module] = []
+    for _ in range(20):
+        layers += [torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU()]
+    deep = nnrcodec.encode(torch.nn.Sequential(*layers), (torch.rand(1, 64, 16, 24),))
+    print("\n| record | bytes | of the stream |")
+    print("|---|---|---|")
+    for name, data in (("the filter", nnrcodec.encode(model)), ("20 layers, conv + ReLU", deep)):
+        size = nnrcodec.inspect(data).record_bytes
+        print(f"| {name} | {size} | {100 * size / len(data):.2f} % |")
+
+
+def print_run_times(filters: dict[str, Filter], rounds: int) -> None:
+    """Print the run time of each filter beside that of the original."""
+    seconds = run_times(filters, rounds)
+    print("\n| filter, 1280x720, one thread, channels_last | seconds | of the original |")
+    print("|---|---|---|")
+    for name, median in seconds.items():
+        print(f"| {name} | {median:.3f} | {100 * median / seconds['original']:.1f} % |")
+
+
+def print_commands() -> None:
+    """Print seconds and memory of the commands, PyTorch's own start included."""
+    print("\n| command | seconds | peak memory |")
+    print("|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        stream, weights, program = (f"{folder}/filter{end}" for end in (".nnr", ".pt", ".pt2"))
+        for arguments in (
+            ["nnr-encode", str(FOLDER / "filter.safetensors"), "-o", stream],
+            ["nnr-decode", stream, "-o", f"{folder}/filter.safetensors"],
+            ["nnr-encode", str(FOLDER / "filter.pt2"), "-o", stream],
+            ["nnr-decode", stream, "-o", weights],
+            ["nnr-decode", stream, "-o", program],
+        ):
+            seconds, megabytes = command(*arguments)
+            shown = " ".join(Path(part).name for part in arguments)
+            print(f"| {shown} | {seconds:.1f} | {megabytes:.0f} MB |", flush=True)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9, help="laps of the run-time measurement")
+    parser.add_argument("--no-times", action="store_true", help="measure bytes and PSNR only")
+    arguments = parser.parse_args()
+
+    model = load(FOLDER / "filter.pt2")
+    original = build_module(model)
+    original_bytes = sum(4 * tensor.size for tensor in model.tensors.values())
+    pairs = load_pairs(FOLDER / "eval")
+    gain = mean_gain(score_pairs(original, pairs))
+    print(f"fp32 weights: {original_bytes} bytes; gain of the filter {gain:+.3f} dB\n")
+
+    print(
+        "| options | bytes | of fp32 | PSNR change | zero-order entropy | coded / entropy "
+        "| encode s | decode s |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    filters: dict[str, Filter] = {"original": channels_last(original)}
+    for name, config in configurations().items():
+        start = time.perf_counter()
+        data = nnrcodec.encode(model, config=config)
+        encoded = time.perf_counter()
+        decoded = nnrcodec.decode_model(data)
+        done = time.perf_counter()
+        change = mean_gain(score_pairs(decoded, pairs)) - gain
+        entropy = entropy_bytes(data)
+        print(
+            f"| {name} | {len(data)} | {100 * len(data) / original_bytes:.2f} % | {change:+.4f} dB "
+            f"| {entropy:.0f} | {coded_bytes(data) / entropy:.4f} "
+            f"| {encoded - start:.2f} | {done - encoded:.2f} |",
+            flush=True,
+        )
+        if name.endswith(str(QPS[0])):
+            filters[name] = channels_last(decoded)
+    print_records(model)
+    if not arguments.no_times:
+        print_run_times(filters, arguments.rounds)
+        print_commands()
+
+
+if __name__ == "__main__":
+    main()
