@@ -45,7 +45,7 @@ def test_no_file_refers_to_what_is_outside_the_repository() -> None:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
 def test_every_test_folder_mirrors_the_package_or_cuts_across_it() -> None:
-    across = {"architecture", "conformance", "fuzz"}
+    across = {"architecture", "conformance", "examples", "fuzz"}
     for folder in {path.parent for path in files() if path.name.startswith("test_")}:
         name = folder.relative_to(ROOT / "tests").as_posix()
         assert name in across | {"."} or (ROOT / "nnrcodec" / name).is_dir(), name
