@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -18,15 +17,13 @@ from nnrcodec.errors import (
 )
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Tensor
+from nnrcodec.progress import Progress
 from nnrcodec.record import Record, TensorEntry, tensor_digest
 from nnrcodec.reduce.low_rank import merge as merge_factors
 from nnrcodec.stream import Stream, placed, read_stream
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.tensor_coding import decode_tensor, decoded_dtype
-
-Progress = Callable[[int, int], None]
-"""Called with how many elements are done, and how many there are."""
 
 
 def decode_stream(
@@ -166,8 +163,6 @@ def _merged(model: Model, limits: Limits, stream_bytes: int) -> Model:
         merged = merge_factors(model)
     except ModelError as error:
         raise SyntaxElementError(str(error), path="record/factors") from error
-    _check_total(
-        sum(t.size * item_bytes(t.dtype) for t in merged.tensors.values()), limits, stream_bytes
-    )
+    _check_total(sum(t.stored_bytes for t in merged.tensors.values()), limits, stream_bytes)
     tensors = merged.tensors.values()
     return Model.of((Tensor.of(t.name, t.read(), t.dtype, t.role) for t in tensors), merged.graph)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.dtypes import item_bytes
 from nnrcodec.errors import ModelError
 from nnrcodec.model import Model
+from nnrcodec.progress import Progress
 from nnrcodec.record import Record, TensorEntry, record_to_bytes, tensor_digest
 from nnrcodec.reduce.low_rank import LayerReport, decompose
 from nnrcodec.stream import write_stream
 from nnrcodec.tensor_coding import encode_tensor
-
-Progress = Callable[[int, int], None]
-"""Called with how many elements are done, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ def encode_model(model: Model, config: EncoderConfig, progress: Progress | None 
     record = record_to_bytes(Record(tuple(entries), model.factors, model.graph))
     return Encoded(
         write_stream(record, quantization.qp_density, tensors),
-        sum(t.size * item_bytes(t.dtype) for t in original.tensors.values()),
+        sum(t.stored_bytes for t in original.tensors.values()),
         sum(t.size for t in original.tensors.values()),
         layers,
     )

@@ -6,6 +6,7 @@ PyTorch or of files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnrcodec.dtypes import DTYPES
+from nnrcodec.dtypes import DTYPES, item_bytes
 
 if TYPE_CHECKING:
     from nnrcodec.graph.graph import Graph
@@ -64,7 +65,12 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=object)) if self.shape else 1
+        return math.prod(self.shape)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Number of bytes of the values as they stand in files."""
+        return self.size * item_bytes(self.dtype)
 
 
 @dataclass(frozen=True, slots=True)

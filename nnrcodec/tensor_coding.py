@@ -87,18 +87,19 @@ def encode_tensor(tensor: Tensor, config: UniformConfig) -> tuple[CodedTensor, n
             f"tensor {tensor.name!r} of shape {tensor.shape} is empty: nothing to code"
         )
     values = tensor.read()
-    stored = CodedTensor(
-        _unit(tensor, Coding.RAW, tensor.dtype), to_little_endian(values, tensor.dtype).tobytes()
-    )
     if is_float(tensor.dtype):
         if np.isnan(values).any():
             raise ModelError(f"tensor {tensor.name!r} has a NaN; a broken tensor is not coded")
         attempt = _encode_floats(tensor, values, config)
     else:
         attempt = _encode_integers(tensor, values)
-    if attempt is None or _bytes_of(attempt[0]) >= _bytes_of(stored):
-        return stored, values
-    return attempt
+    raw = _unit(tensor, Coding.RAW, tensor.dtype)
+    if attempt is not None:
+        coded, _ = attempt
+        coded_bytes = _header_bytes(coded.unit) + len(coded.payload)
+        if coded_bytes < _header_bytes(raw) + tensor.stored_bytes:
+            return attempt
+    return CodedTensor(raw, to_little_endian(values, tensor.dtype).tobytes()), values
 
 
 def decode_tensor(
@@ -178,13 +179,11 @@ def tensor_qp(unit: ExtendedDataUnit, base_qp: int, qp_density: int) -> int:
     return qp
 
 
-def _bytes_of(coded: CodedTensor) -> int:
-    """Return the bytes of header and payload."""
+def _header_bytes(unit: ExtendedDataUnit) -> int:
+    """Return the bytes of the header of a data unit."""
     header = BitWriter()
-    SyntaxWriter(header, coded.unit.topology_elem_id).code(
-        coded.unit, (extended_data_unit,), StreamContext()
-    )
-    return header.position // 8 + len(coded.payload)
+    SyntaxWriter(header, unit.topology_elem_id).code(unit, (extended_data_unit,), StreamContext())
+    return header.position // 8
 
 
 def _encode_floats(

@@ -16,9 +16,9 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from nnrcodec.encoder import Progress
 from nnrcodec.errors import BitstreamError, ConfigError, NnrError, UnsupportedFeatureError
 from nnrcodec.formats import FORMATS
+from nnrcodec.progress import Progress
 from nnrcodec.version import __version__
 
 EXIT_CODES = """\

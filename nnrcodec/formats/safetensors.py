@@ -91,7 +91,7 @@ def _write(file: BinaryIO, tensors: list[Tensor]) -> None:
     for tensor in tensors:
         if tensor.name == "__metadata__":
             raise ModelError("a safetensors file cannot hold a tensor named '__metadata__'")
-        start, end = end, end + tensor.size * item_bytes(tensor.dtype)
+        start, end = end, end + tensor.stored_bytes
         header[tensor.name] = {
             "dtype": _CODES[tensor.dtype],
             "shape": tensor.shape,

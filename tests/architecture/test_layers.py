@@ -4,7 +4,7 @@ Each module or package of nnrcodec has a layer, and imports only from lower ones
 the modules are free. From the bottom:
 
 ==== ========================================================================================
-0    what knows nothing of the others: errors, limits, dtypes, the version
+0    what knows nothing of the others: errors, limits, dtypes, progress, the version
 1    the two forms in which everything is: bits, and a model of named tensors
 2    syntax of units; quantization; tensors of PyTorch. They do not know of one another
 3    entropy coding, which fills records of the syntax; graphs, which use the tensors of PyTorch
@@ -33,6 +33,7 @@ PACKAGE = ROOT / "nnrcodec"
 LAYERS = {
     "errors": 0,
     "limits": 0,
+    "progress": 0,
     "dtypes": 0,
     "version": 0,
     "bitio": 1,
