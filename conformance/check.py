@@ -3,15 +3,18 @@
     python conformance/check.py 'nnr-decode {stream} -o {output}' [NAME ...]
 
 The command gets the stream in place of {stream} and must write a safetensors file in place of
-{output}; for streams in invalid/ it must fail and write nothing. All streams are tried, then the
-results are counted; the exit code is 0 if all are as they should be. Needs Python and its standard
-library only.
+{output}; for streams in invalid/ it must fail and write nothing. For an update {stream} is several
+arguments, the base model and all updates up to this one, and the output is the model after it.
+Decoders that know the standard alone can be checked with the streams of reference/, whose names
+begin with reference_. All streams are tried, then the results are counted; the exit code is 0 if
+all are as they should be. Needs Python and its standard library only.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import shlex
 import subprocess
@@ -57,10 +60,12 @@ def read_safetensors(path: Path) -> dict[str, Any]:
 
 def problem_with(case: dict[str, Any], command: str, output: Path) -> str | None:
     """Run the decoder on one stream; return what is wrong, or None."""
-    places = {"stream": str(FOLDER / case["file"]), "output": str(output)}
-    run = subprocess.run(
-        [part.format(**places) for part in shlex.split(command)], capture_output=True, text=True
-    )
+    streams = [str(FOLDER / file) for file in (*case.get("after", []), case["file"])]
+    places = {"stream": streams[-1], "output": str(output)}
+    parts = [
+        streams if part == "{stream}" else [part.format(**places)] for part in shlex.split(command)
+    ]
+    run = subprocess.run([*itertools.chain(*parts)], capture_output=True, text=True)
     if "error" in case:
         if run.returncode == 0 or output.exists():
             return "was decoded, but must be refused"
@@ -78,7 +83,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", help="with {stream} and {output}")
+    parser.add_argument("command", help="with {stream} and {output}, each a word of its own")
     parser.add_argument("name", nargs="*", help="streams to check [all]")
     arguments = parser.parse_args()
 

@@ -4,7 +4,9 @@
     python conformance/generate.py NAME ...   only these
 
 A stream that is there already is never changed silently: the script says which bytes differ. The
-streams of the example are made from examples/postfilter/filter.pt2.
+streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
+made here (see reference/README.md), but their digests in the manifest are, from the output of the
+reference decoder.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ import argparse
 import base64
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +27,17 @@ import torch
 
 import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
+from nnrcodec.config import CabacConfig
 from nnrcodec.dtypes import to_little_endian
 from nnrcodec.formats import load
 from nnrcodec.model import DTYPES, Model, Tensor
 from nnrcodec.stream import read_stream
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit
-from nnrcodec.syntax.unit import write_units
+from nnrcodec.syntax.unit import read_units, write_units
 
 FOLDER = Path(__file__).resolve().parent
+REFERENCE = FOLDER / "reference"
 EXAMPLE = FOLDER.parent / "examples" / "postfilter" / "filter.pt2"
 
 VALID: dict[str, Callable[[], bytes]] = {}
@@ -54,31 +60,41 @@ def invalid(error: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
     return register
 
 
+STATIC = EncoderConfig(entropy="ans")
+"""Units of ours, static tables."""
+
+STANDARD = EncoderConfig(profile="nnc")
+"""Units of the standard, DeepCABAC."""
+
+
 def _random(*shape: int, scale: float = 1.0) -> np.ndarray:
     return np.random.default_rng(15938).laplace(size=shape, scale=scale).astype(np.float32)
 
 
+def _convolution() -> torch.nn.Module:
+    torch.manual_seed(17)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 16, 3, padding=1), torch.nn.BatchNorm2d(16), torch.nn.ReLU()
+    ).eval()
+
+
 @valid
 def example_default() -> bytes:
-    """The example filter with default options."""
-    return nnrcodec.encode(load(EXAMPLE))
+    """The example filter with default step sizes."""
+    return nnrcodec.encode(load(EXAMPLE), config=STATIC)
 
 
 @valid
 def example_low_rank() -> bytes:
     """The example filter, layers 2 and 3 of rank 32 and 24; the graph has the thin pairs."""
     low_rank = LowRankConfig(ranks={"net.2": 32, "net.4": 24})
-    return nnrcodec.encode(load(EXAMPLE), config=EncoderConfig(low_rank=low_rank))
+    return nnrcodec.encode(load(EXAMPLE), config=replace(STATIC, low_rank=low_rank))
 
 
 @valid
 def tiny_graph() -> bytes:
     """A convolution, a batch norm with its counter, a ReLU: every role, a graph, dynamic sizes."""
-    torch.manual_seed(17)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(2, 16, 3, padding=1), torch.nn.BatchNorm2d(16), torch.nn.ReLU()
-    )
-    return nnrcodec.encode(network.eval(), (torch.zeros(1, 2, 6, 8),))
+    return nnrcodec.encode(_convolution(), (torch.zeros(1, 2, 6, 8),), STATIC)
 
 
 @valid
@@ -86,14 +102,14 @@ def tiny_low_rank() -> bytes:
     """A strided convolution as two thin ones. A decoder that forgets to split the stride fails."""
     torch.manual_seed(17)
     network = torch.nn.Sequential(torch.nn.Conv2d(8, 12, 3, stride=2, padding=1, dilation=2))
-    config = EncoderConfig(low_rank=LowRankConfig(ranks={"0": 4}))
+    config = replace(STATIC, low_rank=LowRankConfig(ranks={"0": 4}))
     return nnrcodec.encode(network, (torch.zeros(1, 8, 16, 20),), config)
 
 
 @valid
 def zeros() -> bytes:
     """All zero: one level, so no bits at all. A decoder that reads a word anyway fails."""
-    return nnrcodec.encode({"w": np.zeros((40, 30), np.float32)})
+    return nnrcodec.encode({"w": np.zeros((40, 30), np.float32)}, config=STATIC)
 
 
 @valid
@@ -105,7 +121,8 @@ def single_elements() -> bytes:
             "one": np.array([-2.5], np.float32),
             "four": np.full((1, 1, 1, 1), 3.0, np.float32),
             "count": np.array(1234567890123, np.int64),
-        }
+        },
+        config=STATIC,
     )
 
 
@@ -121,7 +138,7 @@ def dtypes() -> bytes:
             if name == "bfloat16":
                 values = nnrcodec.dtypes.cast(values, name)
             tensors.append(Tensor.of(f"{name}.{count}", values, name))
-    return nnrcodec.encode(Model.of(tensors))
+    return nnrcodec.encode(Model.of(tensors), config=STATIC)
 
 
 @valid
@@ -129,7 +146,7 @@ def outliers() -> bytes:
     """Levels far outside the tables: escapes, positive and negative, in several classes."""
     values = _random(32, 24, 3)
     values[3, 5, 1], values[30, 1, 0], values[4, 5, 2] = 40000.0, -90000.0, 1500.0
-    return nnrcodec.encode({"w": values}, config=EncoderConfig(quantization=UniformConfig(qp=-8)))
+    return nnrcodec.encode({"w": values}, config=replace(STATIC, quantization=UniformConfig(qp=-8)))
 
 
 @valid
@@ -137,7 +154,7 @@ def low_bits() -> bytes:
     """Levels so large that their low bits are sent as they are; negative ones round down."""
     return nnrcodec.encode(
         {"w": _random(40, 25), "b": _random(50)},
-        config=EncoderConfig(quantization=UniformConfig(qp=-60, nonweight_qp=-70)),
+        config=replace(STATIC, quantization=UniformConfig(qp=-60, nonweight_qp=-70)),
     )
 
 
@@ -147,7 +164,8 @@ def scale_classes() -> bytes:
     rng = np.random.default_rng(3)
     rows = np.exp2(rng.uniform(-3, 1, (64, 1, 1)))
     columns = np.exp2(rng.uniform(-2, 1, (1, 48, 1)))
-    return nnrcodec.encode({"w": (_random(64, 48, 9) * rows * columns).astype(np.float32)})
+    values = (_random(64, 48, 9) * rows * columns).astype(np.float32)
+    return nnrcodec.encode({"w": values}, config=STATIC)
 
 
 @valid
@@ -155,7 +173,7 @@ def qp_densities() -> bytes:
     """Density 7 and a qp that is no multiple of anything, negative and odd."""
     quantization = UniformConfig(qp=-611, nonweight_qp=-1001, qp_density=7)
     state = {"w": _random(20, 20), "b": _random(20)}
-    return nnrcodec.encode(state, config=EncoderConfig(quantization=quantization))
+    return nnrcodec.encode(state, config=replace(STATIC, quantization=quantization))
 
 
 @valid
@@ -168,8 +186,62 @@ def integers() -> bytes:
             "wide": rng.integers(-(2**31), 2**31, 200),
             "limits": np.array([-(2**31), 2**31 - 1] * 20, np.int32),
             "beyond": np.array([2**63 - 1, -(2**63)] * 10),
-        }
+        },
+        config=STATIC,
     )
+
+
+@valid
+def nnc_graph() -> bytes:
+    """Units of the standard only: a block of kernel, bias and batch norm; a record all the same."""
+    return nnrcodec.encode(_convolution(), (torch.zeros(1, 2, 6, 8),), STANDARD)
+
+
+@valid
+def nnc_names() -> bytes:
+    """Names that other decoders take for parts of a tensor, a scalar, dtypes that NNR_NDU lacks."""
+    state = {
+        "x_G": _random(6, 5),
+        "x_H": _random(5),
+        "scalar": np.array(1.5, np.float32),
+        "half": _random(7, 3).astype(np.float16),
+        "count": np.array(17, np.int64),
+        "mask": _random(9, 9) > 0,
+    }
+    return nnrcodec.encode(state, config=STANDARD)
+
+
+@valid
+def nnc_blocks_of_levels() -> bytes:
+    """Blocks of 8 rows and columns with entry points, cropped at both borders; rows of zeros."""
+    values = _random(45, 27)
+    values[9:14] = 0
+    config = replace(STANDARD, cabac=CabacConfig(scan_order=1))
+    return nnrcodec.encode({"w": values}, config=config)
+
+
+@valid
+def nnc_codebook() -> bytes:
+    """Few different values, far apart."""
+    values = np.array([-3.0, -0.25, 0.0, 1.75, 90.0], np.float32)
+    chosen = values[np.random.default_rng(5).integers(0, 5, (30, 20))]
+    config = replace(
+        STANDARD, dq=False, codebook=True, quantization=UniformConfig(qp=-8, nonweight_qp=-8)
+    )
+    return nnrcodec.encode({"w": chosen}, config=config)
+
+
+@valid
+def both_coders() -> bytes:
+    """Each tensor with the coder that suits it: units of the standard beside ours."""
+    rng = np.random.default_rng(6)
+    state = {
+        "w": _random(60, 50, 3),
+        "sparse": np.where(rng.random((80, 90)) < 0.02, rng.normal(size=(80, 90)), 0),
+        "few": _random(5),
+        "wide": rng.integers(-(2**31), 2**31, 100),
+    }
+    return nnrcodec.encode(state)
 
 
 @invalid("TruncatedBitstreamError")
@@ -189,7 +261,7 @@ def damaged_payload() -> bytes:
 @invalid("UnsupportedFeatureError")
 def newer_record() -> bytes:
     """A record of major version 2."""
-    return zeros().replace(b"nnrcodec 1.0 ", b"nnrcodec 2.0 ")
+    return re.sub(rb"nnrcodec \d+\.\d+ ", b"nnrcodec 2.0 ", zeros())
 
 
 @invalid("LimitExceededError")
@@ -223,6 +295,28 @@ def missing_tensor() -> bytes:
     return _with_record(zeros(), add)
 
 
+@invalid("PayloadError")
+def nnc_payload_too_short() -> bytes:
+    """The payload of a data unit of the standard lacks its last byte; its size agrees."""
+    units = [*read_units((REFERENCE / "p1_2d_dq.nnc").read_bytes())]
+    units[-1].payload = units[-1].payload[:-1]
+    return b"".join(write_units(units))
+
+
+@invalid("LimitExceededError")
+def nnc_claims_too_much() -> bytes:
+    """A few dozen bytes of the standard that claim 2^31 elements."""
+    units = [*read_units((REFERENCE / "p1_zeros.nnc").read_bytes())]
+    units[-2].body.tensor_dimensions = [2**15, 2**16]
+    return b"".join(write_units(units))
+
+
+@invalid("UnitOrderError")
+def nnc_update_alone() -> bytes:
+    """An update that depends on the levels of an update before it, which is not there."""
+    return (REFERENCE / "upd_tca_2.nnc").read_bytes()
+
+
 def _rewritten(data: bytes, change: Callable[[ExtendedDataUnit], None]) -> bytes:
     """Return a stream with its extended data units changed."""
     units = read_stream(data).units
@@ -248,15 +342,42 @@ def _with_record(data: bytes, change: Callable[[Any], None]) -> bytes:
 
 def expected(data: bytes) -> dict[str, Any]:
     """Return what decoding a stream must give: shape, dtype and SHA-256 of every tensor."""
-    dtypes = {unit.names[0]: unit.dtype for unit in nnrcodec.inspect(data).tensors}
+    record = read_stream(data).record
+    dtypes = {entry.name: entry.dtype for entry in record.tensors} if record else {}
     return {
-        name: {
-            "shape": list(value.shape),
-            "dtype": dtypes[name],
-            "sha256": hashlib.sha256(to_little_endian(value, dtypes[name] or "").data).hexdigest(),
-        }
+        name: entry(value, dtypes.get(name, value.dtype.name))
         for name, value in nnrcodec.decode(data).items()
     }
+
+
+def entry(value: np.ndarray, dtype: str) -> dict[str, Any]:
+    """Return shape, dtype and SHA-256 of a tensor."""
+    sha256 = hashlib.sha256(to_little_endian(value, dtype).data).hexdigest()
+    return {"shape": list(value.shape), "dtype": dtype, "sha256": sha256}
+
+
+def references() -> dict[str, Any]:
+    """Return the cases of the reference software: what its decoder returned, not what ours does.
+
+    An update is given after the streams it needs; what must come out then is the base model with
+    all differences so far added in binary32, one update after the other.
+    """
+    cases = {}
+    for case in json.loads((REFERENCE / "index.json").read_text(encoding="utf-8")):
+        state: dict[str, np.ndarray] = {}
+        for name in (*case["needs"], case["name"]):
+            with np.load(REFERENCE / f"{name}.npz") as arrays:
+                for key in arrays:
+                    if key.startswith("out__"):
+                        tensor, value = key.removeprefix("out__"), arrays[key]
+                        state[tensor] = state[tensor] + value if tensor in state else value
+        cases[f"reference_{case['name']}"] = {
+            "file": f"reference/{case['name']}.nnc",
+            **({"after": [f"reference/{n}.nnc" for n in case["needs"]]} if case["needs"] else {}),
+            "what": case["description"],
+            "tensors": {name: entry(value, value.dtype.name) for name, value in state.items()},
+        }
+    return cases
 
 
 def main() -> None:
@@ -281,6 +402,7 @@ def main() -> None:
             **({"error": error} if error else {"tensors": expected(data)}),
         }
         print(f"{name}: {len(data)} bytes")
+    manifest |= references()
     manifest_path.write_text(json.dumps(manifest, indent=1) + "\n")
 
 

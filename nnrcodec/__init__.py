@@ -11,7 +11,7 @@ Importing this package does not import PyTorch.
 """
 
 from nnrcodec.api import decode, decode_model, encode, load_into
-from nnrcodec.config import EncoderConfig, LowRankConfig, UniformConfig
+from nnrcodec.config import CabacConfig, EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.errors import (
     BitstreamError,
     ConfigError,
@@ -27,10 +27,13 @@ from nnrcodec.errors import (
 )
 from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
+from nnrcodec.update_encoding import UpdateEncoder
+from nnrcodec.updates import UpdateDecoder
 from nnrcodec.version import __version__
 
 __all__ = [
     "BitstreamError",
+    "CabacConfig",
     "ConfigError",
     "EncoderConfig",
     "EncodingError",
@@ -45,6 +48,8 @@ __all__ = [
     "UniformConfig",
     "UnitOrderError",
     "UnsupportedFeatureError",
+    "UpdateDecoder",
+    "UpdateEncoder",
     "__version__",
     "decode",
     "decode_model",

@@ -5,19 +5,17 @@ PyTorch is imported only when a function needs it, so that ``import nnrcodec`` i
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.decoder import decode_stream
-from nnrcodec.dtypes import DTYPES
+from nnrcodec.decoder import decode_all, decode_stream, merged_model
 from nnrcodec.encoder import encode_model
-from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.errors import ModelError
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.sources import model_of
+from nnrcodec.updates import state_of
 
 if TYPE_CHECKING:
     import torch
@@ -70,29 +68,39 @@ def encode(
     >>> bool(abs(decoded - state["fc.weight"]).max() < 0.03)
     True
     """
-    source = _model_of(model, example_inputs, dynamic_shapes)
+    source = model_of(model, example_inputs, dynamic_shapes)
     return encode_model(source, config or EncoderConfig()).data
 
 
 def decode(
-    data: bytes, *, merge: bool = False, limits: Limits | None = None
+    data: bytes,
+    *,
+    merge: bool = False,
+    limits: Limits | None = None,
+    threads: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Decode the tensors of a stream.
+    """Decode the tensors of a stream, ours or any other of ISO/IEC 15938-17.
 
     Parameters
     ----------
     data : bytes
         The stream.
     merge : bool
-        Multiply low-rank factors out and return the kernels of the original architecture.
+        Multiply out what stands for a weight (low-rank factors, scales of rows) and return the
+        weights of the original architecture.
     limits : Limits, optional
         What to accept from strangers.
+    threads : int, optional
+        How many tensors to decode at once, by default one for each processor, 8 at most. The
+        result does not depend on it.
 
     Returns
     -------
     dict of str to ndarray
         The state dict, each array of the dtype it had before coding; bfloat16, which numpy lacks,
-        as float32.
+        as float32. A stream of other software does not tell that dtype: its tensors are int32,
+        float32, or float64 if they have a codebook. Of an update these are the differences to its
+        base model; `UpdateDecoder` adds them up.
 
     Raises
     ------
@@ -101,15 +109,16 @@ def decode(
     UnsupportedFeatureError
         If it uses what this version does not have.
     """
-    model = decode_stream(data, limits or Limits(), merge=merge)
-    return {
-        tensor.name: tensor.read()
-        for tensor in model.tensors.values()
-        if tensor.role is not Role.CONSTANT
-    }
+    return state_of(decode_stream(data, limits or Limits(), merge=merge, threads=threads))
 
 
-def decode_model(data: bytes, *, merge: bool = False, limits: Limits | None = None) -> DecodedModel:
+def decode_model(
+    data: bytes,
+    *,
+    merge: bool = False,
+    limits: Limits | None = None,
+    threads: int | None = None,
+) -> DecodedModel:
     """Decode a network that runs at once, without its model code.
 
     Parameters
@@ -118,8 +127,8 @@ def decode_model(data: bytes, *, merge: bool = False, limits: Limits | None = No
         A stream with a graph.
     merge : bool
         Return the original architecture instead of low-rank factors.
-    limits : Limits, optional
-        What to accept from strangers.
+    limits, threads : optional
+        As for `decode`.
 
     Returns
     -------
@@ -136,7 +145,7 @@ def decode_model(data: bytes, *, merge: bool = False, limits: Limits | None = No
     from nnrcodec.graph.module import build_module
 
     limits = limits or Limits()
-    model = decode_stream(data, limits, merge=merge)
+    model = decode_stream(data, limits, merge=merge, threads=threads)
     if model.graph is None:
         raise ModelError(
             "this stream has tensors only, no graph: use nnrcodec.load_into(module, data), or "
@@ -146,7 +155,12 @@ def decode_model(data: bytes, *, merge: bool = False, limits: Limits | None = No
 
 
 def load_into(
-    module: torch.nn.Module, data: bytes, *, merge: bool = False, limits: Limits | None = None
+    module: torch.nn.Module,
+    data: bytes,
+    *,
+    merge: bool = False,
+    limits: Limits | None = None,
+    threads: int | None = None,
 ) -> torch.nn.Module:
     """Load a stream into a module of the original class.
 
@@ -159,8 +173,8 @@ def load_into(
         The stream.
     merge : bool
         Keep the original convolutions and multiply the factors out instead.
-    limits : Limits, optional
-        What to accept from strangers.
+    limits, threads : optional
+        As for `decode`.
 
     Returns
     -------
@@ -170,65 +184,19 @@ def load_into(
     Raises
     ------
     ModelError
-        If names or shapes of module and stream do not agree; the module is then unchanged.
+        If names or shapes of module and stream do not agree, or the stream is an update, which
+        has only differences; the module is then unchanged.
     BitstreamError, UnsupportedFeatureError
         As for `decode`.
     """
     from nnrcodec.loading import load_tensors
 
-    load_tensors(module, decode_stream(data, limits or Limits(), merge=merge))
+    limits = limits or Limits()
+    decoded = decode_all(data, limits, threads=threads)
+    if decoded.is_update:
+        raise ModelError(
+            "this stream is an update, so its tensors are differences to those of a base model: "
+            "decode both with nnrcodec.UpdateDecoder and load its state"
+        )
+    load_tensors(module, merged_model(decoded, limits) if merge else decoded.model)
     return module
-
-
-def _model_of(model: Any, example_inputs: tuple[Any, ...] | None, dynamic_shapes: Any) -> Model:
-    """Return the network in the form in which it is coded."""
-    if isinstance(model, Model):
-        return model
-    if isinstance(model, Mapping):
-        return Model.of(_tensor_of(name, value) for name, value in model.items())
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(model, torch.export.ExportedProgram):
-        from nnrcodec.graph.export import model_of_program
-
-        return model_of_program(model)
-    if torch is not None and isinstance(model, torch.nn.Module):
-        from nnrcodec.graph.export import model_of_module
-
-        if example_inputs is not None:
-            if not isinstance(example_inputs, tuple | list):
-                raise ConfigError(
-                    f"example_inputs is a {type(example_inputs).__name__}; expected a tuple of "
-                    "what the module is called with, such as (x,)"
-                )
-            return model_of_module(model, tuple(example_inputs), dynamic_shapes)
-        return _state_dict_of(model)
-    raise ConfigError(
-        f"cannot encode a {type(model).__name__}; expected a torch.nn.Module, an exported "
-        "program, or a mapping of names to tensors"
-    )
-
-
-def _state_dict_of(module: torch.nn.Module) -> Model:
-    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    return Model.of(
-        _tensor_of(name, value, Role.PARAMETER if name in parameters else Role.BUFFER)
-        for name, value in module.state_dict().items()
-    )
-
-
-def _tensor_of(name: Any, value: Any, role: Role = Role.PARAMETER) -> Tensor:
-    if not isinstance(name, str):
-        raise ModelError(f"the state dict has a key {name!r} that is not a string")
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        from nnrcodec.torch_values import from_torch
-
-        return from_torch(name, value, role)
-    if isinstance(value, np.ndarray | np.generic):
-        if value.dtype.name not in DTYPES:
-            raise ModelError(
-                f"tensor {name!r} has dtype {value.dtype.name}, which cannot be coded; known are "
-                f"{', '.join(DTYPES)}"
-            )
-        return Tensor.of(name, np.asarray(value), role=role)
-    raise ModelError(f"tensor {name!r} is a {type(value).__name__}, not a tensor or an array")

@@ -5,12 +5,61 @@ Owns `EncoderConfig`, which puts the configurations of the tools together; each 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
+from nnrcodec.errors import ConfigError
 from nnrcodec.quant.uniform import UniformConfig
 from nnrcodec.reduce.low_rank import LowRankConfig
 
-__all__ = ["EncoderConfig", "LowRankConfig", "UniformConfig"]
+__all__ = ["CabacConfig", "EncoderConfig", "Entropy", "LowRankConfig", "Profile", "UniformConfig"]
+
+Profile = Literal["ext", "nnc"]
+"""Which units a stream may have: ours as well, or those of the standard only."""
+
+Entropy = Literal["auto", "cabac", "ans"]
+"""Which coder levels go through; auto is the better of both, tensor by tensor."""
+
+LARGEST_SCAN_ORDER = 4
+LONGEST_UNARY = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CabacConfig:
+    """How DeepCABAC codes levels.
+
+    Parameters
+    ----------
+    scan_order : int
+        0 goes row by row. 1, 2, 3, 4 go by blocks of 8, 16, 32, 64 rows and columns; a large tensor
+        then decodes in several threads, and takes a little more. Tensors of one row or one column
+        are always coded row by row.
+    cabac_unary_length : int, optional
+        How many flags tell a magnitude before its remainder does, 1 to 256; by default what suits
+        each tensor.
+    row_skipping : bool
+        Whether rows of zeros may cost one flag.
+    optimise_parameters : bool
+        Whether to search how fast, and from where, each context learns.
+    """
+
+    scan_order: int = 0
+    cabac_unary_length: int | None = None
+    row_skipping: bool = True
+    optimise_parameters: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scan_order <= LARGEST_SCAN_ORDER:
+            raise ConfigError(
+                f"scan_order is {self.scan_order}, allowed are 0 to {LARGEST_SCAN_ORDER}"
+            )
+        length = self.cabac_unary_length
+        if length is not None and not 1 <= length <= LONGEST_UNARY:
+            raise ConfigError(
+                f"cabac_unary_length is {length}, allowed are 1 to {LONGEST_UNARY}, or None for a "
+                "choice tensor by tensor"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +68,67 @@ class EncoderConfig:
 
     Parameters
     ----------
+    profile : "ext" or "nnc"
+        "nnc" writes only what decoders of ISO/IEC 15938-17 know. "ext" adds a unit of our own, for
+        tensors that are smaller with static tables or have to be stored as they are.
+    entropy : "auto", "cabac" or "ans"
+        "cabac" codes with DeepCABAC, "ans" with static tables, which needs profile "ext".
     quantization : UniformConfig
         Step sizes.
+    dq : bool
+        Dependent quantization: finer than its step size says, by a search for the best path. Off,
+        each weight is rounded by itself. Static tables are always for rounded weights.
+    lambda_ : float, optional
+        What a bit costs in that search, in squared steps; 0 looks for the least squared error and
+        None is the default of `nnrcodec.quant.trellis`.
+    codebook : bool
+        Try a list of the levels that occur, which helps tensors with few different values.
+    cabac : CabacConfig
+        How DeepCABAC codes levels.
+    blocks : bool
+        In profile "nnc", put a kernel, its bias and its batch norm into one unit.
+    fold_batch_norm : bool
+        Multiply batch norms into the convolutions before them; needs a graph.
     low_rank : LowRankConfig, optional
         Which convolutions become pairs of thin ones, and of which rank.
+    threads : int, optional
+        How many tensors to code at once; by default as many as there are processors. The stream
+        does not depend on it.
     """
 
+    profile: Profile = "ext"
+    entropy: Entropy = "auto"
     quantization: UniformConfig = field(default_factory=UniformConfig)
+    dq: bool = True
+    lambda_: float | None = None
+    codebook: bool = False
+    cabac: CabacConfig = field(default_factory=CabacConfig)
+    blocks: bool = True
+    fold_batch_norm: bool = False
     low_rank: LowRankConfig | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_one_of("profile", self.profile, get_args(Profile))
+        _require_one_of("entropy", self.entropy, get_args(Entropy))
+        if self.entropy == "ans" and self.profile == "nnc":
+            raise ConfigError(
+                "profile 'nnc' has no static tables (entropy 'ans'): take entropy 'cabac', or "
+                "profile 'ext'"
+            )
+        if self.codebook and self.entropy == "ans":
+            raise ConfigError("a codebook goes with DeepCABAC: take entropy 'auto' or 'cabac'")
+        if self.lambda_ is not None:
+            if not (math.isfinite(self.lambda_) and self.lambda_ >= 0):
+                raise ConfigError(f"lambda is {self.lambda_}, expected a number of at least 0")
+            if not self.dq:
+                raise ConfigError(
+                    "lambda weighs bits in dependent quantization, which is off: leave one away"
+                )
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads is {self.threads}, expected at least 1")
+
+
+def _require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")

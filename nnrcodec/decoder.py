@@ -2,28 +2,66 @@
 
 from __future__ import annotations
 
-import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnrcodec.dtypes import cast, is_float, item_bytes
+from nnrcodec.contents import Content, blocks_of, contents_of
+from nnrcodec.dtypes import cast, is_float
 from nnrcodec.errors import (
     LimitExceededError,
     ModelError,
     PayloadError,
     SyntaxElementError,
     UnitOrderError,
-    UnsupportedFeatureError,
 )
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Tensor
+from nnrcodec.ndu import Member, Part, TensorHistory, next_history
+from nnrcodec.ndu_decoding import DecodedMember, decode_data_unit
 from nnrcodec.progress import Progress
-from nnrcodec.record import Record, TensorEntry, tensor_digest
+from nnrcodec.record import TensorEntry, model_digest, tensor_digest
+from nnrcodec.reduce.blocks import Block, merge_blocks
 from nnrcodec.reduce.low_rank import merge as merge_factors
 from nnrcodec.stream import Stream, placed, read_stream
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.tensor_coding import decode_tensor, decoded_dtype
+
+MOST_THREADS = 8
+"""Tensors that are decoded at once unless the caller says how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a stream decodes to.
+
+    Parameters
+    ----------
+    model : Model
+        In memory, every tensor checked against its digest if there is one.
+    is_update : bool
+        Whether the tensors are differences to those of an earlier stream.
+    has_digests : bool
+        Whether the stream has a container record.
+    stream_bytes : int
+        Size of the stream.
+    blocks : tuple of Block
+        Which tensors stand for a weight.
+    histories : mapping of str to TensorHistory
+        By the name in the data unit, what the next update of a tensor may build on; of an update,
+        where it was asked for.
+    """
+
+    model: Model
+    is_update: bool
+    has_digests: bool
+    stream_bytes: int
+    blocks: tuple[Block, ...] = ()
+    histories: Mapping[str, TensorHistory] = field(default_factory=dict)
 
 
 def decode_stream(
@@ -31,8 +69,31 @@ def decode_stream(
     limits: Limits,
     *,
     merge: bool = False,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Model:
+    """Decode the model in a stream; of an update the differences.
+
+    Parameters
+    ----------
+    data, limits, threads, progress
+        As in `decode_all`.
+    merge : bool
+        Multiply out what stands for a weight: the original architecture.
+    """
+    decoded = decode_all(data, limits, threads=threads, progress=progress)
+    return merged_model(decoded, limits) if merge else decoded.model
+
+
+def decode_all(
+    data: bytes | memoryview,
+    limits: Limits,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    histories: Mapping[str, TensorHistory] | None = None,
+    before: Model | None = None,
+) -> Decoded:
     """Decode a stream.
 
     Parameters
@@ -41,82 +102,107 @@ def decode_stream(
         The stream.
     limits : Limits
         What to accept.
-    merge : bool
-        Multiply low-rank factors out: the original architecture.
+    threads : int, optional
+        How many tensors, or parts of a tensor, to decode at once; the result does not depend on
+        it. By default the number of processors, `MOST_THREADS` at most.
     progress : callable, optional
-        Called after each tensor.
-
-    Returns
-    -------
-    Model
-        In memory, every tensor checked against its digest.
+        Called after each data unit.
+    histories : mapping of str to TensorHistory, optional
+        What the updates before this one left; an empty one to begin with. Without it nothing is
+        kept for the next update.
+    before : Model, optional
+        What an update is an update of, as far as the caller knows.
 
     Raises
     ------
     BitstreamError
-        If the stream is damaged.
+        If the stream is damaged, builds on an update that is not in `histories`, or is an update of
+        another model than `before`.
     UnsupportedFeatureError
         If it uses what this version does not have.
     """
     stream = read_stream(data, limits)
-    record = stream.record or Record(())
-    units = _units_by_name(stream)
-    _check_sizes(units, record, limits, len(data))
+    (parameter_set,) = stream.of_type(NnrUnitType.NNR_MPS)
+    is_update = parameter_set.body.mps_parent_signalling_enabled_flag == 1
+    _check_base(stream, before)
+    contents = contents_of(stream)
+    keep_levels = is_update and histories is not None
+    kept_bytes = 6 * sum(content.size for content in contents) if keep_levels else 0
+    decoded_bytes = sum(content.decoded_bytes for content in contents)
+    _check_total(decoded_bytes + kept_bytes, limits, len(data))
 
-    tensors = []
-    done, total = 0, sum(_elements(unit) for unit in units.values())
-    for entry in record.tensors:
-        tensor = _decode(entry, units[entry.name])
-        tensors.append(tensor)
-        done += tensor.size
+    tensors: dict[str, Tensor] = {}
+    later: dict[str, TensorHistory] = {}
+    done, total = 0, sum(content.size for content in contents)
+    known = histories or {}
+    decoded = _decode_contents(contents, known, keep_levels, threads or default_threads())
+    for content, found in zip(contents, decoded, strict=True):
+        for tensor, member in found:
+            tensors[tensor.name] = tensor
+            if member.levels is not None:
+                name = member.member.name
+                later[name] = next_history(known.get(name), member.levels, content.unit.body)
+        done += content.size
         if progress is not None:
             progress(done, total)
 
-    model = Model.of(tensors, record.graph, record.factors)
-    return _merged(model, limits, len(data)) if merge else model
+    record = stream.record
+    if record is None:
+        model = Model.of(tensors.values())
+    else:
+        ordered = (tensors[entry.name] for entry in record.tensors)
+        model = Model.of(ordered, record.graph, record.factors)
+    return Decoded(model, is_update, record is not None, len(data), blocks_of(contents), later)
 
 
-def _units_by_name(stream: Stream) -> dict[str, Unit]:
-    """Return the data units; raise unless they are those of the record."""
-    foreign = stream.of_type(NnrUnitType.NNR_NDU)
-    if foreign:
-        raise UnsupportedFeatureError(
-            "decoding NNR_NDU payloads is not implemented in this version; nnr-info shows what "
-            "the stream holds",
-            feature="NNR_NDU",
-            bit_offset=foreign[0].bit_offset,
-            path=foreign[0].path,
-        )
-    units: dict[str, Unit] = {}
-    for unit in stream.of_type(NnrUnitType.NNR_XDU):
-        name = unit.body.topology_elem_id
-        if name in units:
-            raise UnitOrderError(
-                f"a second tensor {name!r}", bit_offset=unit.bit_offset, path=unit.path
-            )
-        units[name] = unit
-    recorded = [entry.name for entry in stream.record.tensors] if stream.record else []
-    for name in recorded:
-        if name not in units:
-            raise UnitOrderError(f"there is no data unit for tensor {name!r} of the record")
-    for name in sorted(units.keys() - set(recorded)):
-        unit = units[name]
+def default_threads() -> int:
+    """Return how many tensors to decode at once."""
+    return min(os.cpu_count() or 1, MOST_THREADS)
+
+
+def merged_model(decoded: Decoded, limits: Limits) -> Model:
+    """Return a model with what stands for a weight multiplied out: the original architecture.
+
+    Parameters
+    ----------
+    decoded : Decoded
+        What a stream decoded to.
+    limits : Limits
+        What to accept.
+
+    Raises
+    ------
+    BitstreamError
+        If the factors do not fit, or their products are too large.
+    """
+    try:
+        merged = merge_factors(decoded.model)
+    except ModelError as error:
+        raise SyntaxElementError(str(error), path="record/factors") from error
+    blocks = decoded.blocks
+    weights = sum(8 * Member(b.weight, Part.WEIGHT, b.shape).size for b in blocks)
+    merged_bytes = sum(t.stored_bytes for t in merged.tensors.values())
+    _check_total(merged_bytes + weights, limits, decoded.stream_bytes)
+    tensors = (Tensor.of(t.name, t.read(), t.dtype, t.role) for t in merged.tensors.values())
+    return Model.of(merge_blocks(tensors, blocks), merged.graph)
+
+
+def _check_base(stream: Stream, before: Model | None) -> None:
+    """Raise if the record says that the stream is an update of another model."""
+    base = stream.record.base if stream.record is not None else None
+    if base is None or before is None:
+        return
+    digest = model_digest(before)
+    if digest != base:
         raise UnitOrderError(
-            f"tensor {name!r} is not in the container record",
-            bit_offset=unit.bit_offset,
-            path=unit.path,
+            f"this is an update of the model with digest {base}; what was decoded before has "
+            f"{digest}. Streams are missing, or in another order, or of another model",
+            path="record/base",
         )
-    return units
-
-
-def _check_sizes(units: dict[str, Unit], record: Record, limits: Limits, stream_bytes: int) -> None:
-    """Compare what will be allocated with the limits, before anything is."""
-    dtypes = {entry.name: entry.dtype for entry in record.tensors}
-    sizes = (_elements(u) * max(item_bytes(dtypes[n]), 4) for n, u in units.items())
-    _check_total(sum(sizes), limits, stream_bytes)
 
 
 def _check_total(decoded_bytes: int, limits: Limits, stream_bytes: int) -> None:
+    """Compare what will be allocated with the limits, before anything is."""
     allowed = limits.decoded_bytes_allowed(stream_bytes)
     if decoded_bytes > allowed:
         raise LimitExceededError(
@@ -125,24 +211,73 @@ def _check_total(decoded_bytes: int, limits: Limits, stream_bytes: int) -> None:
         )
 
 
-def _elements(unit: Unit) -> int:
-    return math.prod(unit.body.tensor_dimensions)
+def _decode_contents(
+    contents: Sequence[Content],
+    histories: Mapping[str, TensorHistory],
+    keep_levels: bool,
+    threads: int,
+) -> Iterator[list[tuple[Tensor, DecodedMember]]]:
+    """Yield the tensors of each unit in turn, decoding several units, or one in parts, at once.
+
+    The first error in the order of units is the one that is raised.
+    """
+    large = sum(content.size for content in contents) // threads
+    pool = ThreadPoolExecutor(threads)
+    try:
+        started: list[Future[list[tuple[Tensor, DecodedMember]]] | None] = [
+            None
+            if threads == 1 or (content.has_entry_points and content.size >= large)
+            else pool.submit(_decode, content, histories, keep_levels, 1)
+            for content in contents
+        ]
+        for content, future in zip(contents, started, strict=True):
+            if future is None:
+                yield _decode(content, histories, keep_levels, threads)
+            else:
+                yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _decode(entry: TensorEntry, unit: Unit) -> Tensor:
-    """Decode one tensor and compare it with its digest."""
-    context = unit.context
+def _decode(
+    content: Content, histories: Mapping[str, TensorHistory], keep_levels: bool, threads: int
+) -> list[tuple[Tensor, DecodedMember]]:
+    """Decode the tensors of a unit and compare them with their digests."""
+    unit = content.unit
+    if unit.header.nnr_unit_type == NnrUnitType.NNR_XDU:
+        with placed(unit):
+            found = [DecodedMember(content.members[0], _decode_extended(unit))]
+            dtypes = [decoded_dtype(unit.body)]
+    else:
+        found = decode_data_unit(unit, histories, threads=threads, keep_levels=keep_levels)
+        dtypes = [member.value.dtype.name for member in found]
     with placed(unit):
-        value = decode_tensor(
-            unit.body, memoryview(unit.payload), context.quantization_parameter, context.qp_density
+        return [
+            (_tensor(member, dtype, entry), member)
+            for member, dtype, entry in zip(found, dtypes, content.entries, strict=True)
+        ]
+
+
+def _decode_extended(unit: Unit) -> np.ndarray:
+    context, payload = unit.context, memoryview(unit.payload)
+    return decode_tensor(unit.body, payload, context.quantization_parameter, context.qp_density)
+
+
+def _tensor(decoded: DecodedMember, dtype: str, entry: TensorEntry | None) -> Tensor:
+    """Return a decoded tensor as the record has it, compared with its digest."""
+    if entry is None:
+        return Tensor.of(decoded.member.name, decoded.value)
+    value = _converted(decoded.value, dtype, entry.dtype)
+    if entry.scalar:
+        if value.size != 1:
+            raise PayloadError(f"tensor {entry.name!r} is a scalar, but has {value.size} elements")
+        value = value.reshape(())
+    tensor = Tensor.of(entry.name, value, entry.dtype, entry.role)
+    digest = tensor_digest(tensor, value)
+    if digest != entry.digest:
+        raise PayloadError(
+            f"tensor {entry.name!r} decodes to digest {digest}, the record says {entry.digest}"
         )
-        value = _converted(value, decoded_dtype(unit.body), entry.dtype)
-        tensor = Tensor.of(entry.name, value, entry.dtype, entry.role)
-        digest = tensor_digest(tensor, value)
-        if digest != entry.digest:
-            raise PayloadError(
-                f"tensor {entry.name!r} decodes to digest {digest}, the record says {entry.digest}"
-            )
     return tensor
 
 
@@ -155,14 +290,3 @@ def _converted(value: np.ndarray, decoded: str, dtype: str) -> np.ndarray:
         if is_float(dtype) or np.array_equal(converted, value):
             return converted
     raise PayloadError(f"values of dtype {decoded} do not become {dtype}, which the record says")
-
-
-def _merged(model: Model, limits: Limits, stream_bytes: int) -> Model:
-    """Multiply factors out, after a look at how large the kernels will be."""
-    try:
-        merged = merge_factors(model)
-    except ModelError as error:
-        raise SyntaxElementError(str(error), path="record/factors") from error
-    _check_total(sum(t.stored_bytes for t in merged.tensors.values()), limits, stream_bytes)
-    tensors = merged.tensors.values()
-    return Model.of((Tensor.of(t.name, t.read(), t.dtype, t.role) for t in tensors), merged.graph)

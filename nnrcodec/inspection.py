@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nnrcodec.entropy.plain_deepcabac import PlainDecoder
+from nnrcodec.errors import ConfigError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
+from nnrcodec.ndu import members_of
+from nnrcodec.ndu_decoding import within
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.record import Record, TensorEntry
 from nnrcodec.stream import Stream, placed, read_stream
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.extended_data_unit import Coding
+from nnrcodec.syntax.parameter_sets import NnrModelParameterSet
 from nnrcodec.syntax.trace import TraceSink
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.tensor_coding import decoded_dtype, tensor_qp
+
+_BYTES_OF_QP = 4
+"""Payload bytes that hold the qp of the first tensor, whatever the density."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +54,25 @@ class TensorInfo:
     names : tuple of str
         Its name; those of all its tensors for a block.
     shape : tuple of int or None
-        Dimensions, where the header has them for all that the unit holds.
+        Dimensions, where the header has them and the unit holds one tensor.
     dtype : str or None
-        What it decodes to, where the stream says so.
+        What it decodes to; of a block the weight.
     coder : str
         ``ans`` or ``raw`` in our units, ``cabac`` or ``raw`` in those of the standard.
     qp : int or None
-        Quantization parameter, where the header has it.
+        Quantization parameter of a lone tensor that has one.
     step_size : float or None
         What it stands for.
     rank : int or None
         For a factor of a decomposed layer, the number of channels between the two.
     unit_bytes : int
         Bytes of the whole unit, headers included.
+    coding : str or None
+        What the levels are: ``integer`` (the values themselves), ``uniform`` multiples of the step
+        size, ``dependent`` ones, or indices into a ``codebook``; of a block those of the weight.
+        None for raw values.
+    shapes : tuple of tuple of int, or None
+        Dimensions of each of `names`, where they are known.
     """
 
     names: tuple[str, ...]
@@ -68,12 +83,19 @@ class TensorInfo:
     step_size: float | None
     rank: int | None
     unit_bytes: int
+    coding: str | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def elements(self) -> int | None:
+        """Number of elements of all its tensors."""
+        shapes = (self.shape,) if self.shape is not None else self.shapes
+        return None if shapes is None else sum(math.prod(shape) for shape in shapes)
 
     @property
     def bits_per_weight(self) -> float | None:
         """Bits of the unit for each element."""
-        elements = math.prod(self.shape or (0,)) if self.shape != () else 1
-        return 8 * self.unit_bytes / elements if elements else None
+        return 8 * self.unit_bytes / self.elements if self.elements else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +118,8 @@ class StreamInfo:
         All units, in order.
     tensors : tuple of TensorInfo
         What the data units hold, in order.
+    is_update : bool
+        Whether the tensors are differences to those of a base model.
     """
 
     stream_bytes: int
@@ -105,6 +129,7 @@ class StreamInfo:
     qp_density: int | None
     units: tuple[UnitInfo, ...]
     tensors: tuple[TensorInfo, ...]
+    is_update: bool = False
 
 
 def inspect(
@@ -140,6 +165,7 @@ def inspect(
         qp_density=_qp_density(stream),
         units=tuple(_unit_info(unit) for unit in stream.units),
         tensors=tuple(_tensors(stream, record)),
+        is_update=_parameter_set(stream).mps_parent_signalling_enabled_flag == 1,
     )
 
 
@@ -147,13 +173,19 @@ def _unit_info(unit: Unit) -> UnitInfo:
     return UnitInfo(unit.path.partition(" ")[2], unit.bit_offset, unit.header.nnr_unit_size)
 
 
+def _parameter_set(stream: Stream) -> NnrModelParameterSet:
+    (unit,) = stream.of_type(NnrUnitType.NNR_MPS)
+    parameter_set: NnrModelParameterSet = unit.body
+    return parameter_set
+
+
 def _qp_density(stream: Stream) -> int | None:
-    (parameters,) = stream.of_type(NnrUnitType.NNR_MPS)
-    return parameters.body.mps_qp_density if parameters.body.mps_quantization_method_flags else None
+    parameter_set = _parameter_set(stream)
+    return parameter_set.mps_qp_density if parameter_set.mps_quantization_method_flags else None
 
 
 def _tensors(stream: Stream, record: Record | None) -> list[TensorInfo]:
-    entries = {entry.name: entry for entry in record.tensors} if record else {}
+    entries = {entry.unit_name: entry for entry in record.tensors} if record else {}
     ranks = {n: f.rank for f in record.factors for n in (f.u, f.v)} if record else {}
     found = []
     for unit in stream.units:
@@ -161,42 +193,103 @@ def _tensors(stream: Stream, record: Record | None) -> list[TensorInfo]:
             with placed(unit):
                 found.append(_extended(unit, entries.get(unit.body.topology_elem_id), ranks))
         elif unit.header.nnr_unit_type == NnrUnitType.NNR_NDU:
-            found.append(_standard(unit))
+            with within(unit):
+                found.append(_standard(unit, entries, ranks))
     return found
 
 
 def _extended(unit: Unit, entry: TensorEntry | None, ranks: dict[str, int]) -> TensorInfo:
     body, context = unit.body, unit.context
-    qp = None
+    shape = tuple(body.tensor_dimensions)
+    qp, coding = None, None if body.level_model is None else "integer"
     if body.quantized_flag:
-        qp = tensor_qp(body, context.quantization_parameter, context.qp_density)
+        qp, coding = tensor_qp(body, context.quantization_parameter, context.qp_density), "uniform"
     return TensorInfo(
-        names=(body.topology_elem_id,),
-        shape=tuple(body.tensor_dimensions),
+        names=(entry.name if entry else body.topology_elem_id,),
+        shape=shape,
         dtype=entry.dtype if entry else decoded_dtype(body),
         coder=Coding(body.xdu_coding).name.lower(),
         qp=qp,
         step_size=None if qp is None else step_size(qp, context.qp_density),
         rank=ranks.get(body.topology_elem_id),
         unit_bytes=unit.header.nnr_unit_size,
+        coding=coding,
+        shapes=(shape,),
     )
 
 
-def _standard(unit: Unit) -> TensorInfo:
-    body = unit.body
-    payload_type = body.nnr_compressed_data_unit_payload_type
-    names = _names(body)
+def _standard(
+    unit: Unit, entries: Mapping[str, TensorEntry], ranks: Mapping[str, int]
+) -> TensorInfo:
+    header: NnrCompressedDataUnitHeader = unit.body
+    payload_type = header.nnr_compressed_data_unit_payload_type
     raw = payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_RAW_FLOAT
+    names, dtype, rank = _names(header), None, None
+    shapes: tuple[tuple[int, ...], ...] | None = None
+    try:
+        members = {member.name: member for member in members_of(header)}
+    except UnsupportedFeatureError:  # decoding it fails; what can be said is said
+        members = {}
+    if members:
+        found = [entries.get(name) for name in names]
+        shapes = tuple(
+            () if entry is not None and entry.scalar else members[name].shape
+            for name, entry in zip(names, found, strict=True)
+        )
+        dtype = found[0].dtype if found[0] else _dtype(header)
+        names = tuple(entry.name if entry else n for n, entry in zip(names, found, strict=True))
+        rank = ranks.get(names[0])
+    lone = shapes is not None and len(shapes) == 1
+    qp = _first_qp(unit) if lone else None
     return TensorInfo(
         names=names,
-        shape=tuple(body.tensor_dimensions) if len(names) == 1 else None,
-        dtype=None,
+        shape=shapes[0] if shapes and lone else None,
+        dtype=dtype,
         coder="raw" if raw else "cabac",
-        qp=None,
-        step_size=None,
-        rank=None,
+        qp=qp,
+        step_size=None if qp is None else _step_size(qp, unit),
+        rank=rank,
         unit_bytes=unit.header.nnr_unit_size,
+        coding=None if raw else _coding(header),
+        shapes=shapes,
     )
+
+
+def _dtype(header: NnrCompressedDataUnitHeader) -> str:
+    """Return what the weight of a unit decodes to."""
+    payload_type = header.nnr_compressed_data_unit_payload_type
+    if payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_INT:
+        return "int32"
+    return "float64" if header.codebook_present_flag else "float32"
+
+
+def _coding(header: NnrCompressedDataUnitHeader) -> str:
+    payload_type = header.nnr_compressed_data_unit_payload_type
+    if payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_INT:
+        return "integer"
+    if header.codebook_present_flag:
+        return "codebook"
+    return "dependent" if header.dq_flag else "uniform"
+
+
+def _first_qp(unit: Unit) -> int | None:
+    """Return the qp at the start of a payload, None if there is none."""
+    payload_type = unit.body.nnr_compressed_data_unit_payload_type
+    context = unit.context
+    if (
+        payload_type != NnrCompressedDataUnitPayloadType.NNR_PT_FLOAT
+        or not context.quantization_method_flags & 3
+    ):
+        return None
+    decoder = PlainDecoder(unit.payload[:_BYTES_OF_QP])
+    return context.quantization_parameter + decoder.qp_offset(context.qp_density)
+
+
+def _step_size(qp: int, unit: Unit) -> float:
+    try:
+        return step_size(qp, unit.context.qp_density)
+    except ConfigError as error:
+        raise SyntaxElementError(str(error)) from None
 
 
 def _names(body: NnrCompressedDataUnitHeader) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 It rides in a topology unit of private storage format, as text without zero bytes that other
 decoders accept and ignore: a name and a version, then JSON, deflated and in base 85
-(spec/record.md). Owns the record, its text and the digest of a tensor; the graph inside it belongs
+(spec/record.md). Owns the record, its text and the digests; the graph inside it belongs
 to `nnrcodec.graph.text`.
 """
 
@@ -14,7 +14,7 @@ import json
 import logging
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,16 +29,18 @@ from nnrcodec.errors import (
 from nnrcodec.graph import text as graph_text
 from nnrcodec.graph.graph import Graph
 from nnrcodec.limits import Limits
-from nnrcodec.model import Factors, Role, Tensor
+from nnrcodec.model import Factors, Model, Role, Tensor
 from nnrcodec.version import __version__
 
-RECORD_VERSION = (1, 0)
+RECORD_VERSION = (1, 1)
 """Major and minor version: a decoder reads every record of its own major version."""
 
 _CLAUSE = "spec/record.md"
 _HEAD = re.compile(rb"nnrcodec (\d{1,4})\.(\d{1,4}) ")
 _DIGEST_BYTES = 4
-_KEYS = {"writer", "tensors", "factors", "graph"}
+_DIGEST = re.compile(r"[0-9a-f]{8}")
+_FIRST_KEYS = {"writer", "tensors", "factors", "graph"}
+_KEYS = _FIRST_KEYS | {"scalars", "coded_names", "base"}
 
 logger = logging.getLogger(__name__)
 
@@ -50,19 +52,30 @@ class TensorEntry:
     Parameters
     ----------
     name : str
-        As in its data unit.
+        Its name in the model.
     digest : str
         `tensor_digest` of the decoded tensor.
     dtype : str
         A key of `nnrcodec.model.DTYPES`: what the tensor was before it was coded.
     role : Role
         What it is to the network.
+    coded_name : str, optional
+        Its name in its data unit, where that is another one.
+    scalar : bool
+        Whether it has no dimensions; a data unit of the standard gives it one of size 1.
     """
 
     name: str
     digest: str
     dtype: str = "float32"
     role: Role = Role.PARAMETER
+    coded_name: str | None = None
+    scalar: bool = False
+
+    @property
+    def unit_name(self) -> str:
+        """The name in its data unit."""
+        return self.name if self.coded_name is None else self.coded_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,8 @@ class Record:
         Which tensors are factors of which layer.
     graph : Graph or None
         How they are used.
+    base : str or None
+        `model_digest` of the model that this stream is an update of.
     writer : str
         Name and version of the software that wrote the stream.
     """
@@ -84,6 +99,7 @@ class Record:
     tensors: tuple[TensorEntry, ...]
     factors: tuple[Factors, ...] = ()
     graph: Graph | None = None
+    base: str | None = None
     writer: str = f"nnrcodec {__version__}"
 
 
@@ -110,18 +126,46 @@ def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:
     return sha256.digest()[:_DIGEST_BYTES].hex()
 
 
+def model_digest(model: Model) -> str:
+    """Return the digest of a model: of the names and digests of its tensors, in their order.
+
+    Parameters
+    ----------
+    model : Model
+        In memory.
+
+    Returns
+    -------
+    str
+        The first 32 bits of a SHA-256, in hexadecimal.
+    """
+    sha256 = hashlib.sha256()
+    for tensor in model.tensors.values():
+        sha256.update(f"{tensor.name}\0{tensor_digest(tensor, tensor.read())}".encode())
+    return sha256.digest()[:_DIGEST_BYTES].hex()
+
+
 def record_to_bytes(record: Record) -> bytes:
     """Return the topology data that carry a record, the final zero byte included."""
     content: dict[str, Any] = {
         "writer": record.writer,
         "tensors": [_entry_to_json(entry) for entry in record.tensors],
     }
+    renamed = {e.name: e.coded_name for e in record.tensors if e.coded_name is not None}
+    if renamed:
+        content["coded_names"] = renamed
+    scalars = [entry.name for entry in record.tensors if entry.scalar]
+    if scalars:
+        content["scalars"] = scalars
     if record.factors:
         content["factors"] = [[f.layer, list(f.kernel_shape), f.rank] for f in record.factors]
     if record.graph is not None:
         content["graph"] = graph_text.to_json(record.graph)
+    if record.base is not None:
+        content["base"] = record.base
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    head = b"nnrcodec %d.%d " % RECORD_VERSION
+    major, minor = RECORD_VERSION
+    head = b"nnrcodec %d.%d " % (major, minor if content.keys() - _FIRST_KEYS else 0)
     return head + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
 
 
@@ -210,6 +254,7 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     names = {entry.name for entry in entries}
     if len(names) != len(entries):
         raise _wrong("record/tensors", "a name occurs twice")
+    entries = _with_units(entries, content)
     rows = _list(content, "factors")
     if len(rows) > limits.max_factors:
         raise LimitExceededError(
@@ -224,7 +269,33 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     graph = None
     if "graph" in content:
         graph = graph_text.from_json(content["graph"], limits)
-    return Record(tuple(entries), tuple(factors), graph, writer)
+    base = content.get("base")
+    if base is not None and not (isinstance(base, str) and _DIGEST.fullmatch(base)):
+        raise _wrong("record/base", "expected eight hexadecimal digits")
+    return Record(tuple(entries), tuple(factors), graph, base, writer)
+
+
+def _with_units(entries: list[TensorEntry], content: dict[str, Any]) -> list[TensorEntry]:
+    """Add what their data units call them, and which of them are scalars."""
+    names = {entry.name for entry in entries}
+    renamed = content.get("coded_names", {})
+    if not isinstance(renamed, dict) or not all(isinstance(n, str) for n in renamed.values()):
+        raise _wrong("record/coded_names", "expected names by name")
+    scalars = _list(content, "scalars")
+    if not all(isinstance(name, str) for name in scalars) or len(set(scalars)) != len(scalars):
+        raise _wrong("record/scalars", "expected names, each of them once")
+    for member, found in (("coded_names", renamed.keys()), ("scalars", scalars)):
+        for name in found:
+            if name not in names:
+                raise _wrong(f"record/{member}", f"{name!r} is not among tensors")
+    without_dimensions = set(scalars)
+    entries = [
+        replace(e, coded_name=renamed.get(e.name), scalar=e.name in without_dimensions)
+        for e in entries
+    ]
+    if len({entry.unit_name for entry in entries}) != len(entries):
+        raise _wrong("record/coded_names", "two tensors are in one data unit")
+    return entries
 
 
 def _entry_to_json(entry: TensorEntry) -> list[str]:
@@ -244,7 +315,7 @@ def _entry_from_json(index: int, row: Any) -> TensorEntry:
     name, digest = row[:2]
     dtype = row[2] if len(row) > 2 else "float32"
     role = row[3] if len(row) > 3 else Role.PARAMETER.value
-    if not re.fullmatch(r"[0-9a-f]{8}", digest):
+    if not _DIGEST.fullmatch(digest):
         raise _wrong(path, f"digest is {digest!r}, expected eight hexadecimal digits")
     if dtype not in DTYPES:
         raise _wrong(path, f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")

@@ -1,12 +1,12 @@
 """A whole stream as units: what an encoder writes and what a decoder finds.
 
 Owns which units our streams have, and in which order; what becomes of the payloads is
-`nnrcodec.tensor_coding`.
+`nnrcodec.tensor_coding` and `nnrcodec.ndu_encoding`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -18,7 +18,6 @@ from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit
 from nnrcodec.syntax.trace import TraceSink
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit, read_units, write_units
-from nnrcodec.tensor_coding import CodedTensor
 
 RECORD_STORAGE_FORMAT = 128
 """topology_storage_format of the container record, the first of the private ones."""
@@ -47,8 +46,10 @@ class Stream:
         return [unit for unit in self.units if unit.header.nnr_unit_type == unit_type]
 
 
-def write_stream(record: bytes, qp_density: int, tensors: Iterable[CodedTensor]) -> bytes:
-    """Return a stream of the default profile.
+def write_stream(
+    record: bytes, qp_density: int, units: Sequence[Unit], *, parent_signalling: bool = False
+) -> bytes:
+    """Return a stream.
 
     Parameters
     ----------
@@ -56,22 +57,27 @@ def write_stream(record: bytes, qp_density: int, tensors: Iterable[CodedTensor])
         The container record.
     qp_density : int
         Of all tensors.
-    tensors : iterable of CodedTensor
-        In their order.
+    units : sequence of Unit
+        The data units in their order.
+    parent_signalling : bool
+        Whether they are differences to what an earlier stream left.
     """
+    methods = QuantizationMethodFlags.NNR_QSU
+    if any(getattr(unit.body, "codebook_present_flag", 0) for unit in units):
+        methods |= QuantizationMethodFlags.NNR_QCB
     parameters = NnrModelParameterSet(
         topology_carriage_flag=1,
-        mps_quantization_method_flags=QuantizationMethodFlags.NNR_QSU,
+        mps_quantization_method_flags=methods,
+        mps_parent_signalling_enabled_flag=int(parent_signalling),
         mps_qp_density=qp_density,
     )
     topology = NnrTopologyUnit(topology_storage_format=RECORD_STORAGE_FORMAT, topology_data=record)
-    units = [
+    start = [
         _unit(NnrUnitType.NNR_STR, NnrStartUnit(general_profile_idc=1)),
         _unit(NnrUnitType.NNR_MPS, parameters),
         _unit(NnrUnitType.NNR_TPL, topology),
-        *(_unit(NnrUnitType.NNR_XDU, tensor.unit, tensor.payload) for tensor in tensors),
     ]
-    return b"".join(write_units(units))
+    return b"".join(write_units([*start, *units]))
 
 
 def read_stream(
@@ -117,8 +123,8 @@ def placed(unit: Unit) -> Iterator[None]:
         raise
 
 
-def _unit(unit_type: NnrUnitType, body: object, payload: bytes = b"") -> Unit:
-    return Unit(NnrUnitHeader(nnr_unit_type=unit_type), body, payload)
+def _unit(unit_type: NnrUnitType, body: object) -> Unit:
+    return Unit(NnrUnitHeader(nnr_unit_type=unit_type), body)
 
 
 def _holds_record(unit: Unit) -> bool:

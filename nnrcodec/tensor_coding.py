@@ -1,17 +1,19 @@
-"""One tensor to one data unit and back.
+"""One tensor to one data unit, and an extended data unit back to its tensor.
 
-Owns the choice between coding levels and storing values, which is where quantization, entropy
-coding and syntax meet.
+Owns the choice among the ways to code a tensor in profile ext, and the quantization that it shares
+with profile nnc (`nnrcodec.standard_coding`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from nnrcodec.bitio import BitWriter
+from nnrcodec.config import EncoderConfig
 from nnrcodec.dtypes import cast, from_little_endian, is_float, item_bytes, to_little_endian
 from nnrcodec.entropy.ans import decode_levels, encode_levels
 from nnrcodec.errors import (
@@ -22,8 +24,21 @@ from nnrcodec.errors import (
     UnsupportedFeatureError,
 )
 from nnrcodec.model import Tensor
+from nnrcodec.ndu_encoding import (
+    DEFAULT_UNARY_LENGTH,
+    QuantizedTensor,
+    effective_scan_order,
+    encode_codebook_unit,
+    encode_float_unit,
+    encode_integer_unit,
+    qp_offset_range,
+    require_qp,
+)
+from nnrcodec.ndu_encoding import unit_bytes as ndu_bytes
 from nnrcodec.quant.step_size import dequantize, step_size
-from nnrcodec.quant.uniform import UniformConfig, quantize
+from nnrcodec.quant.trellis import DEFAULT_LAMBDA, dependent_qp, quantize_dependent
+from nnrcodec.quant.uniform import quantize
+from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.drivers import SyntaxWriter
 from nnrcodec.syntax.extended_data_unit import (
@@ -32,46 +47,71 @@ from nnrcodec.syntax.extended_data_unit import (
     ExtendedDataUnit,
     extended_data_unit,
 )
+from nnrcodec.syntax.unit import NnrUnitHeader, Unit
 
 FEWEST_ELEMENTS = 16
 """Float tensors with fewer elements are stored as they are."""
+
+SLOPE = math.log(2) / 6
+"""What a bit may cost in squared error, in squared steps: at high rates, halving a step size takes
+one bit a weight, and the squared error of a weight is a twelfth of the squared step."""
 
 _LARGEST = 2.0**100
 """Values beyond this, or all below its inverse, are stored: float32 step sizes end soon after."""
 
 
 @dataclass(frozen=True, slots=True)
-class CodedTensor:
-    """A tensor ready to be written.
+class Quantized:
+    """A tensor of reals as levels.
 
     Parameters
     ----------
-    unit : ExtendedDataUnit
-        The header of its data unit.
-    payload : bytes
-        What follows the header.
+    levels : ndarray of int32
+        Multiples of the step size, in the shape of the tensor.
+    qp : int
+        Of the step size.
+    dq : bool
+        Whether the levels are those of dependent quantization.
+    value : ndarray
+        What a decoder will make of them, dtype as the tensor's.
     """
 
-    unit: ExtendedDataUnit
-    payload: bytes
+    levels: np.ndarray
+    qp: int
+    dq: bool
+    value: np.ndarray
 
 
-def encode_tensor(tensor: Tensor, config: UniformConfig) -> tuple[CodedTensor, np.ndarray]:
-    """Quantize and code a tensor, or store it where that is not worth while.
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """One way to code a tensor, with its size and what a decoder will make of it."""
+
+    unit: Unit
+    unit_bytes: int
+    value: np.ndarray
+
+
+def encode_tensor(tensor: Tensor, config: EncoderConfig) -> tuple[Unit, np.ndarray]:
+    """Code a tensor in the best way that profile ext has, or store it.
 
     Stored are float tensors of fewer than `FEWEST_ELEMENTS` elements or with infinite or extreme
     values, integers that do not fit 32 bits, and whatever would not become smaller.
+
+    Where the ways have the same levels, as for integers and without dependent quantization, the
+    best is the smallest. Otherwise it has the least sum of squared error and size, a bit counted as
+    `SLOPE` squared steps of rounding. If the user has given the qp, static tables, which are for
+    rounding, do not compete with dependent quantization at the same qp, which is finer.
 
     Parameters
     ----------
     tensor : Tensor
         What to code.
-    config : UniformConfig
-        Step sizes.
+    config : EncoderConfig
+        How.
 
     Returns
     -------
-    coded : CodedTensor
+    unit : Unit
     value : ndarray
         What a decoder will make of it, dtype as the tensor's.
 
@@ -80,26 +120,109 @@ def encode_tensor(tensor: Tensor, config: UniformConfig) -> tuple[CodedTensor, n
     ModelError
         If the tensor is empty or has a NaN.
     ConfigError
-        If the step size asked for is too fine for it.
+        If the step size asked for is too fine for it, or no unit of DeepCABAC can carry it and
+        there is no other coder.
+    """
+    values = read_checked(tensor)
+    if is_float(tensor.dtype):
+        coded = _best_of_floats(tensor, values, config)
+    else:
+        coded = _best_of_integers(tensor, values, config)
+    header = _header(tensor, Coding.RAW, tensor.dtype)
+    if coded is None or coded.unit_bytes >= _unit_bytes(header) + tensor.stored_bytes:
+        return _unit(header, to_little_endian(values, tensor.dtype).tobytes()), values
+    return coded.unit, coded.value
+
+
+def read_checked(tensor: Tensor) -> np.ndarray:
+    """Return the values of a tensor.
+
+    Raises
+    ------
+    ModelError
+        If it is empty or has a NaN.
     """
     if tensor.size == 0:
         raise ModelError(
             f"tensor {tensor.name!r} of shape {tensor.shape} is empty: nothing to code"
         )
     values = tensor.read()
-    if is_float(tensor.dtype):
-        if np.isnan(values).any():
-            raise ModelError(f"tensor {tensor.name!r} has a NaN; a broken tensor is not coded")
-        attempt = _encode_floats(tensor, values, config)
-    else:
-        attempt = _encode_integers(tensor, values)
-    raw = _unit(tensor, Coding.RAW, tensor.dtype)
-    if attempt is not None:
-        coded, _ = attempt
-        coded_bytes = _header_bytes(coded.unit) + len(coded.payload)
-        if coded_bytes < _header_bytes(raw) + tensor.stored_bytes:
-            return attempt
-    return CodedTensor(raw, to_little_endian(values, tensor.dtype).tobytes()), values
+    if is_float(tensor.dtype) and np.isnan(values).any():
+        raise ModelError(f"tensor {tensor.name!r} has a NaN; a broken tensor is not coded")
+    return values
+
+
+def quantize_uniform(
+    tensor: Tensor, values: np.ndarray, config: EncoderConfig, qp: int
+) -> Quantized:
+    """Round values to multiples of a step size.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Gives name and dtype.
+    values : ndarray of float
+        Finite.
+    config : EncoderConfig
+        Gives the density of qps.
+    qp : int
+        Of the step size.
+
+    Raises
+    ------
+    ConfigError
+        If the step size is too fine.
+    """
+    density = config.quantization.qp_density
+    levels = quantize(values, qp, density, tensor.name)
+    return Quantized(levels, qp, False, cast(dequantize(levels, qp, density), tensor.dtype))
+
+
+def quantize_by_search(
+    tensor: Tensor, values: np.ndarray, config: EncoderConfig, qp: int
+) -> Quantized:
+    """Find the levels of dependent quantization.
+
+    Parameters
+    ----------
+    tensor, values, config
+        As in `quantize_uniform`.
+    qp : int
+        Of the step size, as the stream has it.
+
+    Raises
+    ------
+    ConfigError
+        If the step size is too fine.
+    """
+    density = config.quantization.qp_density
+    levels = quantize_dependent(
+        values,
+        qp,
+        density,
+        lambda_=DEFAULT_LAMBDA if config.lambda_ is None else config.lambda_,
+        unary_length=config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH,
+        scan_order=effective_scan_order(values.shape, config.cabac.scan_order),
+        name=tensor.name,
+    )
+    return Quantized(levels, qp, True, cast(dequantize(levels, qp, density), tensor.dtype))
+
+
+def are_quantizable(values: np.ndarray) -> bool:
+    """Return whether values are finite and of a size for which there are step sizes."""
+    peak = float(np.abs(values).max())
+    return peak == 0 or 1 / _LARGEST <= peak <= _LARGEST
+
+
+def codebook_values(levels: np.ndarray, qp: int, qp_density: int, dtype: str) -> np.ndarray:
+    """Return what a decoder makes of levels that are coded with a codebook."""
+    return cast(levels.astype(np.float64) * step_size(qp, qp_density), dtype)
+
+
+def squared_error(values: np.ndarray, decoded: np.ndarray) -> float:
+    """Return the sum of squared errors."""
+    difference = np.subtract(values, decoded, dtype=np.float64).reshape(-1)
+    return float(np.dot(difference, difference))
 
 
 def decode_tensor(
@@ -179,46 +302,99 @@ def tensor_qp(unit: ExtendedDataUnit, base_qp: int, qp_density: int) -> int:
     return qp
 
 
-def _header_bytes(unit: ExtendedDataUnit) -> int:
-    """Return the bytes of the header of a data unit."""
-    header = BitWriter()
-    SyntaxWriter(header, unit.topology_elem_id).code(unit, (extended_data_unit,), StreamContext())
-    return header.position // 8
-
-
-def _encode_floats(
-    tensor: Tensor, values: np.ndarray, config: UniformConfig
-) -> tuple[CodedTensor, np.ndarray] | None:
-    if tensor.size < FEWEST_ELEMENTS or not _in_range(values):
+def _best_of_floats(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> _Candidate | None:
+    if tensor.size < FEWEST_ELEMENTS or not are_quantizable(values):
         return None
-    qp = config.qp_for(values)
-    levels = quantize(values, qp, config.qp_density, tensor.name)
-    value = cast(dequantize(levels, qp, config.qp_density), tensor.dtype)
-    if not np.isfinite(value).all():
+    density = config.quantization.qp_density
+    qp = config.quantization.qp_for(values)
+    asked = config.quantization.asked_qp(values.ndim) is not None
+    search = config.dq and config.entropy != "ans"
+    search_qp = qp if asked or not search else dependent_qp(qp, density)
+    fits = search_qp in qp_offset_range(density)
+    if asked and config.entropy == "cabac":
+        require_qp(tensor.name, qp, density)
+
+    candidates = []
+    tables = config.entropy == "ans" or (
+        config.entropy == "auto" and not (search and asked and fits)
+    )
+    codebook = config.codebook and qp in qp_offset_range(density)
+    cabac = config.entropy != "ans" and fits
+    if tables or codebook or (cabac and not search):
+        rounded = quantize_uniform(tensor, values, config, qp)
+        if tables:
+            candidates.append(_with_static_tables(tensor, rounded))
+        if cabac and not search:
+            candidates.append(_with_cabac(tensor, rounded, config))
+        if codebook:
+            candidates += _with_codebook(tensor, rounded, config)
+    if cabac and search:
+        found = quantize_by_search(tensor, values, config, search_qp)
+        candidates.append(_with_cabac(tensor, found, config))
+    candidates = [c for c in candidates if np.isfinite(c.value).all()]
+    if not candidates:
         return None
-    unit = _unit(tensor, Coding.ANS, "float32")
-    unit.quantized_flag = 1
-    unit.quantization_parameter_offset = qp
-    unit.level_model, payload = encode_levels(levels)
-    return CodedTensor(unit, payload), value
+    per_byte = 8 * SLOPE * step_size(qp, density) ** 2
+    return min(candidates, key=lambda c: squared_error(values, c.value) + per_byte * c.unit_bytes)
 
 
-def _encode_integers(tensor: Tensor, values: np.ndarray) -> tuple[CodedTensor, np.ndarray] | None:
+def _with_cabac(tensor: Tensor, found: Quantized, config: EncoderConfig) -> _Candidate:
+    coded = QuantizedTensor(name=tensor.name, levels=found.levels, qp=found.qp)
+    unit = encode_float_unit(coded, config.quantization.qp_density, config.cabac, dq=found.dq)
+    return _Candidate(unit, ndu_bytes(unit), found.value)
+
+
+def _with_codebook(
+    tensor: Tensor, rounded: Quantized, config: EncoderConfig
+) -> Iterator[_Candidate]:
+    """Yield the way with a codebook, unless there are too many levels."""
+    density = config.quantization.qp_density
+    coded = QuantizedTensor(name=tensor.name, levels=rounded.levels, qp=rounded.qp)
+    unit = encode_codebook_unit(coded, density, config.cabac)
+    if unit is not None:
+        value = codebook_values(rounded.levels, rounded.qp, density, tensor.dtype)
+        yield _Candidate(unit, ndu_bytes(unit), value)
+
+
+def _with_static_tables(tensor: Tensor, rounded: Quantized) -> _Candidate:
+    header = _header(tensor, Coding.ANS, "float32")
+    header.quantized_flag = 1
+    header.quantization_parameter_offset = rounded.qp
+    header.level_model, payload = encode_levels(rounded.levels)
+    return _Candidate(_unit(header, payload), _unit_bytes(header) + len(payload), rounded.value)
+
+
+def _best_of_integers(
+    tensor: Tensor, values: np.ndarray, config: EncoderConfig
+) -> _Candidate | None:
     bounds = np.iinfo(np.int32)
     if int(values.min()) < bounds.min or int(values.max()) > bounds.max:
         return None
-    unit = _unit(tensor, Coding.ANS, "int32")
-    unit.level_model, payload = encode_levels(values.astype(np.int32))
-    return CodedTensor(unit, payload), values
+    levels = values.astype(np.int32)
+    candidates = []
+    if config.entropy != "cabac":
+        header = _header(tensor, Coding.ANS, "int32")
+        header.level_model, payload = encode_levels(levels)
+        size = _unit_bytes(header) + len(payload)
+        candidates.append(_Candidate(_unit(header, payload), size, values))
+    if config.entropy != "ans" and tensor.shape:
+        unit = encode_integer_unit(tensor.name, levels, config.cabac)
+        candidates.append(_Candidate(unit, ndu_bytes(unit), values))
+    return min(candidates, key=lambda c: c.unit_bytes, default=None)
 
 
-def _in_range(values: np.ndarray) -> bool:
-    """Return whether values are finite and of a size for which there are step sizes."""
-    peak = float(np.abs(values).max())
-    return peak == 0 or 1 / _LARGEST <= peak <= _LARGEST
+def _unit_bytes(header: ExtendedDataUnit) -> int:
+    """Return the bytes of an extended data unit before its payload, without its size field."""
+    bits = BitWriter()
+    SyntaxWriter(bits, header.topology_elem_id).code(header, (extended_data_unit,), StreamContext())
+    return 1 + bits.position // 8
 
 
-def _unit(tensor: Tensor, coding: Coding, dtype: str) -> ExtendedDataUnit:
+def _unit(header: ExtendedDataUnit, payload: bytes) -> Unit:
+    return Unit(NnrUnitHeader(nnr_unit_type=NnrUnitType.NNR_XDU), header, payload)
+
+
+def _header(tensor: Tensor, coding: Coding, dtype: str) -> ExtendedDataUnit:
     return ExtendedDataUnit(
         topology_elem_id=tensor.name,
         xdu_coding=coding,

@@ -232,7 +232,7 @@ def test_a_second_record_is_refused() -> None:
         nnrcodec.decode(changed(lambda units: units.insert(2, units[2])))
 
 
-def test_data_units_of_the_standard_are_not_supported_and_placed() -> None:
+def test_data_units_without_dimensions_are_not_supported_and_placed() -> None:
     body = NnrCompressedDataUnitHeader(topology_elem_id="w")
     foreign = Unit(NnrUnitHeader(nnr_unit_type=NnrUnitType.NNR_NDU), body)
     with pytest.raises(UnsupportedFeatureError, match=r"unit\[10\] NNR_NDU, bit"):

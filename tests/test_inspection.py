@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from data_units import block_of, coded, header_of, stream_of, unit_of, update_of
 from fuzz import streams
 
 import nnrcodec
-from nnrcodec.errors import SyntaxElementError, UnsupportedFeatureError
+from nnrcodec.errors import PayloadError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.inspection import TensorInfo
+from nnrcodec.record import Record, TensorEntry, record_to_bytes
 from nnrcodec.syntax.constants import NnrUnitType
-from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
+from nnrcodec.syntax.data_unit import Codebook, NnrCompressedDataUnitHeader
 from nnrcodec.syntax.topology import TopologyElementsIdsList
 from nnrcodec.syntax.trace import TraceEvent
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit
@@ -100,6 +103,80 @@ def test_data_units_of_the_standard_are_described() -> None:
     info = nnrcodec.inspect(streams.stream_of([*units, Unit(header, one, b"abc")]))
     (tensor,) = info.tensors
     assert (tensor.names, tensor.shape, tensor.coder) == (("fc.weight",), (3, 4), "raw")
+    assert (tensor.dtype, tensor.coding, tensor.qp) == ("float32", None, None)
+
+
+LEVELS = np.arange(-6, 6, dtype=np.int32).reshape(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("elements", "dtype", "coding"),
+    [
+        ({}, "float32", "uniform"),
+        ({"dq_flag": 1}, "float32", "dependent"),
+        ({"nnr_compressed_data_unit_payload_type": 0}, "int32", "integer"),
+        (
+            {"codebook_present_flag": 1,
+             "codebook": Codebook(0, 13, 0, 0, [0] * 6, [0] * 6)},
+            "float64",
+            "codebook",
+        ),
+    ],
+)  # fmt: skip
+def test_codings_of_the_standard(elements: dict[str, object], dtype: str, coding: str) -> None:
+    levels = np.zeros((3, 4), np.int32) if "dq_flag" in elements else LEVELS
+    data = stream_of(coded(header_of("w", 3, 4, **elements), {"w": levels}, -9),
+                     mps_quantization_parameter=2)  # fmt: skip
+    info = nnrcodec.inspect(data)
+    (tensor,) = info.tensors
+    assert (tensor.dtype, tensor.coding, tensor.coder) == (dtype, coding, "cabac")
+    assert tensor.qp == (None if coding == "integer" else -7)
+    assert tensor.step_size == (None if coding == "integer" else 0.3125)
+    assert tensor.elements == 12
+    assert not info.is_update
+    assert nnrcodec.decode(data)["w"].dtype == dtype
+
+
+def test_tensors_of_a_block() -> None:
+    levels = {"w": LEVELS, "b": LEVELS[:, 0], "s": LEVELS[:, 1]}
+    block = coded(block_of(["w", "s", "b"], 3, 4, types=2 | 8), levels)
+    (tensor,) = nnrcodec.inspect(stream_of(block)).tensors
+    assert tensor.names == ("w", "s", "b")
+    assert tensor.shapes == ((3, 4), (3,), (3,))
+    assert (tensor.shape, tensor.qp, tensor.elements) == (None, None, 18)
+    assert tensor.bits_per_weight == 8 * tensor.unit_bytes / 18
+
+
+def test_an_update_is_noticed() -> None:
+    data = stream_of(coded(update_of("w", 3, 4), {"w": LEVELS}), update=1)
+    assert nnrcodec.inspect(data).is_update
+
+
+def test_names_and_dtypes_are_those_of_the_record() -> None:
+    entries = (
+        TensorEntry("w_G", "00000000", "float16", coded_name="w_G.0"),
+        TensorEntry("s", "00000000", "float64", scalar=True),
+    )
+    record = streams.topology_unit(record_to_bytes(Record(entries)))
+    units = (
+        coded(header_of("w_G.0", 3, 4), {"w_G.0": LEVELS}),
+        coded(header_of("s", 1), {"s": [1]}),
+    )
+    matrix, scalar = nnrcodec.inspect(stream_of(record, *units)).tensors
+    assert (matrix.names, matrix.dtype, matrix.shape) == (("w_G",), "float16", (3, 4))
+    assert (scalar.names, scalar.dtype, scalar.shape) == (("s",), "float64", ())
+
+
+def test_damaged_headers_of_the_standard_are_reported_with_their_place() -> None:
+    unit = unit_of(header_of("w", 3, compressed_parameter_types=1), b"abc")
+    with pytest.raises(SyntaxElementError, match=r"unit\[2\] NNR_NDU, bit \d+: 'w' is a part"):
+        nnrcodec.inspect(stream_of(unit))
+    unit = coded(header_of("w", 3), {"w": [1, 2, 3]})
+    with pytest.raises(SyntaxElementError, match=r"unit\[2\] NNR_NDU.*float32 cannot hold"):
+        nnrcodec.inspect(stream_of(unit, mps_quantization_parameter=4000))
+    unit.payload = b"\0"
+    with pytest.raises(PayloadError, match=r"unit\[2\] NNR_NDU/payload"):
+        nnrcodec.inspect(stream_of(unit))
 
 
 def test_names_of_a_block_are_listed() -> None:

@@ -90,7 +90,7 @@ def test_a_greater_minor_version_is_read_and_what_is_new_is_named(
     with caplog.at_level(logging.WARNING, "nnrcodec"):
         record = read(MINIMAL | {"zeta": 1, "colour": "red"}, "1.3")
     assert record.writer == "somebody 1"
-    assert caplog.messages == ["record version 1.3 is newer than 1.0: colour, zeta ignored"]
+    assert caplog.messages == ["record version 1.3 is newer than 1.1: colour, zeta ignored"]
 
 
 def test_our_own_version_is_read_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
@@ -226,3 +226,41 @@ def test_the_record_of_a_stream_says_what_is_in_it() -> None:
     assert [row[0] for row in content["tensors"]][:2] == ["conv.weight", "conv.bias"]
     assert content["tensors"][1][2] == "float16"
     assert "graph" not in content
+
+
+# Names and scalars.
+
+
+RENAMED = Record(
+    (
+        TensorEntry("w_G", DIGEST, coded_name="w_G_"),
+        TensorEntry("steps", DIGEST, "int64", Role.BUFFER, scalar=True),
+        TensorEntry("x", DIGEST),
+    )
+)
+
+
+def test_names_in_units_and_scalars_come_back() -> None:
+    assert record_from_bytes(record_to_bytes(RENAMED)) == RENAMED
+    assert [entry.unit_name for entry in RENAMED.tensors] == ["w_G_", "steps", "x"]
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"coded_names": [["w", "v"]]}, "record/coded_names"),
+        ({"coded_names": {"w": 1}}, "record/coded_names"),
+        ({"coded_names": {"v": "w"}}, "record/coded_names"),
+        ({"scalars": {"w": True}}, "record/scalars"),
+        ({"scalars": ["v"]}, "record/scalars"),
+        ({"scalars": ["w", "w"]}, "record/scalars"),
+        ({"scalars": [["w"]]}, "record/scalars"),
+        (
+            {"tensors": [["a", DIGEST], ["b", DIGEST]], "coded_names": {"a": "b"}},
+            "record/coded_names",
+        ),
+    ],
+)
+def test_names_and_scalars_that_cannot_be_are_refused(change: dict[str, Any], path: str) -> None:
+    with pytest.raises(SyntaxElementError, match=path):
+        read(MINIMAL | change, "1.1")

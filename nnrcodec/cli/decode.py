@@ -18,30 +18,46 @@ from nnrcodec.cli.command import (
     run,
 )
 from nnrcodec.cli.table import counted
-from nnrcodec.decoder import decode_stream
+from nnrcodec.decoder import MOST_THREADS, decode_all, merged_model
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import FORMATS, save
+from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
+from nnrcodec.model import Model
+from nnrcodec.updates import UpdateDecoder
 
 DESCRIPTION = """\
-Decode an NNR stream to a model file.
+Decode an NNR stream (ISO/IEC 15938-17) to a model file.
 
 With ending .pt2 the result is a whole network that torch.export.load runs,
-without model code; it needs a stream that was made from a .pt2 file. With the
-other endings it is a state dict. Streams from strangers are safe to decode:
-nothing in a stream is ever executed."""
+without model code; it needs a stream that nnr-encode made from a .pt2 file.
+With the other endings it is a state dict, from any stream, also from those of
+other software. Streams from strangers are safe to decode: nothing in a stream
+is ever executed.
+
+Several streams are a base model and its updates, in the order in which they
+were made; the result is the base model with all of them applied. An update
+given alone decodes to its differences, unless it builds on earlier ones."""
 
 EXAMPLES = """\
 examples:
   nnr-decode filter.nnr -o filter.pt2            a network that runs
   nnr-decode filter.nnr -o filter.pt2 --merge    in its original architecture
-  nnr-decode net.nnr -o net.safetensors          the state dict"""
+  nnr-decode foreign.nnc -o net.safetensors      the state dict
+  nnr-decode base.nnc update1.nnc update2.nnc -o net.safetensors
+                                                 the model after two updates"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     made = parser("nnr-decode", DESCRIPTION, EXAMPLES)
-    made.add_argument("input", type=Path, metavar="STREAM", help="the stream")
+    made.add_argument(
+        "streams",
+        type=Path,
+        nargs="+",
+        metavar="STREAM",
+        help="the stream; or a base model and then its updates, in their order",
+    )
     made.add_argument(
         "-o",
         "--output",
@@ -53,15 +69,24 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument(
         "--merge",
         action="store_true",
-        help="multiply low-rank factors out: the original architecture, not the faster one",
+        help="multiply out what stands for a weight, such as low-rank factors: the original "
+        "architecture, not the faster one",
+    )
+    made.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="decode up to N tensors, or parts of a large one, at once; the result does not depend "
+        f"on it [one for each processor, {MOST_THREADS} at most]",
     )
     made.add_argument(
         "--max-bytes",
         type=_positive,
         metavar="N",
-        help="decode to at most N bytes of tensors, however short the stream is "
+        help="decode each stream to at most N bytes of tensors, however short it is "
         "[256 MiB, or 4096 times the stream]",
     )
+    made.set_defaults(input=Path())  # the stream at hand, for messages
     return run(made, _decode, argv)
 
 
@@ -80,17 +105,50 @@ def _decode(options: argparse.Namespace) -> None:
             f"{output} does not end as a model file does: give it one of the endings "
             f"{', '.join(FORMATS)}"
         )
-    check_output(output, options.input)
-    data = read_stream(options.input)
-    with progress_bar("decoding") as progress:
-        model = decode_stream(data, _limits(options), merge=options.merge, progress=progress)
+    for path in options.streams:
+        check_output(output, path)
+    several = len(options.streams) > 1
+    model, notes, stream_bytes = (_decode_several if several else _decode_one)(options)
     save(model, output)
     elements = sum(tensor.size for tensor in model.tensors.values())
+    tensors = f"{counted(len(model.tensors), 'tensor')}, {counted(elements, 'weight')}"
     print(
-        f"{output}: {counted(len(model.tensors), 'tensor')}, {counted(elements, 'weight')} "
-        f"from {counted(len(data), 'byte')}, digests agree, {time.perf_counter() - start:.1f} s",
+        f"{output}: {tensors} from {counted(stream_bytes, 'byte')}, {', '.join(notes)}, "
+        f"{time.perf_counter() - start:.1f} s",
         file=messages_beside(output),
     )
+
+
+def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
+    """Decode a lone stream; return also what to say of it, and its size."""
+    (options.input,) = options.streams
+    data, limits = read_stream(options.input), _limits(options)
+    with progress_bar("decoding") as progress:
+        decoded = decode_all(data, limits, threads=options.threads, progress=progress)
+        model = merged_model(decoded, limits) if options.merge else decoded.model
+    notes = ["digests agree" if decoded.has_digests else "no digests to compare with"]
+    if decoded.is_update:
+        notes.append("an update: these are differences to its base model")
+    return model, notes, len(data)
+
+
+def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]:
+    """Decode a base model and its updates; return also what to say of them, and their size."""
+    decoder = UpdateDecoder(limits=_limits(options), threads=options.threads)
+    stream_bytes = 0
+    for index, path in enumerate(options.streams):
+        options.input = path
+        data = read_stream(path)
+        stream_bytes += len(data)
+        if index and not inspect(data).is_update:
+            raise ConfigError(
+                f"{path} is a base model, not an update: give one base model, then its updates in "
+                "their order"
+            )
+        with progress_bar(f"decoding {path.name}") as progress:
+            decoder.decode(data, progress=progress)
+    notes = [f"a base model and {counted(len(options.streams) - 1, 'update')}"]
+    return decoder.model(merge=options.merge), notes, stream_bytes
 
 
 def _limits(options: argparse.Namespace) -> Limits:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,16 +17,25 @@ from nnrcodec.syntax.trace import TraceEvent
 DESCRIPTION = """\
 Show what is inside an NNR stream, without decoding its weights.
 
-It takes any stream of ISO/IEC 15938-17, also those of other software that
-nnr-decode refuses. The bytes of a tensor are those of its whole unit."""
+It takes any stream of ISO/IEC 15938-17, also those of other software. The bytes
+of a tensor are those of its whole unit; a block is a unit of several tensors.
+
+column "coder": ans and raw are units of nnrcodec, cabac and raw those of the
+  standard; raw values are stored as they are.
+column "levels": integer ones are the values themselves, uniform ones multiples
+  of the step size; of dependent ones each limits the next to even or to odd
+  multiples, which saves bits; a codebook lists the multiples there are.
+column "qp": 2^(qp / 2^density) is about the step size. Each tensor of a block
+  has its own; they are in the payload, behind one another, and not shown."""
 
 DETAILS = """\
 --json prints one object; what a stream does not tell is null:
   file, stream_bytes, weights, bits_per_weight, qp_density, writer,
-  record_bytes, has_graph,
+  record_bytes, has_graph, is_update,
   units      list of objects: name, bit_offset, unit_bytes
-  tensors    list of objects: names, shape, dtype, coder, qp, step_size, rank,
-             unit_bytes, bits_per_weight
+  tensors    list of objects: names, shape, shapes, dtype, coder, coding, qp,
+             step_size, rank, unit_bytes, bits_per_weight; "coding" is the
+             column "levels", "shapes" are those of "names"
 --trace prints lines: bit, bits, unit and element, value, and the name of the
   value if it has one.
 --trace --json prints one object in each line: bit, bits, path, descriptor,
@@ -83,9 +91,9 @@ def _weights(info: StreamInfo) -> int | None:
     """Return the elements of all tensors, None if the stream does not give all shapes."""
     weights = 0
     for tensor in info.tensors:
-        if tensor.shape is None:
+        if tensor.elements is None:
             return None
-        weights += math.prod(tensor.shape)
+        weights += tensor.elements
     return weights
 
 
@@ -114,23 +122,25 @@ def _unit_lines(info: StreamInfo) -> Iterator[str]:
 def _tensor_lines(info: StreamInfo) -> Iterator[str]:
     """List the tensors, names last: they may be long."""
     columns = (
-        *(">bytes", ">bits/weight", "<coder", ">qp", ">step size", ">rank"),
+        *(">bytes", ">bits/weight", "<coder", "<levels", ">qp", ">step size", ">rank"),
         *("<dtype", "<shape", "<tensor"),
     )
     return table(columns, [_tensor_row(tensor) for tensor in info.tensors])
 
 
 def _tensor_row(tensor: TensorInfo) -> tuple[str, ...]:
-    bits, step, shape = tensor.bits_per_weight, tensor.step_size, tensor.shape
+    bits, step = tensor.bits_per_weight, tensor.step_size
+    shapes = ["x".join(map(str, shape)) or "scalar" for shape in tensor.shapes or ()]
     return (
         grouped(tensor.unit_bytes),
         "-" if bits is None else f"{bits:.2f}",
         tensor.coder,
+        tensor.coding or "-",
         "-" if tensor.qp is None else str(tensor.qp),
         "-" if step is None else f"{step:.4g}",
         "-" if tensor.rank is None else str(tensor.rank),
         tensor.dtype or "-",
-        "-" if shape is None else "x".join(map(str, shape)) or "scalar",
+        ", ".join(shapes) or "-",
         ", ".join(map(printable, tensor.names)),
     )
 
@@ -147,7 +157,10 @@ def _summary(path: Path, info: StreamInfo) -> str:
         parts.append(f"{bits:.2f} bits per weight")
     if info.qp_density is not None:
         parts.append(f"qp density {info.qp_density}")
-    parts.append("a network with its graph" if info.has_graph else "tensors only")
+    if info.is_update:
+        parts.append("an update: differences to a base model")
+    else:
+        parts.append("a network with its graph" if info.has_graph else "tensors only")
     parts.append(f"written by {printable(info.writer)}" if info.writer else "writer not known")
     return f"{path}: {', '.join(parts)}"
 

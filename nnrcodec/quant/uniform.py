@@ -65,6 +65,14 @@ class UniformConfig:
             if qp is not None:
                 step_size(qp, self.qp_density)
 
+    def asked_qp(self, dimensions: int) -> int | None:
+        """Return the qp that the user has given for tensors of so many dimensions, if any."""
+        if dimensions >= 2:
+            return self.qp
+        if self.nonweight_qp is None and self.qp is not None:
+            return self.qp - 4 * (1 << self.qp_density)
+        return self.nonweight_qp
+
     def qp_for(self, values: np.ndarray) -> int:
         """Return the qp of a tensor.
 
@@ -73,13 +81,10 @@ class UniformConfig:
         values : ndarray of float
             The tensor, any shape, finite.
         """
+        asked = self.asked_qp(values.ndim)
+        if asked is not None:
+            return asked
         is_weight = values.ndim >= 2
-        if is_weight and self.qp is not None:
-            return self.qp
-        if not is_weight and self.nonweight_qp is not None:
-            return self.nonweight_qp
-        if not is_weight and self.qp is not None:
-            return self.qp - 4 * (1 << self.qp_density)
         rms = math.sqrt(float(np.mean(np.square(values, dtype=np.float64))))
         if rms == 0:
             return 0

@@ -4,16 +4,23 @@ Each module or package of nnrcodec has a layer, and imports only from lower ones
 the modules are free. From the bottom:
 
 ==== ========================================================================================
-0    what knows nothing of the others: errors, limits, dtypes, progress, the version
+0    what knows nothing of the others: errors, limits, dtypes, progress, threads, the version
 1    the two forms in which everything is: bits, and a model of named tensors
-2    syntax of units; quantization; tensors of PyTorch. They do not know of one another
+2    syntax of units; tensors of PyTorch. They do not know of one another
 3    entropy coding, which fills records of the syntax; graphs, which use the tensors of PyTorch
-4    what puts those together: a coded tensor, the container record, reduction, files
-5    the configuration, a whole stream, and how tensors get into a module
-6    the two pipelines, and inspection
-7    the public functions
-8    the package itself, which names them
-9    the command line
+4    quantization, which asks entropy coding what levels cost; the container record, reduction,
+     files
+5    the configuration, what is in a data unit, a whole stream; models that callers hand over, and
+     how tensors get into a module
+6    a data unit's tensors, in both directions
+7    a tensor in the best way there is
+8    all tensors of a stream: as the standard wants them, and as a stream has them
+9    the two pipelines, and inspection
+10   what builds on a decoded stream: an update
+11   the encoder of updates, which needs what their decoder knows
+12   the public functions
+13   the package itself, which names them
+14   the command line
 ==== ========================================================================================
 
 An import under ``if TYPE_CHECKING`` is for names in annotations and does not count.
@@ -36,29 +43,39 @@ LAYERS = {
     "progress": 0,
     "dtypes": 0,
     "version": 0,
+    "parallel": 0,
     "bitio": 1,
     "model": 1,
     "syntax": 2,
-    "quant": 2,
     "torch_values": 2,
     "entropy": 3,
     "graph": 3,
-    "tensor_coding": 4,
+    "quant": 4,
     "record": 4,
     "reduce": 4,
     "formats": 4,
     "config": 5,
+    "ndu": 5,
     "stream": 5,
+    "sources": 5,
     "loading": 5,
-    "encoder": 6,
-    "decoder": 6,
-    "inspection": 6,
-    "api": 7,
-    "__init__": 8,
-    "cli": 9,
+    "ndu_encoding": 6,
+    "ndu_decoding": 6,
+    "tensor_coding": 7,
+    "standard_coding": 8,
+    "contents": 8,
+    "encoder": 9,
+    "decoder": 9,
+    "inspection": 9,
+    "updates": 10,
+    "update_encoding": 11,
+    "api": 12,
+    "__init__": 13,
+    "cli": 14,
 }
 
 ONLY_IN = {
+    "numba": {"entropy/compiled.py"},
     "constriction": {"entropy/ans.py"},
     "bitstring": {"bitio.py"},
     "safetensors": {"formats/safetensors.py"},

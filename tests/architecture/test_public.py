@@ -11,6 +11,7 @@ import nnrcodec
 
 PUBLIC = [
     "BitstreamError",
+    "CabacConfig",
     "ConfigError",
     "EncoderConfig",
     "EncodingError",
@@ -25,6 +26,8 @@ PUBLIC = [
     "UniformConfig",
     "UnitOrderError",
     "UnsupportedFeatureError",
+    "UpdateDecoder",
+    "UpdateEncoder",
     "__version__",
     "decode",
     "decode_model",
@@ -35,10 +38,10 @@ PUBLIC = [
 
 SIGNATURES = {
     "encode": "(model, example_inputs=None, config=None, *, dynamic_shapes=None)",
-    "decode": "(data, *, merge=False, limits=None)",
-    "decode_model": "(data, *, merge=False, limits=None)",
+    "decode": "(data, *, merge=False, limits=None, threads=None)",
+    "decode_model": "(data, *, merge=False, limits=None, threads=None)",
     "inspect": "(data, *, limits=None, trace=None)",
-    "load_into": "(module, data, *, merge=False, limits=None)",
+    "load_into": "(module, data, *, merge=False, limits=None, threads=None)",
 }
 
 

@@ -3,6 +3,7 @@ import logging
 import warnings
 
 import pytest
+from data_units import header_of, stream_of, unit_of
 
 import nnrcodec
 from nnrcodec.cli import encode, info
@@ -10,7 +11,7 @@ from nnrcodec.cli import encode, info
 COMMANDS = ("nnr-encode", "nnr-decode", "nnr-info")
 OPTIONS = {
     "nnr-encode": "--output --qp --nonweight-qp --qp-density --rank --energy --rank-ratio",
-    "nnr-decode": "--output --merge --max-bytes .pt2 .pt .pth .safetensors",
+    "nnr-decode": "--output --merge --threads --max-bytes .pt2 .pt .pth .safetensors",
     "nnr-info": "--json --trace",
 }
 
@@ -32,7 +33,9 @@ def test_installed_commands_say_their_version(launch, name):
     assert result.out == f"{name} (nnrcodec {nnrcodec.__version__})\n"
 
 
-def test_installed_commands_have_exit_codes(launch, stream, foreign, tmp_path):
+def test_installed_commands_have_exit_codes(launch, stream, tmp_path):
+    header = header_of("w", 2, 3, first_tensor_dimension_shift=1)
+    (tmp_path / "new.nnc").write_bytes(stream_of(unit_of(header)))
     (tmp_path / "text.safetensors").write_bytes(b"text")
     (tmp_path / "text.nnr").write_bytes(b"text")
     for code, *command in (
@@ -40,7 +43,7 @@ def test_installed_commands_have_exit_codes(launch, stream, foreign, tmp_path):
         (1, "nnr-encode", tmp_path / "text.safetensors", "-o", tmp_path / "out.nnr"),
         (2, "nnr-decode", tmp_path / "none.nnr", "-o", tmp_path / "out.safetensors"),
         (3, "nnr-decode", tmp_path / "text.nnr", "-o", tmp_path / "out.safetensors"),
-        (4, "nnr-decode", foreign, "-o", tmp_path / "out.safetensors"),
+        (4, "nnr-decode", tmp_path / "new.nnc", "-o", tmp_path / "out.safetensors"),
     ):
         result = launch(*command)
         assert result.code == code

@@ -1,9 +1,15 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from data_units import coded, header_of, stream_of, unit_of, update_of
 from safetensors.torch import load_file
 
 import nnrcodec
 from nnrcodec.cli import decode
+
+REFERENCE = Path(__file__).parents[2] / "conformance" / "reference"
 
 
 def refuse_to_decode(*arguments, **options):
@@ -45,7 +51,8 @@ def test_an_existing_model_is_replaced(call, stream, tmp_path):
 
 
 def test_usage_that_cannot_work_is_noticed_before_work(call, stream, tmp_path, monkeypatch):
-    monkeypatch.setattr(decode, "decode_stream", refuse_to_decode)
+    monkeypatch.setattr(decode, "decode_all", refuse_to_decode)
+    monkeypatch.setattr(decode, "UpdateDecoder", refuse_to_decode)
     twin = tmp_path / "twin.pt"
     twin.hardlink_to(stream)
     for arguments, hint in (
@@ -54,6 +61,8 @@ def test_usage_that_cannot_work_is_noticed_before_work(call, stream, tmp_path, m
         ((stream, "-o", tmp_path / "none/net.pt"), "there is no folder"),
         ((stream, "-o", twin), "is the input as well"),
         ((stream,), "the following arguments are required: -o/--output"),
+        ((stream, stream, "-o", twin), "is the input as well"),
+        ((stream, "-o", tmp_path / "net.pt", "--threads", "0"), "0 is not 1 or more"),
         ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "0"), "0 is not 1 or more"),
         ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "1G"), "invalid"),
         ((tmp_path / "none.nnr", "-o", tmp_path / "net.pt"), "No such file or directory"),
@@ -97,12 +106,86 @@ def test_the_limit_of_decoded_bytes(call, stream, tmp_path):
     assert call("nnr-decode", stream, "-o", output, "--max-bytes", "1000000").code == 0
 
 
-def test_a_stream_of_other_software_exits_with_4(call, foreign, tmp_path):
+def test_a_stream_of_other_software(call, foreign, tmp_path):
+    output = tmp_path / "net.safetensors"
+    result = call("nnr-decode", foreign, "-o", output)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith(f"{output}: 1 tensor, 12 weights from 76 bytes, no digests to co")
+    assert load_file(output)["fc.weight"].tolist() == [[1.0] * 4] * 3
+
+
+def test_a_stream_that_needs_what_there_is_not_exits_with_4(call, foreign, tmp_path):
+    header = header_of("w", 2, 3, first_tensor_dimension_shift=1)
+    foreign.write_bytes(stream_of(unit_of(header, b"abc")))
     result = call("nnr-decode", foreign, "-o", tmp_path / "net.pt")
     assert result.code == 4
-    assert "NNR_NDU" in result.err
-    assert "nnr-info" in result.err
+    assert "first_tensor_dimension_shift" in result.err
     assert list(tmp_path.iterdir()) == [foreign]
+
+
+def reference(name):
+    return REFERENCE / f"{name}.nnc"
+
+
+def outputs(name):
+    with np.load(REFERENCE / f"{name}.npz") as arrays:
+        return {key[5:]: arrays[key] for key in arrays if key.startswith("out__")}
+
+
+def test_a_base_model_and_its_updates(call, tmp_path):
+    names = [f"upd_tca_hdsp_{part}" for part in ("0_base", "1", "2", "3")]
+    output = tmp_path / "net.safetensors"
+    result = call("nnr-decode", *map(reference, names), "-o", output, "--threads", 2)
+    assert (result.code, result.err) == (0, "")
+    assert "from 1,281 bytes, a base model and 3 updates, " in result.out
+    total = outputs(names[0])["w"]
+    for name in names[1:]:
+        total = total + outputs(name)["w"]
+    assert (load_file(output)["w"].numpy() == total).all()
+
+
+def test_updates_of_a_network_with_its_graph(call, models, tmp_path):
+    base, update, output = tmp_path / "b.nnr", tmp_path / "u.nnc", tmp_path / "net.pt2"
+    assert call("nnr-encode", models / "net.pt2", "-o", base).code == 0
+    before = nnrcodec.decode(base.read_bytes())["0.weight"]
+    ones = np.ones(before.shape, np.int32)
+    unit = coded(update_of("0.weight", *ones.shape), {"0.weight": ones}, 0)
+    update.write_bytes(stream_of(unit, update=1))
+    assert call("nnr-decode", base, update, "-o", output).code == 0
+    found = torch.export.load(output).state_dict["0.weight"]
+    assert (found.detach().numpy() == before + np.float32(1)).all()
+
+
+def test_an_update_alone_gives_differences_and_says_so(call, tmp_path):
+    output = tmp_path / "net.safetensors"
+    result = call("nnr-decode", reference("upd_tca_1"), "-o", output)
+    assert result.code == 0
+    assert "an update: these are differences to its base model, " in result.out
+    assert (load_file(output)["w"].numpy() == outputs("upd_tca_1")["w"]).all()
+
+
+def test_an_update_that_needs_others_says_so(call, tmp_path):
+    base, first, second, third = (
+        reference(f"upd_tca_{part}") for part in ("0_base", "1", "2", "3")
+    )
+    for streams, wrong, hint in (
+        ((second,), second, "'w' builds on earlier updates, which were not decoded here"),
+        ((base, second), second, "'w' builds on earlier updates, which were not decoded here"),
+        ((base, first, third), third, "an update is missing, or not in its place"),
+        ((first, second), first, "a base model, which has to be decoded first"),
+    ):
+        result = call("nnr-decode", *streams, "-o", tmp_path / "net.pt")
+        assert result.code == 3
+        assert result.err.startswith(f"nnr-decode: error: {wrong}: ")
+        assert hint in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_is_one_base_model(call, stream, tmp_path):
+    base, first = reference("upd_tca_0_base"), reference("upd_tca_1")
+    result = call("nnr-decode", base, first, base, "-o", tmp_path / "net.pt")
+    assert result.code == 2
+    assert f"{base} is a base model, not an update" in result.err
 
 
 def test_a_failure_while_writing_leaves_the_old_model(call, tmp_path):

@@ -6,6 +6,7 @@ import torch
 
 import nnrcodec
 from nnrcodec.cli import encode
+from nnrcodec.config import CabacConfig
 
 
 @pytest.mark.parametrize("ending", ["pt", "pth", "safetensors"])
@@ -37,6 +38,88 @@ def test_quantization_options(call, models, state, tmp_path):
     quantization = nnrcodec.UniformConfig(qp=-10, nonweight_qp=-30, qp_density=3)
     config = nnrcodec.EncoderConfig(quantization=quantization)
     assert (tmp_path / "net.nnr").read_bytes() == nnrcodec.encode(state, config=config)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        (["--profile", "nnc"], {"profile": "nnc"}),
+        (["--entropy", "cabac", "--no-dq"], {"entropy": "cabac", "dq": False}),
+        (["--entropy", "ans"], {"entropy": "ans"}),
+        (["--dq", "--lambda", "0.05"], {"lambda_": 0.05}),
+        (["--codebook", "--threads", "2"], {"codebook": True}),
+        (
+            ["--scan-order", "1", "--unary-length", "3", "--no-row-skipping"],
+            {"cabac": CabacConfig(scan_order=1, cabac_unary_length=3, row_skipping=False)},
+        ),
+    ],
+)
+def test_coding_options(call, models, state, tmp_path, options, arguments):
+    result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", *options)
+    assert (result.code, result.err) == (0, "")
+    config = nnrcodec.EncoderConfig(**arguments)
+    assert (tmp_path / "net.nnr").read_bytes() == nnrcodec.encode(state, config=config)
+
+
+def test_the_summary_says_which_coder_took_how_many_tensors(call, models, state, tmp_path):
+    result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", "--profile", "nnc")
+    assert result.out.rstrip().endswith(f"s; tensors: {len(state)} DeepCABAC")
+    result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", "--entropy", "ans")
+    assert " static tables" in result.out
+
+
+def test_updates_one_after_the_other(call, state, tmp_path):
+    base, first, second = (tmp_path / name for name in ("base.nnr", "1.nnr", "2.nnr"))
+    decoder = nnrcodec.UpdateDecoder()
+    for number, (output, options) in enumerate(
+        [
+            (base, []),
+            (first, ["--base", base]),
+            (second, ["--base", base, "--base", first]),
+        ]
+    ):
+        now = {name: value + 0.01 * number for name, value in state.items()}
+        torch.save(now, tmp_path / "net.pt")
+        result = call("nnr-encode", tmp_path / "net.pt", "-o", output, *options)
+        assert (result.code, result.err) == (0, "")
+        decoder.decode(output.read_bytes())
+        for name, value in now.items():
+            assert abs(decoder.state[name] - value.numpy()).max() < 0.1
+        (line,) = result.out.splitlines()
+        assert line.startswith(f"{output}: update of " if number else f"{output}: 6,852 -> ")
+
+
+def test_bases_that_cannot_be_exit_with_2(call, models, tmp_path):
+    base, output = tmp_path / "base.nnr", tmp_path / "1.nnr"
+    assert call("nnr-encode", models / "net.pt", "-o", base).code == 0
+    content = base.read_bytes()
+    (tmp_path / "cut.nnr").write_bytes(content[:500])
+    for options, hint in (
+        (["--base", tmp_path / "none.nnr"], "cannot read"),
+        (["--base", tmp_path / "cut.nnr"], "the streams of --base do not decode"),
+        (["--base", base, "--base", base], "stream 2 of those to build on is no update"),
+        (["--base", base, "--energy", "0.9"], "are for the base model only"),
+        (["--base", base, "-o", base], "is the input as well"),
+    ):
+        result = call("nnr-encode", models / "net.pt", "-o", output, *options)
+        assert result.code == 2
+        assert hint in result.err
+        assert base.read_bytes() == content
+        assert not output.exists()
+
+
+def test_batch_norms_are_folded_on_request_and_reported(call, tmp_path):
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.ReLU()
+    ).eval()
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 2, 8, 8),)), tmp_path / "n.pt2")
+    result = call("nnr-encode", tmp_path / "n.pt2", "--fold-batch-norm")
+    assert (result.code, result.err) == (0, "")
+    headings, layer, _ = result.out.splitlines()
+    assert headings.split() == ["layer", "batch", "norm"]
+    assert layer.split() == ["0", "folded"]
+    decoded = nnrcodec.decode((tmp_path / "n.nnr").read_bytes())
+    assert not any("running" in name for name in decoded)
 
 
 def test_energy_and_rank_ratio(call, models, state, tmp_path):
@@ -84,6 +167,10 @@ def test_an_existing_stream_is_replaced(call, models, tmp_path):
         (["--qp", "high"], "invalid int value"),
         (["--qp-density", "8"], "allowed are 0 to 7"),
         (["--quality", "3"], "unrecognized arguments"),
+        (["--profile", "nnc", "--entropy", "ans"], "has no static tables"),
+        (["--no-dq", "--lambda", "1"], "which is off"),
+        (["--scan-order", "5"], "allowed are 0 to 4"),
+        (["--threads", "0"], "at least 1"),
         (["--nonw", "3"], "unrecognized arguments"),
     ],
 )

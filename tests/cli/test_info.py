@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -10,10 +11,13 @@ import torch
 
 import nnrcodec
 
+REFERENCE = Path(__file__).parents[2] / "conformance" / "reference"
+
 
 @pytest.fixture
 def low_rank(state, tmp_path):
-    config = nnrcodec.EncoderConfig(low_rank=nnrcodec.LowRankConfig(ranks={"2": 4}))
+    factors = nnrcodec.LowRankConfig(ranks={"2": 4})
+    config = nnrcodec.EncoderConfig(entropy="ans", low_rank=factors)
     path = tmp_path / "low.nnr"
     path.write_bytes(nnrcodec.encode(state, config=config))
     return path
@@ -40,9 +44,10 @@ def test_tables_and_summary(call, low_rank):
         assert line.split()[0] == str(tensor.unit_bytes)
         assert line.split()[1] == f"{tensor.bits_per_weight:.2f}"
         assert line.split()[2] == tensor.coder
-        assert line.split()[3] == ("-" if tensor.qp is None else str(tensor.qp))
-        assert line.split()[5] == ("4" if name.startswith("2.") and tensor.rank else "-")
-        assert line.split()[7] == "x".join(map(str, tensor.shape))
+        assert line.split()[3] == (tensor.coding or "-")
+        assert line.split()[4] == ("-" if tensor.qp is None else str(tensor.qp))
+        assert line.split()[6] == ("4" if name.startswith("2.") and tensor.rank else "-")
+        assert line.split()[8] == "x".join(map(str, tensor.shape))
 
     assert summary.startswith(f"{low_rank}: {info.stream_bytes:,} bytes, 10 tensors, ")
     for part in (" weights, ", "bits per weight", "qp density 2", "tensors only"):
@@ -109,13 +114,36 @@ def test_a_stream_of_other_software(call, foreign):
     result = call("nnr-info", foreign)
     assert (result.code, result.err) == (0, "")
     tensor, summary = (part.splitlines()[-1] for part in result.out.split("\n\n")[1:])
-    assert tensor.split() == ["66", "44.00", "raw", *"----", "3x4", "fc.weight"]
+    assert tensor.split() == ["66", "44.00", "raw", *"----", "float32", "3x4", "fc.weight"]
     assert "1 tensor, 12 weights, " in summary
     assert summary.endswith("tensors only, writer not known")
     found = json.loads(call("nnr-info", foreign, "--json").out)
-    assert found["writer"] is found["qp_density"] is found["tensors"][0]["dtype"] is None
+    assert found["writer"] is found["qp_density"] is found["tensors"][0]["qp"] is None
+    assert found["tensors"][0]["dtype"] == "float32"
     assert found["record_bytes"] == 0
     assert found["has_graph"] is False
+
+
+def test_a_block(call):
+    result = call("nnr-info", REFERENCE / "p1_block_w_bi.nnc")
+    tensor, summary = (part.splitlines()[-1] for part in result.out.split("\n\n")[1:])
+    assert tensor.split()[2:4] == ["cabac", "dependent"]
+    assert "12x4x3x3, 12" in tensor
+    assert tensor.endswith("conv.weight, conv.bias")
+    assert "2 tensors, 444 weights, " in summary
+    found = json.loads(call("nnr-info", REFERENCE / "p1_block_w_bi.nnc", "--json").out)
+    assert found["tensors"][0]["shapes"] == [[12, 4, 3, 3], [12]]
+    assert found["weights"] == 444
+
+
+def test_an_update(call):
+    result = call("nnr-info", REFERENCE / "upd_tca_2.nnc")
+    assert "an update: differences to a base model, writer not known" in result.out
+    rows = [line.split() for line in result.out.split("\n\n")[1].splitlines()[1:]]
+    assert [row[2:6] for row in rows] == [
+        ["cabac", "dependent", "-24", "0.01562"],
+        ["cabac", "dependent", "-40", "0.0009766"],
+    ]
 
 
 def test_hundreds_of_tensors_stay_aligned(call, tmp_path):
@@ -157,8 +185,9 @@ def test_damaged_or_missing_streams(call, stream):
 
 def test_a_newer_version_exits_with_4(call, stream):
     data = stream.read_bytes()
-    assert data.count(b"nnrcodec 1.0 ") == 1
-    stream.write_bytes(data.replace(b"nnrcodec 1.0 ", b"nnrcodec 2.0 "))
+    changed, count = re.subn(rb"nnrcodec \d+\.\d+ ", b"nnrcodec 2.0 ", data)
+    assert count == 1
+    stream.write_bytes(changed)
     assert call("nnr-info", stream).code == 4
 
 

@@ -9,6 +9,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,9 @@ from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit, read_units, write_units
+
+STATIC = nnrcodec.EncoderConfig(entropy="ans")
+"""Static tables for all tensors: units of ours only."""
 
 
 @cache
@@ -42,21 +46,21 @@ def tensors_only() -> bytes:
         "mask": rng.random((5, 9)) < 0.3,
         "zeros": np.zeros((30, 30), np.float32),
     }
-    return nnrcodec.encode(state)
+    return nnrcodec.encode(state, config=STATIC)
 
 
 @cache
 def with_graph() -> bytes:
     """Return a stream of a network that runs."""
     network = networks.Network("small", networks.plain_cnn, (1, 1, 6, 6))
-    return nnrcodec.encode(network.module(), (network.example(),))
+    return nnrcodec.encode(network.module(), (network.example(),), STATIC)
 
 
 @cache
 def low_rank() -> bytes:
     """Return a stream of a network with two decomposed layers."""
     network = networks.Network("small", networks.plain_cnn, (1, 1, 6, 6))
-    config = nnrcodec.EncoderConfig(low_rank=nnrcodec.LowRankConfig(ranks={"2": 3, "4": 5}))
+    config = replace(STATIC, low_rank=nnrcodec.LowRankConfig(ranks={"2": 3, "4": 5}))
     return nnrcodec.encode(network.module(), (network.example(),), config)
 
 

@@ -1,4 +1,4 @@
-"""Small streams of the reference software, unit by unit, and where more of them lie."""
+"""Small streams of the reference software, unit by unit, and where more of them are."""
 
 from pathlib import Path
 
@@ -40,5 +40,5 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def vectors():
-    """Return the streams that lie beside the repository, if they do."""
-    return sorted((REPOSITORY.parent / "shared" / "reference" / "vectors").glob("*.nnc"))
+    """Return the paths of all streams of the reference software."""
+    return sorted((REPOSITORY / "conformance" / "reference").glob("*.nnc"))
