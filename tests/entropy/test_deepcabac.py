@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from syntax import streams
 
-from nnrcodec.entropy import deepcabac_kernels, plain_deepcabac
+from nnrcodec.entropy import deepcabac, deepcabac_kernels, deepcabac_tables, plain_deepcabac
 from nnrcodec.entropy.deepcabac import PayloadDecoder, PayloadEncoder
 from nnrcodec.entropy.deepcabac_tables import PARAMETER_SETS, count_contexts
 from nnrcodec.entropy.level_costs import choose_parameters
@@ -218,8 +220,6 @@ def test_set_costs_equal_plain(case):
     flags += syntax.height * parameters.row_skip_flag
     expected = sum(cost for _, cost in bits[flags:])
 
-    from nnrcodec.entropy import deepcabac
-
     matrix = deepcabac.loop_array(levels, syntax, np.int32)
     found = np.empty(levels.size * 700 + 2000, np.int16)
     count, seen = deepcabac_kernels.list_bins(
@@ -268,6 +268,20 @@ def test_levels_that_cannot_be_coded_are_refused():
         PayloadEncoder().levels(np.full((2, 2), 2, np.int32), book, LevelParameters())
     with pytest.raises(ValueError, match="qp offset 128"):
         PayloadEncoder().qp_offset(128, 2)
+
+
+def test_the_specification_has_these_tables():
+    text = (Path(__file__).parents[2] / "spec" / "deepcabac.md").read_text()
+    lines = [line.strip(" |") for line in text[text.index("## Tables") :].splitlines()]
+    plain = [[int(x) for x in line.split()] for line in lines if re.fullmatch(r"[\d ]+", line)]
+    assert plain[0] + plain[1] == deepcabac_tables.TRANSITION.tolist()
+    assert plain[2:] == deepcabac_tables.RANGE_LPS.tolist()
+    rows = [line.split(" | ") for line in lines if re.match("even|odd|shift|first", line)]
+    named = {row[0]: [int(x) for x in row[1:]] for row in rows}
+    sets = ["shift of a", "shift of f", "first a", "first f"]
+    assert [named[key] for key in sets] == PARAMETER_SETS.T.tolist()
+    states = [named["even"], named["odd"]]
+    assert states == deepcabac_tables.STATE_TRANSITION.T.tolist()
 
 
 @pytest.mark.parametrize("decoder_type", [PayloadDecoder, PlainDecoder])
