@@ -23,15 +23,15 @@ from tqdm import tqdm
 PATCH_SIZE = 64
 BATCH_SIZE = 16
 LEARNING_RATE = 1e-3
-FINAL_LEARNING_RATE = 1e-6
 # The residual is about a hundredth of the features it is made of. At the full rate, Adam's steps of
 # equal size in the last layer would change the picture more than the codec did.
 LAST_LAYER_FACTOR = 0.05
 WARM_UP_STEPS = 50
-EMA_DECAY = 0.995
+# The rate stays what it is, and the result is the average over about the last 500 steps. Letting
+# the rate fall instead fits the training pictures better and photographs of other kinds worse: by
+# 0.02 dB after 7200 steps.
+EMA_DECAY = 0.998
 GRADIENT_NORM = 1.0
-# The learning rate is constant until the last steps, in which it falls.
-DECAY_STEPS = 1200
 # Added to the squared error in 8-bit units so that almost lossless pictures do not dominate.
 ERROR_FLOOR = 0.5
 
@@ -95,14 +95,6 @@ class PatchSampler:
         return batch[:, :1], batch[:, 1:], weight[:, None, None, None]
 
 
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Return the learning rate of a step relative to the highest: ramp, plateau, half cosine."""
-    warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
-    decayed = min(1.0, max(0.0, 1 - (steps - step) / DECAY_STEPS))
-    low = FINAL_LEARNING_RATE / LEARNING_RATE
-    return warm_up * (low + (1 - low) * 0.5 * (1 + math.cos(math.pi * decayed)))
-
-
 def batch_loss(
     model: PostFilter, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 ) -> torch.Tensor:
@@ -150,7 +142,7 @@ def train(
         ]
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, steps)
+        optimizer, lambda step: min(1.0, (step + 1) / WARM_UP_STEPS)
     )
     losses = []
     for step in tqdm(range(1, steps + 1), mininterval=60, maxinterval=120):
@@ -234,9 +226,14 @@ def main() -> None:
         default=FOLDER,
         help="folder for filter.safetensors and filter.pt2 (default: the one of this script)",
     )
-    parser.add_argument("--steps", type=int, default=3600, help="batches (default: 3600)")
+    parser.add_argument("--steps", type=int, default=5400, help="batches (default: 5400)")
     parser.add_argument("--seed", type=int, default=1, help="seed (default: 1)")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="CPU threads; others give another filter (default: 1)",
+    )
     parser.add_argument(
         "--report-every", type=int, default=250, help="steps between reports (default: 250)"
     )

@@ -41,6 +41,8 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _done: set[str] = set()
+_said: set[str] = set()
+_saying = threading.Lock()
 
 
 @contextmanager
@@ -55,8 +57,14 @@ def announced(what: str) -> Iterator[None]:
     if what in _done:
         yield
         return
-    message = f"compiling {what} for this machine, once; this takes some seconds"
-    timer = threading.Timer(_PATIENCE_S, logger.warning, (message,))
+
+    def say() -> None:
+        with _saying:  # several threads may wait for the same compilation
+            if what not in _said:
+                _said.add(what)
+                logger.warning("compiling %s for this machine, once; this takes some seconds", what)
+
+    timer = threading.Timer(_PATIENCE_S, say)
     timer.daemon = True
     timer.start()
     try:
