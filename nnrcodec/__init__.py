@@ -11,7 +11,7 @@ Importing this package does not import PyTorch.
 """
 
 from nnrcodec.api import decode, decode_model, encode, load_into
-from nnrcodec.config import CabacConfig, EncoderConfig, LowRankConfig, UniformConfig
+from nnrcodec.config import CabacConfig, Choice, EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.errors import (
     BitstreamError,
     ConfigError,
@@ -34,6 +34,7 @@ from nnrcodec.version import __version__
 __all__ = [
     "BitstreamError",
     "CabacConfig",
+    "Choice",
     "ConfigError",
     "EncoderConfig",
     "EncodingError",

@@ -167,12 +167,13 @@ def load_into(
     Parameters
     ----------
     module : torch.nn.Module
-        The receiver; changed in place. A convolution that was coded as two factors is replaced by
-        a `torch.nn.Sequential` of two thin ones, ``u`` and ``v``, which runs faster.
+        The receiver; changed in place. A layer that was coded as two factors is replaced by a
+        `torch.nn.Sequential` of two thin ones, ``u`` and ``v``, which runs faster.
     data : bytes
         The stream.
     merge : bool
-        Keep the original convolutions and multiply the factors out instead.
+        Keep the original layers and multiply the factors out instead. Needed where a network reads
+        the weight of such a layer instead of calling it (`torch.nn.TransformerEncoderLayer` does).
     limits, threads : optional
         As for `decode`.
 

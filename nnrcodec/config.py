@@ -11,9 +11,17 @@ from typing import Literal, get_args
 
 from nnrcodec.errors import ConfigError
 from nnrcodec.quant.uniform import UniformConfig
-from nnrcodec.reduce.low_rank import LowRankConfig
+from nnrcodec.reduce.ranks import Choice, LowRankConfig
 
-__all__ = ["CabacConfig", "EncoderConfig", "Entropy", "LowRankConfig", "Profile", "UniformConfig"]
+__all__ = [
+    "CabacConfig",
+    "Choice",
+    "EncoderConfig",
+    "Entropy",
+    "LowRankConfig",
+    "Profile",
+    "UniformConfig",
+]
 
 Profile = Literal["ext", "nnc"]
 """Which units a stream may have: ours as well, or those of the standard only."""
@@ -90,7 +98,7 @@ class EncoderConfig:
     fold_batch_norm : bool
         Multiply batch norms into the convolutions before them; needs a graph.
     low_rank : LowRankConfig, optional
-        Which convolutions become pairs of thin ones, and of which rank.
+        Which layers become pairs of thin ones, how, and of which rank.
     threads : int, optional
         How many tensors to code at once; by default as many as there are processors. The stream
         does not depend on it.

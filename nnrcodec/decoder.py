@@ -25,7 +25,8 @@ from nnrcodec.ndu_decoding import DecodedMember, decode_data_unit
 from nnrcodec.progress import Progress
 from nnrcodec.record import TensorEntry, model_digest, tensor_digest
 from nnrcodec.reduce.blocks import Block, merge_blocks
-from nnrcodec.reduce.low_rank import merge as merge_factors
+from nnrcodec.reduce.merging import check_factors
+from nnrcodec.reduce.merging import merge as merge_factors
 from nnrcodec.stream import Stream, placed, read_stream
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.unit import Unit
@@ -152,6 +153,10 @@ def decode_all(
     else:
         ordered = (tensors[entry.name] for entry in record.tensors)
         model = Model.of(ordered, record.graph, record.factors)
+    try:
+        check_factors(model)
+    except ModelError as error:
+        raise SyntaxElementError(str(error), path="record/factors") from error
     return Decoded(model, is_update, record is not None, len(data), blocks_of(contents), later)
 
 

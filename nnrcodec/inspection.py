@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nnrcodec.entropy.plain_deepcabac import PlainDecoder
 from nnrcodec.errors import ConfigError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
+from nnrcodec.model import Factors, SchemeName
 from nnrcodec.ndu import members_of
 from nnrcodec.ndu_decoding import within
 from nnrcodec.quant.step_size import step_size
@@ -73,6 +74,8 @@ class TensorInfo:
         None for raw values.
     shapes : tuple of tuple of int, or None
         Dimensions of each of `names`, where they are known.
+    scheme : "separable", "channel", "linear" or None
+        For a factor of a decomposed layer, how it was decomposed.
     """
 
     names: tuple[str, ...]
@@ -85,6 +88,7 @@ class TensorInfo:
     unit_bytes: int
     coding: str | None = None
     shapes: tuple[tuple[int, ...], ...] | None = None
+    scheme: SchemeName | None = None
 
     @property
     def elements(self) -> int | None:
@@ -186,20 +190,21 @@ def _qp_density(stream: Stream) -> int | None:
 
 def _tensors(stream: Stream, record: Record | None) -> list[TensorInfo]:
     entries = {entry.unit_name: entry for entry in record.tensors} if record else {}
-    ranks = {n: f.rank for f in record.factors for n in (f.u, f.v)} if record else {}
+    factors = {n: f for f in record.factors for n in (f.u, f.v)} if record else {}
     found = []
     for unit in stream.units:
         if unit.header.nnr_unit_type == NnrUnitType.NNR_XDU:
             with placed(unit):
-                found.append(_extended(unit, entries.get(unit.body.topology_elem_id), ranks))
+                found.append(_extended(unit, entries.get(unit.body.topology_elem_id), factors))
         elif unit.header.nnr_unit_type == NnrUnitType.NNR_NDU:
             with within(unit):
-                found.append(_standard(unit, entries, ranks))
+                found.append(_standard(unit, entries, factors))
     return found
 
 
-def _extended(unit: Unit, entry: TensorEntry | None, ranks: dict[str, int]) -> TensorInfo:
+def _extended(unit: Unit, entry: TensorEntry | None, factors: Mapping[str, Factors]) -> TensorInfo:
     body, context = unit.body, unit.context
+    factor = factors.get(body.topology_elem_id)
     shape = tuple(body.tensor_dimensions)
     qp, coding = None, None if body.level_model is None else "integer"
     if body.quantized_flag:
@@ -211,20 +216,21 @@ def _extended(unit: Unit, entry: TensorEntry | None, ranks: dict[str, int]) -> T
         coder=Coding(body.xdu_coding).name.lower(),
         qp=qp,
         step_size=None if qp is None else step_size(qp, context.qp_density),
-        rank=ranks.get(body.topology_elem_id),
+        rank=factor.rank if factor else None,
         unit_bytes=unit.header.nnr_unit_size,
         coding=coding,
         shapes=(shape,),
+        scheme=factor.scheme if factor else None,
     )
 
 
 def _standard(
-    unit: Unit, entries: Mapping[str, TensorEntry], ranks: Mapping[str, int]
+    unit: Unit, entries: Mapping[str, TensorEntry], factors: Mapping[str, Factors]
 ) -> TensorInfo:
     header: NnrCompressedDataUnitHeader = unit.body
     payload_type = header.nnr_compressed_data_unit_payload_type
     raw = payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_RAW_FLOAT
-    names, dtype, rank = _names(header), None, None
+    names, dtype, factor = _names(header), None, None
     shapes: tuple[tuple[int, ...], ...] | None = None
     try:
         members = {member.name: member for member in members_of(header)}
@@ -238,7 +244,7 @@ def _standard(
         )
         dtype = found[0].dtype if found[0] else _dtype(header)
         names = tuple(entry.name if entry else n for n, entry in zip(names, found, strict=True))
-        rank = ranks.get(names[0])
+        factor = factors.get(names[0])
     lone = shapes is not None and len(shapes) == 1
     qp = _first_qp(unit) if lone else None
     return TensorInfo(
@@ -248,10 +254,11 @@ def _standard(
         coder="raw" if raw else "cabac",
         qp=qp,
         step_size=None if qp is None else _step_size(qp, unit),
-        rank=rank,
+        rank=factor.rank if factor else None,
         unit_bytes=unit.header.nnr_unit_size,
         coding=None if raw else _coding(header),
         shapes=shapes,
+        scheme=factor.scheme if factor else None,
     )
 
 

@@ -1,17 +1,36 @@
 """Decoded tensors into a module of the receiver's own class.
 
-Owns the exchange of convolutions for pairs of thin ones; needs PyTorch.
+Owns the exchange of layers for pairs of thin ones; needs PyTorch.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from nnrcodec.errors import ModelError
 from nnrcodec.model import Factors, Model, Role
+from nnrcodec.reduce.schemes import Scheme
 from nnrcodec.torch_values import to_torch
+
+_LAYERS: Mapping[tuple[int, bool], Any] = {
+    (0, False): torch.nn.Linear,
+    (1, False): torch.nn.Conv1d,
+    (2, False): torch.nn.Conv2d,
+    (3, False): torch.nn.Conv3d,
+    (1, True): torch.nn.ConvTranspose1d,
+    (2, True): torch.nn.ConvTranspose2d,
+    (3, True): torch.nn.ConvTranspose3d,
+}
+"""By the number of axes, and whether it is transposed."""
+
+_READ_BY_THEIR_OWNERS = {torch.nn.modules.linear.NonDynamicallyQuantizableLinear}
+"""Layers whose weight `torch.nn.MultiheadAttention` reads, so that they must stay one."""
+
+_WITHOUT_EFFECT = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
 
 
 def load_tensors(module: torch.nn.Module, model: Model) -> None:
@@ -20,7 +39,7 @@ def load_tensors(module: torch.nn.Module, model: Model) -> None:
     Parameters
     ----------
     module : torch.nn.Module
-        Changed in place: factorised convolutions are replaced by their two factors.
+        Changed in place: factorised layers are replaced by their two factors.
     model : Model
         Decoded.
 
@@ -28,7 +47,7 @@ def load_tensors(module: torch.nn.Module, model: Model) -> None:
     ------
     ModelError
         If names or shapes do not agree, or a layer that was decomposed is not an ordinary
-        two-dimensional convolution here; the module is then unchanged.
+        convolution or linear layer here; the module is then unchanged.
     """
     state = {t.name: to_torch(t) for t in model.tensors.values() if t.role is not Role.CONSTANT}
     pairs = {factors.layer: _thin_pair(module, factors) for factors in model.factors}
@@ -45,58 +64,58 @@ def load_tensors(module: torch.nn.Module, model: Model) -> None:
 
 
 def _thin_pair(module: torch.nn.Module, factors: Factors) -> torch.nn.Sequential:
-    """Return the two thin convolutions that replace a layer, without their values."""
+    """Return the two thin layers that replace a layer, without their values."""
+    axes = len(factors.kernel_shape) - 2
+    expected = _LAYERS[axes, factors.transposed]
     try:
         layer = module.get_submodule(factors.layer)
     except AttributeError:
         layer = None
-    ordinary = getattr(type(layer), "forward", None) is torch.nn.Conv2d.forward
-    if not isinstance(layer, torch.nn.Conv2d) or not ordinary:
+    ordinary = getattr(type(layer), "forward", None) is expected.forward
+    if not isinstance(layer, expected) or not ordinary or type(layer) in _READ_BY_THEIR_OWNERS:
         kind = "not there" if layer is None else f"a {type(layer).__name__}"
         raise ModelError(
-            f"layer {factors.layer!r} was coded as two thin convolutions, but in this module it "
-            f"is {kind}; expected a torch.nn.Conv2d"
+            f"layer {factors.layer!r} was coded as two thin layers, but in this module it is "
+            f"{kind}; expected a torch.nn.{expected.__name__}, or load with merge=True"
         )
-    columns, rows = layer.in_channels, layer.out_channels
-    if (rows, columns // layer.groups, *layer.kernel_size) != factors.kernel_shape:
+    if tuple(layer.weight.shape) != factors.kernel_shape:
         raise ModelError(
             f"layer {factors.layer!r} has a kernel of shape {tuple(layer.weight.shape)}, the "
             f"stream has factors for {factors.kernel_shape}"
         )
-    if layer.groups != 1 or layer.padding_mode != "zeros":
+    if axes and (layer.groups != 1 or layer.padding_mode != "zeros"):
         raise ModelError(
             f"layer {factors.layer!r} has groups={layer.groups}, "
-            f"padding_mode={layer.padding_mode!r}: two thin convolutions cannot replace it; "
+            f"padding_mode={layer.padding_mode!r}: two thin layers cannot replace it; "
             "load with merge=True"
         )
-    first, second = _split(layer.padding)
-    u = torch.nn.Conv2d(
-        columns,
-        factors.rank,
-        (layer.kernel_size[0], 1),
-        stride=(layer.stride[0], 1),
-        padding=first,
-        dilation=(layer.dilation[0], 1),
-        bias=False,
-    )
-    v = torch.nn.Conv2d(
-        factors.rank,
-        rows,
-        (1, layer.kernel_size[1]),
-        stride=(1, layer.stride[1]),
-        padding=second,
-        dilation=(1, layer.dilation[1]),
-        bias=layer.bias is not None,
-    )
+    scheme, bias = Scheme.of(factors), layer.bias is not None
+    names = _WITHOUT_EFFECT if axes else ()
+    options = {name: getattr(layer, name) for name in names}
+    if not factors.transposed:
+        options.pop("output_padding", None)
+    if scheme.name == "separable":
+        down, across = _along_axes(options)
+        height, width = layer.kernel_size
+        u = expected(scheme.inputs, factors.rank, (height, 1), bias=False, **down)
+        v = expected(factors.rank, scheme.outputs, (1, width), bias=bias, **across)
+    else:
+        sizes = (layer.kernel_size,) if axes else ()
+        u = expected(scheme.inputs, factors.rank, *sizes, bias=False, **options)
+        ones = (1,) if axes else ()
+        v = _LAYERS[axes, False](factors.rank, scheme.outputs, *ones, bias=bias)
     pair = torch.nn.Sequential(OrderedDict(u=u, v=v))
     return pair.to(layer.weight).train(layer.training)
 
 
-def _split(padding: str | tuple[int, ...]) -> tuple[str | tuple[int, int], str | tuple[int, int]]:
-    """Return the padding of the vertical and of the horizontal convolution."""
-    if isinstance(padding, str):
-        return padding, padding
-    return (padding[0], 0), (0, padding[1])
+def _along_axes(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of the vertical and of the horizontal convolution."""
+    down, across = dict(options), dict(options)
+    for name, value in options.items():
+        if not isinstance(value, str):  # else it is a padding such as "same"
+            down[name] = (value[0], _WITHOUT_EFFECT[name])
+            across[name] = (_WITHOUT_EFFECT[name], value[1])
+    return down, across
 
 
 def _put(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None:

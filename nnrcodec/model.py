@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,7 +19,10 @@ from nnrcodec.dtypes import DTYPES, item_bytes
 if TYPE_CHECKING:
     from nnrcodec.graph.graph import Graph
 
-__all__ = ["DTYPES", "Factors", "Model", "Role", "Tensor"]
+__all__ = ["DTYPES", "Factors", "Model", "Role", "SchemeName", "Tensor"]
+
+SchemeName = Literal["separable", "channel", "linear"]
+"""How one layer becomes two: by `nnrcodec.reduce.schemes`."""
 
 
 class Role(Enum):
@@ -75,35 +78,42 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Factors:
-    """Two tensors that stand for one: a convolution replaced by two thin ones.
+    """Two tensors that stand for one: a layer replaced by two thin ones.
 
     Parameters
     ----------
     layer : str
         Qualified name of the layer, such as ``net.2``.
     kernel_shape : tuple of int
-        Shape (N, C, d, d') of the kernel that was replaced.
+        Shape of the weight that was replaced: (N, C, d, d') of a two-dimensional convolution,
+        (C, N, d, d') of a transposed one, (N, C) of a linear layer.
     rank : int
         Number of channels between the two.
+    scheme : "separable", "channel" or "linear"
+        What the two are, and so which shapes they have (`nnrcodec.reduce.schemes.Scheme`).
+    transposed : bool
+        Whether the layer is a transposed convolution.
     """
 
     layer: str
-    kernel_shape: tuple[int, int, int, int]
+    kernel_shape: tuple[int, ...]
     rank: int
+    scheme: SchemeName = "separable"
+    transposed: bool = False
 
     @property
     def u(self) -> str:
-        """Name of the first kernel, shape (rank, C, d, 1)."""
+        """Name of the first kernel."""
         return f"{self.layer}.u.weight"
 
     @property
     def v(self) -> str:
-        """Name of the second kernel, shape (N, rank, 1, d')."""
+        """Name of the second kernel."""
         return f"{self.layer}.v.weight"
 
     @property
     def v_bias(self) -> str:
-        """Name of the bias, where there is one; it belongs to the second convolution."""
+        """Name of the bias, where there is one; it belongs to the second layer."""
         return f"{self.layer}.v.bias"
 
 

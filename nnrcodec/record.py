@@ -14,6 +14,7 @@ import json
 import logging
 import re
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +30,7 @@ from nnrcodec.errors import (
 from nnrcodec.graph import text as graph_text
 from nnrcodec.graph.graph import Graph
 from nnrcodec.limits import Limits
-from nnrcodec.model import Factors, Model, Role, Tensor
+from nnrcodec.model import Factors, Model, Role, SchemeName, Tensor
 from nnrcodec.version import __version__
 
 RECORD_VERSION = (1, 1)
@@ -40,6 +41,15 @@ _HEAD = re.compile(rb"nnrcodec (\d{1,4})\.(\d{1,4}) ")
 _DIGEST_BYTES = 4
 _DIGEST = re.compile(r"[0-9a-f]{8}")
 _FIRST_KEYS = {"writer", "tensors", "factors", "graph"}
+_SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
+    "separable": ("separable", False, (4,)),
+    "channel": ("channel", False, (3, 4, 5)),
+    "linear": ("linear", False, (2,)),
+    "separable-transposed": ("separable", True, (4,)),
+    "channel-transposed": ("channel", True, (3, 4, 5)),
+}
+"""By word: scheme, whether it is transposed, and how many dimensions the weight may have."""
+_FIRST_SCHEME = "separable"
 _KEYS = _FIRST_KEYS | {"scalars", "coded_names", "base"}
 
 logger = logging.getLogger(__name__)
@@ -158,14 +168,16 @@ def record_to_bytes(record: Record) -> bytes:
     if scalars:
         content["scalars"] = scalars
     if record.factors:
-        content["factors"] = [[f.layer, list(f.kernel_shape), f.rank] for f in record.factors]
+        content["factors"] = [_factors_to_json(factors) for factors in record.factors]
     if record.graph is not None:
         content["graph"] = graph_text.to_json(record.graph)
     if record.base is not None:
         content["base"] = record.base
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     major, minor = RECORD_VERSION
-    head = b"nnrcodec %d.%d " % (major, minor if content.keys() - _FIRST_KEYS else 0)
+    has_schemes = any(len(row) > 3 for row in content.get("factors", ()))
+    is_first = content.keys() <= _FIRST_KEYS and not has_schemes
+    head = b"nnrcodec %d.%d " % (major, 0 if is_first else minor)
     return head + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
 
 
@@ -324,13 +336,25 @@ def _entry_from_json(index: int, row: Any) -> TensorEntry:
     return TensorEntry(name, digest, dtype, Role(role))
 
 
+def _factors_to_json(factors: Factors) -> list[Any]:
+    """Return layer, shape, rank and scheme, which is left off if it is the first."""
+    row = [factors.layer, list(factors.kernel_shape), factors.rank]
+    word = f"{factors.scheme}-transposed" if factors.transposed else factors.scheme
+    return row if word == _FIRST_SCHEME else [*row, word]
+
+
 def _factors_from_json(index: int, row: Any) -> Factors:
     path = f"record/factors[{index}]"
     match row:
-        case [str(layer), [int(), int(), int(), int()] as shape, int(rank)]:
-            if all(type(n) is int and 1 <= n < 2**31 for n in (*shape, rank)):
-                return Factors(layer, tuple(shape), rank)
-    raise _wrong(path, "expected a layer, four dimensions and a rank")
+        case [str(layer), list(shape), int(rank), *rest] if len(rest) < 2:
+            word = rest[0] if rest else _FIRST_SCHEME
+            if not isinstance(word, str) or word not in _SCHEMES:
+                raise _wrong(path, f"scheme is {word!r}, expected one of {', '.join(_SCHEMES)}")
+            scheme, transposed, dimensions = _SCHEMES[word]
+            sizes_are_legal = all(type(n) is int and 1 <= n < 2**31 for n in (*shape, rank))
+            if len(shape) in dimensions and sizes_are_legal:
+                return Factors(layer, tuple(shape), rank, scheme, transposed)
+    raise _wrong(path, "expected a layer, the dimensions of its weight, a rank, and maybe a scheme")
 
 
 def _list(content: dict[str, Any], key: str) -> list[Any]:

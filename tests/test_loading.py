@@ -131,7 +131,7 @@ def other_last_layer() -> nn.Module:
     [
         (grouped, "groups=2, .* load with merge=True"),
         (circular, "padding_mode='circular'"),
-        (linear, "'0' was coded as two thin convolutions, but in this module it is a Linear"),
+        (linear, "'0' was coded as two thin layers, but in this module it is a Linear"),
         (lacking, "it is a Identity"),
         (unusual, r"it is a Doubled; expected a torch\.nn\.Conv2d"),
         (other_kernel, r"kernel of shape \(10, 6, 5, 5\), the stream has factors for"),

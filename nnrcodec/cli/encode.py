@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from nnrcodec.cli.command import (
     check_output,
@@ -24,7 +25,9 @@ from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import FORMATS, load, write_atomically
 from nnrcodec.quant.trellis import DEFAULT_LAMBDA
 from nnrcodec.reduce.batch_norm import FoldReport
-from nnrcodec.reduce.low_rank import LayerReport, parse_ranks
+from nnrcodec.reduce.low_rank import LayerReport
+from nnrcodec.reduce.ranks import SchemeRule, parse_ranks
+from nnrcodec.reduce.schemes import Optimise
 from nnrcodec.update_encoding import UpdateEncoder
 
 DESCRIPTION = f"""\
@@ -36,16 +39,20 @@ model code. All others are state dicts, tensors only:
 
 Without options every tensor is quantized in proportion to its own scale, by a
 search for the levels that cost least, and goes through the coder that makes it
-smaller. The options for low rank replace d x d convolutions by a d x 1 and a
-1 x d one, which also makes the network faster."""
+smaller. The options for low rank replace a layer by two thin ones, such as a
+d x d convolution by a d x 1 and a 1 x d one, which also makes the network
+faster."""
 
 EXAMPLES = """\
 examples:
   nnr-encode filter.pt2                           writes filter.nnr
   nnr-encode filter.pt2 -o small.nnr --qp -16     step size 1/16 for all weights
   nnr-encode filter.pt2 --rank net.2=32,net.4=24  two layers of low rank, named
+  nnr-encode filter.pt2 --rank net.2=channel:20   d x d to 20 channels, then 1 x 1
   nnr-encode filter.pt2 --energy 0.98             all layers, 98 % of their energy
   nnr-encode net.safetensors --rank-ratio 0.5     all layers, half of their weights
+  nnr-encode net.pt2 --rank-ratio 0.5 --low-rank auto --optimise runtime
+      the better scheme for each layer, half of its multiply-adds; linear too
   nnr-encode net.pt --profile nnc -o net.nnc      for any decoder of the standard
   nnr-encode new.pt --base net.nnc -o 1.nnc       only what has changed since
   nnr-encode newer.pt --base net.nnc --base 1.nnc -o 2.nnc   and again"""
@@ -170,19 +177,38 @@ def _add_reduction(made: argparse.ArgumentParser) -> None:
         action="store_true",
         help="multiply batch norms into the convolutions before them; needs a .pt2 file",
     )
-    low_rank = made.add_argument_group("low rank (one of)").add_mutually_exclusive_group()
-    low_rank.add_argument("--rank", metavar="LAYER=R,...", help="these layers, these ranks")
-    low_rank.add_argument(
+    low_rank = made.add_argument_group("low rank (one of --rank, --energy, --rank-ratio)")
+    rules = low_rank.add_mutually_exclusive_group()
+    rules.add_argument(
+        "--rank",
+        metavar="LAYER=[SCHEME:]R,...",
+        help="these layers, these ranks, with the scheme separable, channel or linear [the first "
+        "of them that fits the layer]",
+    )
+    rules.add_argument(
         "--energy",
         type=float,
         metavar="E",
         help="all layers that get smaller by it, lowest ranks that keep this part of their energy",
     )
-    low_rank.add_argument(
+    rules.add_argument(
         "--rank-ratio",
         type=float,
         metavar="Q",
-        help="all layers that get smaller by it, factors with at most this part of their weights",
+        help="all layers that get smaller by it, factors with at most this part of their weights, "
+        "or of what --optimise says",
+    )
+    low_rank.add_argument(
+        "--low-rank",
+        choices=get_args(SchemeRule),
+        help="separable: d x 1 and 1 x d for ordinary 2-D convolutions; channel: d x d to R "
+        "channels and 1 x 1 for all convolutions, and linear layers in two; auto: what has the "
+        "lower error at the same cost, or the lower cost at the same energy [separable]",
+    )
+    low_rank.add_argument(
+        "--optimise",
+        choices=get_args(Optimise),
+        help="what a layer costs: weights, multiply-adds, or the larger part of both [bytes]",
     )
 
 
@@ -232,13 +258,6 @@ def _encode_update(
 
 
 def _config(options: argparse.Namespace) -> EncoderConfig:
-    low_rank = None
-    if options.rank is not None:
-        low_rank = LowRankConfig(ranks=parse_ranks(options.rank))
-    elif options.energy is not None:
-        low_rank = LowRankConfig(energy=options.energy)
-    elif options.rank_ratio is not None:
-        low_rank = LowRankConfig(rank_ratio=options.rank_ratio)
     return EncoderConfig(
         profile=options.profile,
         entropy=options.entropy,
@@ -254,8 +273,26 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
             row_skipping=not options.no_row_skipping,
         ),
         fold_batch_norm=options.fold_batch_norm,
-        low_rank=low_rank,
+        low_rank=_low_rank(options),
         threads=options.threads,
+    )
+
+
+def _low_rank(options: argparse.Namespace) -> LowRankConfig | None:
+    rules = (options.rank, options.energy, options.rank_ratio)
+    if all(rule is None for rule in rules):
+        if options.low_rank or options.optimise:
+            raise ConfigError(
+                "--low-rank and --optimise say how: one of --rank, --energy and --rank-ratio must "
+                "say how much"
+            )
+        return None
+    return LowRankConfig(
+        ranks=None if options.rank is None else parse_ranks(options.rank),
+        energy=options.energy,
+        rank_ratio=options.rank_ratio,
+        scheme=options.low_rank or "separable",
+        optimise=options.optimise or "bytes",
     )
 
 
@@ -289,7 +326,7 @@ def _low_rank_lines(layers: Sequence[LayerReport]) -> Iterator[str]:
     """Say what was done to each layer, and why to some nothing."""
     if not layers:
         return
-    columns = ("<layer", "<shape", ">rank", ">energy", ">weights", ">now", "<")
+    columns = ("<layer", "<shape", "<scheme", ">rank", ">energy", ">weights", ">now", "<")
     yield from table(columns, [_low_rank_row(layer) for layer in layers])
 
 
@@ -298,6 +335,7 @@ def _low_rank_row(layer: LayerReport) -> tuple[str, ...]:
     return (
         printable(layer.layer),
         "x".join(map(str, layer.shape)),
+        layer.scheme or "-",
         str(layer.rank) if decomposed else "-",
         f"{100 * layer.energy_kept:.2f} %" if decomposed else "-",
         grouped(layer.parameters_before),

@@ -25,6 +25,7 @@ column "coder": ans and raw are units of nnrcodec, cabac and raw those of the
 column "levels": integer ones are the values themselves, uniform ones multiples
   of the step size; of dependent ones each limits the next to even or to odd
   multiples, which saves bits; a codebook lists the multiples there are.
+columns "scheme", "rank": of the factors of a layer of low rank.
 column "qp": 2^(qp / 2^density) is about the step size. Each tensor of a block
   has its own; they are in the payload, behind one another, and not shown."""
 
@@ -34,8 +35,8 @@ DETAILS = """\
   record_bytes, has_graph, is_update,
   units      list of objects: name, bit_offset, unit_bytes
   tensors    list of objects: names, shape, shapes, dtype, coder, coding, qp,
-             step_size, rank, unit_bytes, bits_per_weight; "coding" is the
-             column "levels", "shapes" are those of "names"
+             step_size, rank, scheme, unit_bytes, bits_per_weight; "coding" is
+             the column "levels", "shapes" are those of "names"
 --trace prints lines: bit, bits, unit and element, value, and the name of the
   value if it has one.
 --trace --json prints one object in each line: bit, bits, path, descriptor,
@@ -122,7 +123,7 @@ def _unit_lines(info: StreamInfo) -> Iterator[str]:
 def _tensor_lines(info: StreamInfo) -> Iterator[str]:
     """List the tensors, names last: they may be long."""
     columns = (
-        *(">bytes", ">bits/weight", "<coder", "<levels", ">qp", ">step size", ">rank"),
+        *(">bytes", ">bits/weight", "<coder", "<levels", ">qp", ">step size", "<scheme", ">rank"),
         *("<dtype", "<shape", "<tensor"),
     )
     return table(columns, [_tensor_row(tensor) for tensor in info.tensors])
@@ -138,6 +139,7 @@ def _tensor_row(tensor: TensorInfo) -> tuple[str, ...]:
         tensor.coding or "-",
         "-" if tensor.qp is None else str(tensor.qp),
         "-" if step is None else f"{step:.4g}",
+        tensor.scheme or "-",
         "-" if tensor.rank is None else str(tensor.rank),
         tensor.dtype or "-",
         ", ".join(shapes) or "-",

@@ -158,6 +158,14 @@ class Graph:
         """Return the positions of the nodes that have `value` among their arguments."""
         return tuple(p for p, node in enumerate(self.nodes) if value in node.leaves())
 
+    def rename(self, old: str, new: str) -> Graph:
+        """Return the graph with its nodes using tensor `new` where they used tensor `old`."""
+
+        def change(leaf: Leaf) -> Leaf:
+            return TensorRef(new) if leaf == TensorRef(old) else leaf
+
+        return replace(self, nodes=tuple(node.replace_leaves(change) for node in self.nodes))
+
     def is_output(self, value: Ref | TensorRef) -> bool:
         """Return whether `value` is, or is part of, what the graph returns."""
         return value in leaves(self.output)

@@ -1,95 +1,177 @@
-"""One convolution of a graph to two thin ones, and back.
+"""One convolution or linear layer of a graph to two thin ones, and back.
 
-A convolution with a separable kernel of d x d' is one of d x 1 followed by one of 1 x d'. Stride,
-padding and dilation part along their axes; the bias goes to the second.
+With the separable scheme a convolution of d x d' is one of d x 1 followed by one of 1 x d'. Stride,
+padding, output padding and dilation part along their axes. With the other schemes the first layer
+has all of these, and the second only mixes channels. The bias goes to the second.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from nnrcodec.graph.graph import Argument, Local, Node, TensorRef, Word
+from nnrcodec.reduce.schemes import Scheme
 
-_WITH_SIZES = "aten.conv2d.default"
-_WITH_WORD = "aten.conv2d.padding"
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_TRANSPOSED = (*_CONVOLUTION[:5], "output_padding", "groups", "dilation")
+_INPUT, _WEIGHT, _BIAS = range(3)
+_WITHOUT_EFFECT = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1}
 
-# Positions of the arguments of both operators; those from the bias on may be left out at the end.
-_INPUT, _WEIGHT, _BIAS, _STRIDE, _PADDING, _DILATION, _GROUPS = range(7)
-_WITHOUT_EFFECT = {_STRIDE: 1, _PADDING: 0, _DILATION: 1}
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an operator is.
+
+    Parameters
+    ----------
+    axes : int
+        How many axes its kernel has; a linear layer has none.
+    transposed : bool
+        Whether it is a transposed convolution.
+    arguments : tuple of str
+        Its arguments by position; those from the bias on may be left out at the end.
+    pointwise : str
+        The operator with as many axes that only mixes channels.
+    padding : Argument
+        Its padding unless that is given.
+    """
+
+    axes: int
+    transposed: bool
+    arguments: tuple[str, ...]
+    pointwise: str
+    padding: Argument = 0
+
+
+def _kinds() -> dict[str, Kind]:
+    linear = "aten.linear.default"
+    kinds = {linear: Kind(0, False, _CONVOLUTION[:3], linear)}
+    for axes, overload in ((1, "default"), (2, "input"), (3, "input")):
+        plain, word = f"aten.conv{axes}d.default", f"aten.conv{axes}d.padding"
+        kinds[plain] = Kind(axes, False, _CONVOLUTION, plain)
+        kinds[word] = Kind(axes, False, _CONVOLUTION, plain, Word("padding", "valid"))
+        transposed = f"aten.conv_transpose{axes}d.{overload}"
+        kinds[transposed] = Kind(axes, True, _TRANSPOSED, plain)
+    return kinds
+
+
+KINDS: Mapping[str, Kind] = _kinds()
+"""The operators that can be split."""
 
 
 def obstacle(node: Node, weight: TensorRef) -> str | None:
     """Return why a node that uses a weight cannot be split; None if it can."""
-    if node.op not in (_WITH_SIZES, _WITH_WORD):
-        return f"it is used by {node.op}, which is not a 2-D convolution"
+    if node.op not in KINDS:
+        return f"it is used by {node.op}, which is no convolution or linear layer"
+    kind = KINDS[node.op]
+    what = "convolution" if kind.axes else "linear layer"
     if node.kwargs:
-        return "its convolution has keyword arguments"
+        return f"its {what} has keyword arguments"
     if node.args[_WEIGHT : _WEIGHT + 1] != (weight,) or list(node.leaves()).count(weight) != 1:
-        return "it is not just the kernel of a convolution"
-    groups = _argument(node, _GROUPS)
+        return f"it is not just the kernel of a {what}"
+    groups = _argument(node, "groups")
     if groups != 1:
         return f"its convolution has {groups} groups"
-    for position in _WITHOUT_EFFECT:
-        argument = _argument(node, position)
-        if not isinstance(argument, Word) and _along_axes(argument) is None:
+    for name in kind.arguments:
+        argument = _argument(node, name)
+        known = isinstance(argument, Word) or _along_axes(argument, kind.axes) is not None
+        if name in _WITHOUT_EFFECT and not known:
             return "the stride, padding or dilation of its convolution is not constant"
     return None
 
 
-def split(node: Node, u: str, v: str) -> tuple[Node, Node]:
-    """Return two convolutions, by kernels `u` and `v`, that do the work of one.
+def stride(node: Node) -> tuple[int, ...]:
+    """Return the stride of a node without `obstacle` along each of its axes."""
+    return _along_axes(_argument(node, "stride"), KINDS[node.op].axes) or ()
 
-    Both have as many arguments as the one, so that `join` gives it back as it was. The second
+
+def split(node: Node, u: str, v: str, scheme: Scheme) -> tuple[Node, Node]:
+    """Return two layers, with weights `u` and `v`, that do the work of one.
+
+    They have the arguments that the one has, so that `join` gives it back as it was. The second
     refers to the first as ``Local(0)``.
     """
-    vertical, horizontal = list(node.args), list(node.args)
-    vertical[_WEIGHT], horizontal[_WEIGHT] = TensorRef(u), TensorRef(v)
-    horizontal[_INPUT] = Local(0)
+    kind = KINDS[node.op]
+    first, second = list(node.args), list(node.args)
+    first[_WEIGHT], second[_WEIGHT] = TensorRef(u), TensorRef(v)
+    second[_INPUT] = Local(0)
     if len(node.args) > _BIAS:
-        vertical[_BIAS] = None
-    for position, without_effect in _WITHOUT_EFFECT.items():
-        axes = _along_axes(_argument(node, position))
-        if position < len(node.args) and axes is not None:
-            vertical[position] = (axes[0], without_effect)
-            horizontal[position] = (without_effect, axes[1])
-    return Node(node.op, tuple(vertical)), Node(node.op, tuple(horizontal))
+        first[_BIAS] = None
+    if scheme.name != "separable":
+        return Node(node.op, tuple(first)), Node(kind.pointwise, tuple(second[: _BIAS + 1]))
+    for position, (name, argument) in enumerate(zip(kind.arguments, node.args, strict=False)):
+        axes = _along_axes(argument, kind.axes)
+        if name in _WITHOUT_EFFECT and axes is not None:
+            first[position] = (axes[0], _WITHOUT_EFFECT[name])
+            second[position] = (_WITHOUT_EFFECT[name], axes[1])
+    return Node(node.op, tuple(first)), Node(node.op, tuple(second))
 
 
-def join(vertical: Node, horizontal: Node, weight: str) -> Node | None:
-    """Return the one convolution that does the work of two; None if there is none.
+def join(first: Node, second: Node, weight: str, scheme: Scheme) -> Node | None:
+    """Return the one layer that does the work of two; None if there is none.
 
     It is up to the caller that the second takes the value of the first.
     """
-    if not vertical.op == horizontal.op in (_WITH_SIZES, _WITH_WORD):
+    kind = KINDS.get(first.op)
+    if kind is None or second.op not in KINDS or first.kwargs or second.kwargs:
         return None
-    if vertical.kwargs or horizontal.kwargs or _argument(vertical, _BIAS) is not None:
+    if (kind.axes, kind.transposed) != (len(scheme.kernel_shape) - 2, scheme.transposed):
         return None
-    if (_argument(vertical, _GROUPS), _argument(horizontal, _GROUPS)) != (1, 1):
+    if _argument(first, "bias") is not None:
         return None
-    args: list[Argument] = [vertical.args[_INPUT], TensorRef(weight), _argument(horizontal, _BIAS)]
-    for position, without_effect in _WITHOUT_EFFECT.items():
-        first, second = _argument(vertical, position), _argument(horizontal, position)
-        if isinstance(first, Word) and first == second:
-            args.append(first)
+    if (_argument(first, "groups"), _argument(second, "groups")) != (1, 1):
+        return None
+    if scheme.name == "separable":
+        return _join_separable(first, second, weight)
+    if second.op != kind.pointwise or not _only_mixes_channels(second):
+        return None
+    args = [first.args[_INPUT], TensorRef(weight), *first.args[_BIAS:]]
+    if max(len(first.args), len(second.args)) > _BIAS:
+        args[_BIAS : _BIAS + 1] = [_argument(second, "bias")]
+    return Node(first.op, tuple(args))
+
+
+def _join_separable(vertical: Node, horizontal: Node, weight: str) -> Node | None:
+    if vertical.op != horizontal.op:
+        return None
+    args: list[Argument] = [vertical.args[_INPUT], TensorRef(weight)]
+    for name in KINDS[vertical.op].arguments[_BIAS:]:
+        first, second = _argument(vertical, name), _argument(horizontal, name)
+        if name not in _WITHOUT_EFFECT or (isinstance(first, Word) and first == second):
+            args.append(second)
             continue
-        down, across = _along_axes(first), _along_axes(second)
-        if down is None or across is None or (down[1], across[0]) != (without_effect,) * 2:
+        down, across = _along_axes(first, 2), _along_axes(second, 2)
+        if down is None or across is None or (down[1], across[0]) != (_WITHOUT_EFFECT[name],) * 2:
             return None
         args.append((down[0], across[1]))
-    args.append(1)
     return Node(vertical.op, tuple(args[: max(len(vertical.args), len(horizontal.args))]))
 
 
-def _argument(node: Node, position: int) -> Argument:
+def _only_mixes_channels(node: Node) -> bool:
+    """Return whether a layer with a kernel of size 1 has no stride, padding or dilation."""
+    kind = KINDS[node.op]
+    return all(
+        _along_axes(_argument(node, name), kind.axes) == (_WITHOUT_EFFECT[name],) * kind.axes
+        for name in kind.arguments
+        if name in _WITHOUT_EFFECT
+    )
+
+
+def _argument(node: Node, name: str) -> Argument:
     """Return an argument or what the operator takes in its place."""
+    kind = KINDS[node.op]
+    position = kind.arguments.index(name) if name in kind.arguments else len(node.args)
     if position < len(node.args):
         return node.args[position]
-    if position == _PADDING and node.op == _WITH_WORD:
-        return Word("padding", "valid")
-    return {_BIAS: None, _GROUPS: 1}.get(position, _WITHOUT_EFFECT.get(position))
+    if name == "padding":
+        return kind.padding
+    return {"bias": None, "groups": 1}.get(name, _WITHOUT_EFFECT.get(name))
 
 
-def _along_axes(argument: Argument) -> tuple[int, int] | None:
-    """Return a number for either axis; one number stands for both."""
+def _along_axes(argument: Argument, axes: int) -> tuple[int, ...] | None:
+    """Return a number for each axis; one number stands for all."""
     sizes = argument if isinstance(argument, tuple) else (argument,)
-    if len(sizes) not in (1, 2) or not all(type(size) is int for size in sizes):
+    if len(sizes) not in (1, axes) or not all(type(size) is int for size in sizes):
         return None
-    return sizes[0], sizes[-1]  # type: ignore[return-value]
+    return sizes if len(sizes) == axes else sizes * axes  # type: ignore[return-value]

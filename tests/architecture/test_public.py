@@ -12,6 +12,7 @@ import nnrcodec
 PUBLIC = [
     "BitstreamError",
     "CabacConfig",
+    "Choice",
     "ConfigError",
     "EncoderConfig",
     "EncodingError",

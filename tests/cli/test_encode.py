@@ -137,9 +137,9 @@ def test_ranks_are_reported_layer_by_layer_and_aligned(call, models, tmp_path):
     result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "n.nnr", "--rank", "2=3,4=12")
     assert result.code == 0
     headings, *layers, summary = result.out.splitlines()
-    assert headings.split() == ["layer", "shape", "rank", "energy", "weights", "now"]
+    assert headings.split() == ["layer", "shape", "scheme", "rank", "energy", "weights", "now"]
     assert [layer.split()[0] for layer in layers] == ["0", "2", "4", "6"]
-    assert layers[1].split()[1:3] == ["8x8x3x3", "3"]
+    assert layers[1].split()[1:4] == ["8x8x3x3", "separable", "3"]
     assert layers[1].split()[-2:] == ["576", "144"]
     assert layers[3].endswith("left as it is: it is given no rank")
     assert len({layer.index("x3") for layer in layers[:2]}) == 1

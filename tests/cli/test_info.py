@@ -46,8 +46,9 @@ def test_tables_and_summary(call, low_rank):
         assert line.split()[2] == tensor.coder
         assert line.split()[3] == (tensor.coding or "-")
         assert line.split()[4] == ("-" if tensor.qp is None else str(tensor.qp))
-        assert line.split()[6] == ("4" if name.startswith("2.") and tensor.rank else "-")
-        assert line.split()[8] == "x".join(map(str, tensor.shape))
+        is_factor = name.startswith("2.") and tensor.rank
+        assert line.split()[6:8] == (["separable", "4"] if is_factor else ["-", "-"])
+        assert line.split()[9] == "x".join(map(str, tensor.shape))
 
     assert summary.startswith(f"{low_rank}: {info.stream_bytes:,} bytes, 10 tensors, ")
     for part in (" weights, ", "bits per weight", "qp density 2", "tensors only"):
@@ -114,7 +115,7 @@ def test_a_stream_of_other_software(call, foreign):
     result = call("nnr-info", foreign)
     assert (result.code, result.err) == (0, "")
     tensor, summary = (part.splitlines()[-1] for part in result.out.split("\n\n")[1:])
-    assert tensor.split() == ["66", "44.00", "raw", *"----", "float32", "3x4", "fc.weight"]
+    assert tensor.split() == ["66", "44.00", "raw", *"-----", "float32", "3x4", "fc.weight"]
     assert "1 tensor, 12 weights, " in summary
     assert summary.endswith("tensors only, writer not known")
     found = json.loads(call("nnr-info", foreign, "--json").out)

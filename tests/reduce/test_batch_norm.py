@@ -18,7 +18,9 @@ from nnrcodec.graph.graph import Node, Ref, TensorRef
 from nnrcodec.graph.module import build_module
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm, normalized_convolutions
-from nnrcodec.reduce.low_rank import LowRankConfig, decompose, merge
+from nnrcodec.reduce.low_rank import decompose
+from nnrcodec.reduce.merging import merge
+from nnrcodec.reduce.ranks import LowRankConfig
 
 RESNET = next(network for network in NETWORKS if network.name == "resnet")
 BATCH_NORMS = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d

@@ -1,0 +1,128 @@
+"""What to ask of low rank: which schemes, and the rules from which ranks follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from nnrcodec.errors import ConfigError
+from nnrcodec.model import SchemeName
+from nnrcodec.reduce.schemes import SCHEMES, Optimise
+
+SchemeRule = Literal["separable", "channel", "auto"]
+"""Which schemes may be taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Scheme and rank of one layer.
+
+    Parameters
+    ----------
+    scheme : "separable", "channel" or "linear"
+        How the layer becomes two.
+    rank : int
+        Channels between the two.
+    """
+
+    scheme: SchemeName
+    rank: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRankConfig:
+    """Which layers become two, how, and how many channels are between: one of three rules.
+
+    Parameters
+    ----------
+    ranks : mapping of str to int or Choice, optional
+        Rank by layer, or scheme and rank; all other layers are left alone. A rank alone is for the
+        first of separable, channel and linear that fits the layer, unless `scheme` is "channel".
+    energy : float, optional
+        In (0, 1]: the smallest rank that keeps at least this part of the sum of squared singular
+        values, in every layer that gets smaller by it.
+    rank_ratio : float, optional
+        In (0, 1]: the largest rank, but at least 1, at which the factors cost at most this part
+        of the layer, in every layer that gets smaller by it.
+    scheme : "separable", "channel" or "auto"
+        "separable" takes ordinary convolutions of two axes; "channel" all convolutions, and linear
+        layers; "auto" takes for each layer what has the lower error at the same `rank_ratio`, or
+        costs less at the same `energy`.
+    optimise : "bytes", "runtime" or "both"
+        What a layer costs: its elements, its multiply-adds, or the larger part of the two.
+
+    Raises
+    ------
+    ConfigError
+        Not exactly one rule is given, or something is out of range.
+    """
+
+    ranks: Mapping[str, int | Choice] | None = None
+    energy: float | None = None
+    rank_ratio: float | None = None
+    scheme: SchemeRule = "separable"
+    optimise: Optimise = "bytes"
+
+    def __post_init__(self) -> None:
+        given = [rule for rule in (self.ranks, self.energy, self.rank_ratio) if rule is not None]
+        if len(given) != 1:
+            raise ConfigError("give exactly one of ranks, energy and rank_ratio")
+        for name, part in (("energy", self.energy), ("rank_ratio", self.rank_ratio)):
+            if part is not None and not 0 < part <= 1:
+                raise ConfigError(f"{name} must be above 0 and at most 1, not {part}")
+        _require_one_of("scheme", self.scheme, get_args(SchemeRule))
+        _require_one_of("optimise", self.optimise, get_args(Optimise))
+        if self.ranks is not None:
+            if not self.ranks:
+                raise ConfigError("ranks must name at least one layer")
+            for layer, choice in self.ranks.items():
+                _check_choice(layer, choice)
+
+
+def parse_ranks(text: str) -> dict[str, int | Choice]:
+    """Read ranks by layer as they are given on the command line.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``net.2=32,net.4=channel:24``.
+
+    Raises
+    ------
+    ConfigError
+        The text has another form or names a layer twice.
+
+    Examples
+    --------
+    >>> parse_ranks("net.2=32,net.4=channel:24")
+    {'net.2': 32, 'net.4': Choice(scheme='channel', rank=24)}
+    """
+    ranks: dict[str, int | Choice] = {}
+    for item in text.split(","):
+        layer, _, value = (part.strip() for part in item.rpartition("="))
+        word, colon, number = (part.strip() for part in value.rpartition(":"))
+        scheme = next((name for name in SCHEMES if name == word), None)
+        if not layer or (colon and scheme is None) or not (number.isascii() and number.isdigit()):
+            raise ConfigError(
+                f"{item!r} is not of the form layer=rank or layer=scheme:rank, such as net.2=32 or "
+                f"net.2=channel:32; schemes are {', '.join(SCHEMES)}"
+            )
+        if layer in ranks:
+            raise ConfigError(f"layer {layer!r} is given two ranks")
+        ranks[layer] = int(number) if scheme is None else Choice(scheme, int(number))
+    return ranks
+
+
+def _check_choice(layer: str, choice: object) -> None:
+    rank = choice
+    if isinstance(choice, Choice):
+        _require_one_of(f"the scheme of layer {layer!r}", choice.scheme, SCHEMES)
+        rank = choice.rank
+    if type(rank) is not int or rank < 1:
+        raise ConfigError(f"the rank of layer {layer!r} must be an int of 1 or more, not {rank!r}")
+
+
+def _require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
