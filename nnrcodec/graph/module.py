@@ -10,7 +10,7 @@ made; a stream selects among the functions of `nnrcodec.graph.operators_torch` a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -80,31 +80,10 @@ class DecodedModel(torch.nn.Module):
 
     def _run(self, values: list[Any]) -> Any:
         """Call the operators; `values` holds the inputs and receives what the nodes compute."""
-        device = _device(self, values)
-
-        def argument(value: Any) -> Any:
-            match value:
-                case Ref(index):
-                    return values[index]
-                case TensorRef(name):
-                    return _tensor_named(self, name)
-                case Word(kind, word):
-                    return TORCH_WORDS[kind][word] if kind in TORCH_WORDS else word
-                case tuple() | list():
-                    return type(value)(argument(item) for item in value)
-                case dict():
-                    return {key: argument(item) for key, item in value.items()}
-                case _:
-                    return value
-
-        for call in self._nnr_calls:
-            named = {name: argument(value) for name, value in call.node.kwargs}
-            if call.takes_device:
-                named["device"] = device
-            values.append(call.function(*(argument(a) for a in call.node.args), **named))
-            for number in call.done_with:
+        for position in range(len(self._nnr_calls)):
+            for number in run_node(self, position, values):
                 values[number] = None
-        return argument(self._nnr_graph.output)
+        return output_of(self, values)
 
     def extra_repr(self) -> str:
         """Return inputs and size of the graph."""
@@ -144,6 +123,57 @@ def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
     for tensor in model.tensors.values():
         _register(module, tensor)
     return module.eval()
+
+
+def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[int, ...]:
+    """Run one node of a network.
+
+    Parameters
+    ----------
+    module : DecodedModel
+        The network.
+    position : int
+        Of the node in its graph; all before it have run.
+    values : list
+        The values so far, by number; that of the node is added.
+
+    Returns
+    -------
+    tuple of int
+        Numbers of the values that no later node needs.
+    """
+    call = module._nnr_calls[position]
+    named = {name: _argument(module, value, values) for name, value in call.node.kwargs}
+    if call.takes_device:
+        named["device"] = _device(module, values)
+    arguments = (_argument(module, value, values) for value in call.node.args)
+    values.append(call.function(*arguments, **named))
+    return call.done_with
+
+
+def output_of(module: DecodedModel, values: list[Any]) -> Any:
+    """Return what a network returns, from the values of all its nodes."""
+    return _argument(module, module._nnr_graph.output, values)
+
+
+def check_inputs(module: DecodedModel, inputs: Sequence[torch.Tensor]) -> None:
+    """Check inputs, in the order of the graph, before it is run node by node.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many as the network takes, or one has another dtype or a size for which
+        it was not exported.
+    """
+    declared = module._nnr_graph.inputs
+    if len(inputs) != len(declared):
+        raise ValueError(f"there are {len(inputs)} inputs, the model takes {len(declared)}")
+    for value, entry in zip(inputs, declared, strict=True):
+        dtype = str(value.dtype).removeprefix("torch.")
+        if dtype != entry.dtype:
+            raise ValueError(f"input {entry.name!r} is {dtype}, the model takes {entry.dtype}")
+    named = zip(declared, inputs, strict=True)
+    _check_sizes(module._nnr_graph, {entry.name: value for entry, value in named})
 
 
 def program_of_module(module: DecodedModel) -> torch.export.ExportedProgram:
@@ -243,18 +273,39 @@ def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
                 )
 
 
+def _argument(module: DecodedModel, argument: Any, values: list[Any]) -> Any:
+    """Return what an argument of a node, or a part of the output, stands for."""
+    match argument:
+        case Ref(index):
+            return values[index]
+        case TensorRef(name):
+            return tensor_named(module, name)
+        case Word(kind, word):
+            return TORCH_WORDS[kind][word] if kind in TORCH_WORDS else word
+        case tuple() | list():
+            return type(argument)(_argument(module, item, values) for item in argument)
+        case dict():
+            return {key: _argument(module, item, values) for key, item in argument.items()}
+        case _:
+            return argument
+
+
 def _device(module: torch.nn.Module, inputs: list[Any]) -> torch.device:
     """Return where tensors must be made that are made from nothing: where the inputs are."""
     for value in (*inputs, *module.parameters(), *module.buffers()):
-        return value.device
+        if isinstance(value, torch.Tensor):
+            return value.device
     return torch.device("cpu")
 
 
-def _tensor_named(module: torch.nn.Module, name: str) -> Any:
+def tensor_named(module: torch.nn.Module, name: str) -> torch.Tensor:
+    """Return a parameter or buffer of a decoded model by its name in the graph."""
     *layers, leaf = name.split(".")
     for layer in layers:
         module = module._modules[layer]  # type: ignore[assignment]
-    return module._parameters[leaf] if leaf in module._parameters else module._buffers[leaf]
+    held: Any = module._parameters if leaf in module._parameters else module._buffers
+    tensor: torch.Tensor = held[leaf]
+    return tensor
 
 
 def _register(module: torch.nn.Module, tensor: Tensor) -> None:

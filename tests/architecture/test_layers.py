@@ -9,10 +9,10 @@ the modules are free. From the bottom:
 2    syntax of units; tensors of PyTorch. They do not know of one another
 3    entropy coding, which fills records of the syntax; graphs, which use the tensors of PyTorch
 4    quantization, which asks entropy coding what levels cost; the container record, reduction,
-     files
+     files; inputs to learn from, and what they do in a network
 5    the configuration, what is in a data unit, a whole stream; models that callers hand over, and
      how tensors get into a module
-6    a data unit's tensors, in both directions
+6    a data unit's tensors, in both directions; reduction that learns from inputs
 7    a tensor in the best way there is
 8    all tensors of a stream: as the standard wants them, and as a stream has them
 9    the two pipelines, and inspection
@@ -50,6 +50,7 @@ LAYERS = {
     "torch_values": 2,
     "entropy": 3,
     "graph": 3,
+    "calibration": 4,
     "quant": 4,
     "record": 4,
     "reduce": 4,
@@ -61,6 +62,8 @@ LAYERS = {
     "loading": 5,
     "ndu_encoding": 6,
     "ndu_decoding": 6,
+    "reduction": 6,
+    "recovery": 6,
     "tensor_coding": 7,
     "standard_coding": 8,
     "contents": 8,
@@ -86,6 +89,12 @@ ONLY_IN = {
         "graph/operators_torch.py",
         "graph/operator_table.py",
         "loading.py",
+        "calibration/inputs.py",
+        "calibration/moments.py",
+        "calibration/sensitivity.py",
+        "calibration/synthetic.py",
+        "calibration/walk.py",
+        "recovery.py",
     },
 }
 """Modules that may import a library when they are imported themselves."""

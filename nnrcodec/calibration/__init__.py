@@ -1,0 +1,1 @@
+"""What a network sees: inputs, and the moments of what its layers take."""

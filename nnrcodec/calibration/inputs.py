@@ -1,0 +1,218 @@
+"""Calibration inputs from files: pictures, arrays, tensors.
+
+Nothing in a file is run: arrays are read without pickle, tensors with ``weights_only``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnrcodec.calibration.synthetic import SIDE, free_size
+from nnrcodec.errors import ConfigError
+from nnrcodec.graph.graph import Graph, Input
+
+COUNT = 32
+"""How many inputs are used unless the user says more."""
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+
+Inputs = list[tuple[torch.Tensor, ...]]
+
+
+def load_inputs(
+    path: str | Path, graph: Graph, count: int = COUNT, seed: int = 0, side: int = SIDE
+) -> Inputs:
+    """Read calibration inputs.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder of pictures, or a pattern such as ``frames/*_dec.png``, or a file of them; or a
+        ``.npy``, ``.npz`` or ``.pt`` file with samples along the first axis, in an ``.npz`` by the
+        names of the inputs, if it has more than one array. Samples of 8 bits are divided by 255,
+        as are pictures.
+    graph : Graph
+        Tells which sizes and dtypes the network takes.
+    count : int
+        How many inputs to make at most: patches of pictures, or samples, evenly spaced.
+    seed : int
+        Of the places where patches are cut.
+    side : int
+        Height and width of patches where the network leaves them free.
+
+    Returns
+    -------
+    list of tuple of Tensor
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing, or it does not fit the network; the message says why.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".npy", ".npz", ".pt", ".pth") and path.is_file():
+        arrays = _arrays(path, graph)
+        return list(_samples(arrays, graph, count, path))
+    files = _picture_files(path)
+    return _patches(files, graph, count, np.random.default_rng(seed), side)
+
+
+def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
+    """Return inputs that a caller hands over: tensors or arrays, or tuples of them.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or one is something else.
+    """
+    inputs: Inputs = []
+    for item in source:
+        values = item if isinstance(item, tuple | list) else (item,)
+        try:
+            inputs.append(tuple(torch.as_tensor(value).detach().cpu() for value in values))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"calibration input {len(inputs)} is no tensor: {error}") from None
+        if len(inputs) == count:
+            break
+    if not inputs:
+        raise ConfigError("there are no calibration inputs")
+    return inputs
+
+
+def _picture_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+    elif path.is_file():
+        files = [path] if path.suffix.lower() in PICTURES else []
+    else:
+        parent = path.parent
+        files = sorted(parent.glob(path.name)) if parent.is_dir() else []
+    if not files:
+        raise ConfigError(
+            f"{path}: there are no calibration inputs; expected a folder of pictures or a pattern "
+            f"({', '.join(PICTURES)}), or a .npy, .npz or .pt file"
+        )
+    return files
+
+
+def _patches(
+    files: list[Path], graph: Graph, count: int, rng: np.random.Generator, side: int
+) -> Inputs:
+    """Cut patches from pictures, going round the pictures until there are enough."""
+    if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
+        raise ConfigError(
+            "pictures are calibration inputs for models of one input (n, channels, height, width); "
+            "give a .npy, .npz or .pt file for others"
+        )
+    (entry,) = graph.inputs
+    batch, channels, height, width = (free_size(graph, entry, axis) for axis in range(4))
+    high, wide = (
+        min(side, size) if isinstance(entry.shape[axis], str) else size
+        for axis, size in ((2, height), (3, width))
+    )
+    if channels not in (1, 3):
+        raise ConfigError(f"the model takes {channels} channels; pictures have 1 or 3")
+    order = rng.permutation(len(files))
+    inputs: Inputs = []
+    waiting: list[np.ndarray] = []
+    for number in range(count * batch):
+        picture = _picture(files[order[number % len(files)]], channels)
+        rows, columns = picture.shape[1:]
+        if rows < high or columns < wide:
+            raise ConfigError(
+                f"{files[order[number % len(files)]]} has {rows}x{columns} samples, expected at "
+                f"least {high}x{wide}"
+            )
+        top, left = rng.integers(rows - high + 1), rng.integers(columns - wide + 1)
+        waiting.append(picture[:, top : top + high, left : left + wide])
+        if len(waiting) == batch:
+            inputs.append((_tensor(np.stack(waiting), entry),))
+            waiting = []
+    return inputs
+
+
+def _picture(path: Path, channels: int) -> np.ndarray:
+    """Read a picture as uint8, shape (channels, height, width)."""
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise ConfigError("reading pictures needs Pillow: pip install pillow") from None
+    try:
+        with Image.open(path) as opened:
+            values = np.array(opened.convert("L" if channels == 1 else "RGB"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from None
+    return values.reshape(*values.shape[:2], channels).transpose(2, 0, 1)
+
+
+def _arrays(path: Path, graph: Graph) -> list[np.ndarray]:
+    """Return one array for each input of a network."""
+    try:
+        if path.suffix.lower() in (".pt", ".pth"):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            content = np.load(path, allow_pickle=False)
+    except Exception as error:  # the readers raise whatever they happen to raise
+        raise ConfigError(f"{path} holds no arrays: {error}") from None
+    names = [entry.name for entry in graph.inputs]
+    if hasattr(content, "keys"):
+        held = {key: content[key] for key in content.keys()}  # noqa: SIM118 (not a dict)
+        if all(name in held for name in names):
+            found = [held[name] for name in names]
+        else:
+            several = [value for value in held.values() if np.ndim(value) > 1]
+            if len(names) != 1 or len(several) != 1:
+                raise ConfigError(
+                    f"{path} holds {', '.join(map(repr, held))}; expected {', '.join(names)}, the "
+                    "inputs of the model"
+                )
+            found = several
+    else:
+        found = list(content) if isinstance(content, tuple | list) else [content]
+    if len(found) != len(names):
+        raise ConfigError(f"{path} holds {len(found)} arrays, the model takes {len(names)}")
+    return [np.asarray(value) for value in found]
+
+
+def _samples(
+    arrays: list[np.ndarray], graph: Graph, count: int, path: Path
+) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield inputs of evenly spaced samples, as many in each as the network takes."""
+    fitting = [
+        _with_channels_first(array, entry)
+        for array, entry in zip(arrays, graph.inputs, strict=True)
+    ]
+    length = min(len(array) for array in fitting if array.ndim)
+    sizes = [free_size(graph, entry, 0) for entry in graph.inputs if entry.shape]
+    batch = sizes[0] if sizes else 1
+    if length < batch:
+        raise ConfigError(f"{path} holds {length} samples, the model takes {batch} at once")
+    total = min(count, length // batch)
+    for number in range(total):
+        start = number * (length - batch) // max(total - 1, 1)
+        yield tuple(
+            _tensor(array[start : start + batch], entry)
+            for array, entry in zip(fitting, graph.inputs, strict=True)
+        )
+
+
+def _with_channels_first(array: np.ndarray, entry: Input) -> np.ndarray:
+    """Move the channels of pictures to where the network has them, if they are last."""
+    if array.ndim == 4 == len(entry.shape):
+        channels = entry.shape[1]
+        if isinstance(channels, int) and array.shape[1] != channels == array.shape[3]:
+            return array.transpose(0, 3, 1, 2)
+    return array
+
+
+def _tensor(values: np.ndarray, entry: Input) -> torch.Tensor:
+    dtype = getattr(torch, entry.dtype)
+    tensor = torch.from_numpy(np.array(values))
+    if values.dtype == np.uint8 and dtype.is_floating_point:
+        tensor = tensor.to(torch.float32) / 255
+    return tensor.to(dtype).contiguous()

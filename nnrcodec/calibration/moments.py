@@ -1,0 +1,204 @@
+"""Second moments of what layers take, as their weights see it.
+
+The output error of a layer is a quadratic form of the error of its weight; `Moments` holds its
+matrix, the second moment of the input patches. Two inputs are compared: the one that the layer of
+the original network takes, and the one that it takes behind layers that were changed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnrcodec.graph.layers import Layer
+
+_BATCH = 8192
+"""Patches that are summed up in float32 before they are added in float64."""
+
+_OPERATIONS = 3e10
+"""Multiply-adds that the moments of a layer may take; patches are left out beyond that."""
+
+_FEWEST_PER_COLUMN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Moments of the input patches of a layer, by group; K columns each.
+
+    Parameters
+    ----------
+    count : int
+        Patches they are from.
+    second : ndarray of float64, shape (groups, K, K)
+        Mean of x x^T, x being what the layer takes behind changed layers.
+    mean : ndarray of float64, shape (groups, K)
+        Mean of x.
+    cross : ndarray of float64, shape (groups, K, K)
+        Mean of x_original x^T.
+    original_second, original_mean
+        Like `second` and `mean`, of what the layer of the original network takes.
+    """
+
+    count: int
+    second: np.ndarray
+    mean: np.ndarray
+    cross: np.ndarray
+    original_second: np.ndarray
+    original_mean: np.ndarray
+
+    def centered(self) -> Moments:
+        """Return the moments about the means: what counts where a bias can make up for them."""
+        mean, original = self.mean, self.original_mean
+        return Moments(
+            self.count,
+            self.second - mean[:, :, None] * mean[:, None, :],
+            np.zeros_like(mean),
+            self.cross - original[:, :, None] * mean[:, None, :],
+            self.original_second - original[:, :, None] * original[:, None, :],
+            np.zeros_like(original),
+        )
+
+    def output_energy(self, matrices: np.ndarray) -> float:
+        """Return the mean square of the output of the original layer, summed over its rows."""
+        return _form(matrices, self.original_second)
+
+    def output_error(self, original: np.ndarray, changed: np.ndarray) -> float:
+        """Return the mean squared difference of the outputs, summed over the rows.
+
+        Parameters
+        ----------
+        original, changed : ndarray, shape (groups, rows, K)
+            Weights as matrices: of the original layer, which takes its own input, and of the
+            changed one, which takes what it gets behind changed layers.
+        """
+        both = 2 * np.einsum("grk,gkl,grl->", original, self.cross, changed, optimize=True)
+        return max(self.output_energy(original) - both + _form(changed, self.second), 0.0)
+
+    def bias_change(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
+        """Return what has to be added to the bias for the mean output to stay, float64 (N,)."""
+        change = np.einsum("grk,gk->gr", original, self.original_mean)
+        change -= np.einsum("grk,gk->gr", changed, self.mean)
+        return change.reshape(-1)
+
+
+def _form(matrices: np.ndarray, second: np.ndarray) -> float:
+    return float(np.einsum("grk,gkl,grl->", matrices, second, matrices, optimize=True))
+
+
+def measure(
+    layer: Layer, original: list[torch.Tensor], changed: list[torch.Tensor], seed: int = 0
+) -> Moments:
+    """Measure the moments of the input of a layer.
+
+    Parameters
+    ----------
+    layer : Layer
+    original, changed : list of Tensor
+        Its input in the original network and behind changed layers, one for each calibration
+        input; the same list if nothing before it was changed.
+    seed : int
+        Of the choice of patches, where not all are taken.
+
+    Returns
+    -------
+    Moments
+    """
+    k, groups = layer.columns, layer.groups
+    views = [_windows(layer, value) for value in original]
+    changed_views = views if changed is original else [_windows(layer, v) for v in changed]
+    counts = [view.positions for view in views]
+    most = max(_FEWEST_PER_COLUMN * k, int(_OPERATIONS / (groups * k * k)), _BATCH)
+    share = min(1.0, most / sum(counts))
+    generator = torch.Generator().manual_seed(seed)
+    sums = [torch.zeros(groups, k, k, dtype=torch.float64) for _ in range(3)]
+    means = [torch.zeros(groups, k, dtype=torch.float64) for _ in range(2)]
+    total = 0
+    for view, changed_view in zip(views, changed_views, strict=True):
+        picked = torch.arange(view.positions)
+        if share < 1:
+            wanted = math.ceil(share * view.positions)
+            picked = torch.randperm(view.positions, generator=generator)[:wanted].sort().values
+        total += len(picked)
+        for part in torch.split(picked, _BATCH):
+            x = changed_view.patches(part)
+            _accumulate(sums[0], means[0], x)
+            if changed_view is not view:
+                y = view.patches(part)
+                _accumulate(sums[2], means[1], y)
+                sums[1] += (y.transpose(1, 2) @ x).double()
+    if changed_views is views:
+        sums[1] = sums[2] = sums[0]
+        means[1] = means[0]
+    second, cross, original_second = ((s / total).numpy() for s in sums)
+    mean, original_mean = ((m / total).numpy() for m in means)
+    return Moments(total, second, mean, cross, original_second, original_mean)
+
+
+def _accumulate(second: torch.Tensor, mean: torch.Tensor, x: torch.Tensor) -> None:
+    second += (x.transpose(1, 2) @ x).double()
+    mean += x.double().sum(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """All patches of an input, as a view of it: shape (batch, *positions, groups, C, *taps)."""
+
+    view: torch.Tensor
+    axes: int
+    groups: int
+
+    @property
+    def positions(self) -> int:
+        """Number of patches."""
+        return math.prod(self.view.shape[: self.axes + 1])
+
+    def patches(self, picked: torch.Tensor) -> torch.Tensor:
+        """Return patches by their number: float32, shape (groups, patches, K)."""
+        index = torch.unravel_index(picked, self.view.shape[: self.axes + 1])
+        values = self.view[index].reshape(len(picked), self.groups, -1)
+        return values.float().transpose(0, 1)
+
+
+def _windows(layer: Layer, value: torch.Tensor) -> _Windows:
+    axes = len(layer.kernel)
+    if axes == 0:
+        flat = value.reshape(-1, value.shape[-1])
+        return _Windows(flat[:, None, :], 0, 1)
+    if value.ndim == axes + 1:  # without an axis for the batch
+        value = value[None]
+    if layer.transposed:
+        value = _stretched(value, layer.stride)
+    stride = (1,) * axes if layer.transposed else layer.stride
+    around = [size for pair in reversed(layer.padding) for size in pair]
+    value = torch.nn.functional.pad(value, around).contiguous()
+    batch, channels, *sizes = value.shape
+    steps = value.stride()
+    taps, dilation = layer.kernel, layer.dilation
+    out = [
+        (n - d * (k - 1) - 1) // s + 1
+        for n, d, k, s in zip(sizes, dilation, taps, stride, strict=True)
+    ]
+    view = value.as_strided(
+        (batch, *out, layer.groups, channels // layer.groups, *taps),
+        (
+            steps[0],
+            *(step * s for step, s in zip(steps[2:], stride, strict=True)),
+            steps[1] * (channels // layer.groups),
+            steps[1],
+            *(step * d for step, d in zip(steps[2:], dilation, strict=True)),
+        ),
+    )
+    return _Windows(view, axes, layer.groups)
+
+
+def _stretched(value: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
+    """Put zeros between the samples, as a transposed convolution of that stride does."""
+    sizes = [(n - 1) * s + 1 for n, s in zip(value.shape[2:], stride, strict=True)]
+    result = value.new_zeros(*value.shape[:2], *sizes)
+    samples: Any = (..., *(slice(None, None, s) for s in stride))
+    result[samples] = value
+    return result

@@ -1,0 +1,144 @@
+"""A walk through a network, layer by layer, with the original beside it.
+
+At each layer the walk stops: whoever walks may measure what the layer takes, behind all that was
+changed before, and may change its weight. Only what later nodes need is kept of the calibration
+inputs on their way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnrcodec.calibration.moments import Moments, measure
+from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.graph.graph import Graph, Ref
+from nnrcodec.graph.layers import Layer, find_layers
+from nnrcodec.graph.module import DecodedModel, build_module, check_inputs, run_node, tensor_named
+from nnrcodec.graph.operators import OPERATORS
+from nnrcodec.model import Model
+
+
+class Stop:
+    """A layer on the way.
+
+    Parameters
+    ----------
+    layer : Layer
+        Where the walk has come to.
+    original, changed : list of Tensor
+        What it takes in either network, one for each calibration input.
+    """
+
+    def __init__(
+        self, layer: Layer, original: list[torch.Tensor], changed: list[torch.Tensor]
+    ) -> None:
+        self.layer = layer
+        self.replacements: dict[str, np.ndarray] = {}
+        self._original = original
+        self._changed = changed
+
+    def moments(self) -> Moments:
+        """Measure what the layer takes."""
+        return measure(self.layer, self._original, self._changed)
+
+    def replace(self, name: str, value: np.ndarray) -> None:
+        """Go on with another value of a tensor, of the same shape."""
+        self.replacements[name] = value
+
+
+def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[Stop]:
+    """Go through a network and stop at each of its layers, in the order in which they run.
+
+    Parameters
+    ----------
+    model : Model
+        With a graph.
+    inputs : sequence of tuple of Tensor
+        Calibration inputs.
+
+    Yields
+    ------
+    Stop
+        What is replaced there is in force for the rest of the walk.
+
+    Raises
+    ------
+    ConfigError
+        If the network does not run with these inputs.
+    ModelError
+        If there is no graph.
+    """
+    graph = model.graph
+    if graph is None:
+        raise ModelError("this model has tensors only, no graph to run")
+    stops = {layer.node: layer for layer in find_layers(model)}
+    original, changed = build_module(model), build_module(model)
+    for each in inputs:
+        try:
+            check_inputs(original, each)
+        except ValueError as error:
+            raise ConfigError(f"a calibration input does not fit the model: {error}") from None
+    ways = [_Way(graph, original, changed, each) for each in inputs]
+    replaced: set[str] = set()
+    for position in range(len(graph.nodes)):
+        if position in stops:
+            layer = stops[position]
+            before = [way.original[layer.value] for way in ways]
+            behind = [way.changed[layer.value] for way in ways]
+            same = all(a is b for a, b in zip(before, behind, strict=True))
+            stop = Stop(layer, before, before if same else behind)
+            yield stop
+            _replace(changed, stop.replacements)
+            replaced |= stop.replacements.keys()
+        for way in ways:
+            way.step(position, replaced)
+
+
+class _Way:
+    """One calibration input on its way through both networks.
+
+    Values are the same objects in both as long as nothing they depend on was changed.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        original: DecodedModel,
+        changed: DecodedModel,
+        values: tuple[torch.Tensor, ...],
+    ) -> None:
+        self._graph = graph
+        self._modules = original, changed
+        self.original: list[Any] = list(values)
+        self.changed: list[Any] = list(values)
+
+    def step(self, position: int, replaced: set[str]) -> None:
+        """Run a node in both networks, or once for both."""
+        original, changed = self._modules
+        node = self._graph.nodes[position]
+        refs = [leaf.index for leaf in node.leaves() if isinstance(leaf, Ref)]
+        same = all(self.original[i] is self.changed[i] for i in refs)
+        same = same and replaced.isdisjoint(getattr(leaf, "name", "") for leaf in node.leaves())
+        if not same and OPERATORS[node.op].writes_in_place and refs:
+            target = refs[0]
+            if self.original[target] is self.changed[target]:
+                self.changed[target] = self.original[target].clone()
+        with torch.inference_mode():
+            done = run_node(original, position, self.original)
+            if same:
+                self.changed.append(self.original[-1])
+            else:
+                run_node(changed, position, self.changed)
+        for number in done:
+            self.original[number] = self.changed[number] = None
+
+
+def _replace(module: DecodedModel, values: Mapping[str, np.ndarray]) -> None:
+    for name, value in values.items():
+        tensor = tensor_named(module, name)
+        with torch.no_grad():
+            tensor.data = torch.from_numpy(np.array(value)).to(tensor.dtype)
