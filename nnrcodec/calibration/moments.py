@@ -33,6 +33,8 @@ class Moments:
     ----------
     count : int
         Patches they are from.
+    positions : int
+        Patches that there are: how often the layer multiplies.
     second : ndarray of float64, shape (groups, K, K)
         Mean of x x^T, x being what the layer takes behind changed layers.
     mean : ndarray of float64, shape (groups, K)
@@ -44,6 +46,7 @@ class Moments:
     """
 
     count: int
+    positions: int
     second: np.ndarray
     mean: np.ndarray
     cross: np.ndarray
@@ -55,6 +58,7 @@ class Moments:
         mean, original = self.mean, self.original_mean
         return Moments(
             self.count,
+            self.positions,
             self.second - mean[:, :, None] * mean[:, None, :],
             np.zeros_like(mean),
             self.cross - original[:, :, None] * mean[:, None, :],
@@ -135,7 +139,7 @@ def measure(
         means[1] = means[0]
     second, cross, original_second = ((s / total).numpy() for s in sums)
     mean, original_mean = ((m / total).numpy() for m in means)
-    return Moments(total, second, mean, cross, original_second, original_mean)
+    return Moments(total, sum(counts), second, mean, cross, original_second, original_mean)
 
 
 def _accumulate(second: torch.Tensor, mean: torch.Tensor, x: torch.Tensor) -> None:

@@ -102,6 +102,8 @@ def decompose(
     ModelError
         What `factorize` returns does not fit.
     """
+    if config.target_macs is not None:
+        raise ConfigError("target_macs needs calibration inputs, to see what ranks do")
     ranks = config.ranks or {}
     weights = {
         tensor.name.removesuffix(".weight"): tensor

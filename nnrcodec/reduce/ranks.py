@@ -32,7 +32,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowRankConfig:
-    """Which layers become two, how, and how many channels are between: one of three rules.
+    """Which layers become two, how, and how many channels are between: one of four rules.
 
     Parameters
     ----------
@@ -45,6 +45,10 @@ class LowRankConfig:
     rank_ratio : float, optional
         In (0, 1]: the largest rank, but at least 1, at which the factors cost at most this part
         of the layer, in every layer that gets smaller by it.
+    target_macs : float, optional
+        In (0, 1]: schemes and ranks for which all layers together cost at most this part, in
+        multiply-adds or what `optimise` says, with the least error of what the network puts out.
+        Needs calibration inputs; see `nnrcodec.reduction`.
     scheme : "separable", "channel" or "auto"
         "separable" takes ordinary convolutions of two axes; "channel" all convolutions, and linear
         layers; "auto" takes for each layer what has the lower error at the same `rank_ratio`, or
@@ -61,14 +65,20 @@ class LowRankConfig:
     ranks: Mapping[str, int | Choice] | None = None
     energy: float | None = None
     rank_ratio: float | None = None
+    target_macs: float | None = None
     scheme: SchemeRule = "separable"
     optimise: Optimise = "bytes"
 
     def __post_init__(self) -> None:
-        given = [rule for rule in (self.ranks, self.energy, self.rank_ratio) if rule is not None]
+        parts = {
+            "energy": self.energy,
+            "rank_ratio": self.rank_ratio,
+            "target_macs": self.target_macs,
+        }
+        given = [rule for rule in (self.ranks, *parts.values()) if rule is not None]
         if len(given) != 1:
-            raise ConfigError("give exactly one of ranks, energy and rank_ratio")
-        for name, part in (("energy", self.energy), ("rank_ratio", self.rank_ratio)):
+            raise ConfigError(f"give exactly one of ranks, {', '.join(parts)}")
+        for name, part in parts.items():
             if part is not None and not 0 < part <= 1:
                 raise ConfigError(f"{name} must be above 0 and at most 1, not {part}")
         _require_one_of("scheme", self.scheme, get_args(SchemeRule))
