@@ -160,7 +160,7 @@ def recover(
             steps = max(int(60 * config.minutes / each), step)
         if progress is not None:
             progress(step, steps)
-        if step == steps or step % max(steps // _JUDGEMENTS, 1) == 0:
+        if step == steps or (step > _WARM_UP and step % max(steps // _JUDGEMENTS, 1) == 0):
             error = lesson.judge(student, held_out)
             since_best += 1
             if error < best:

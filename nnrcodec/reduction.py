@@ -39,7 +39,10 @@ _TRIES = 10
 _ROUNDS_OF_TRIES = 6
 """Rounds of alternating least squares in each."""
 
-_HANDY = 4
+_WORTH_IT = 0.95
+"""Part of the cost of a layer that its factors may have at most."""
+
+_HANDY = 8
 """Ranks above twice this are tried in multiples of it: channels are computed so many at a time."""
 
 
@@ -146,7 +149,7 @@ def rank_choices(
         From the network as it is to the cheapest. Costs are parts of that of all layers; errors are
         parts of the variance of the output, estimated layer by layer.
     """
-    everything = LowRankConfig(rank_ratio=1.0, scheme=config.scheme, optimise=config.optimise)
+    everything = LowRankConfig(rank_ratio=_WORTH_IT, scheme=config.scheme, optimise=config.optimise)
     weighting = sensitivities(model, inputs)
     offered, layers = _offered(model, everything), find_layers(model)
     offers: dict[str, list[Offer]] = {}
