@@ -153,7 +153,7 @@ def quantize_dependent(
     step = step_size(qp, qp_density)
     if not values.size:
         return np.zeros(values.shape, np.int32)
-    _check_peak(values, qp, qp_density, name)
+    check_peak(values, qp, qp_density, name)
     matrix = values.reshape(values.shape[0] if values.ndim else 1, -1)
     block = 4 << scan_order if scan_order and min(matrix.shape) > 1 else 0
     ordered = _in_scan_order(matrix, block)
@@ -166,7 +166,7 @@ def quantize_dependent(
     estimates = estimates_before(unary_length)
     with announced("the search of dependent quantization"):
         if lambda_:
-            sample = _sample(ordered)
+            sample = sample_of(ordered)
             for _ in range(REHEARSALS):
                 search(sample, step, lambda_, unary_length, sample.size, PACE, estimates, levels)
         search(ordered, step, lambda_, unary_length, segment, PACE, estimates, levels)
@@ -180,7 +180,7 @@ def quantize_dependent(
     return restored.reshape(values.shape)
 
 
-def _check_peak(values: np.ndarray, qp: int, qp_density: int, name: str) -> None:
+def check_peak(values: np.ndarray, qp: int, qp_density: int, name: str) -> None:
     """Raise if a value is not finite, or too large for its level."""
     peak = max(abs(float(values.max())), abs(float(values.min())))
     if not math.isfinite(peak):
@@ -212,7 +212,7 @@ def _in_scan_order(matrix: np.ndarray, block: int) -> np.ndarray:
     return np.concatenate([part.ravel() for part in _parts(matrix, block)]).astype(dtype)
 
 
-def _sample(ordered: np.ndarray) -> np.ndarray:
+def sample_of(ordered: np.ndarray) -> np.ndarray:
     """Return a part of the values, or all if they are few."""
     if ordered.size <= SAMPLE_PIECES * SAMPLE_PIECE:
         return ordered

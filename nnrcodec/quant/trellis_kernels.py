@@ -24,13 +24,13 @@ from nnrcodec.entropy.compiled import inlined, kernel
 from nnrcodec.entropy.deepcabac_tables import GREATER, REMAINDERS, SIGN, STATE_TRANSITION
 from nnrcodec.quant.trellis import NEIGHBOURS, RATE_UNIT, RATES, STATES
 
-_NEXT_STATE = STATE_TRANSITION.astype(np.int64)
-_BEFORE = np.argsort(_NEXT_STATE, axis=0)
+NEXT_STATE = STATE_TRANSITION.astype(np.int64)
+_BEFORE = np.argsort(NEXT_STATE, axis=0)
 """The state before, by state and parity of the level."""
 
-_CONTEXTS = STATES * NEIGHBOURS
+CONTEXTS = STATES * NEIGHBOURS
 _RATE_UNIT = float(RATE_UNIT)
-_TABULATED = 128
+TABULATED = 128
 """Magnitudes with a remainder whose cost is in the table."""
 _ODD, _ZERO = 0, 2
 """What a survivor's last level is: odd, even but not zero (1), or zero."""
@@ -44,14 +44,14 @@ def _rate(estimates, k, b):
 
 
 @kernel
-def _make_tables(estimates, unary_length, weight, zero, other, magnitude, escape):
+def make_tables(estimates, unary_length, weight, zero, other, magnitude, escape):
     """Fill the tables; `weight` is the cost of the unit of rates."""
-    for k in range(_CONTEXTS):
+    for k in range(CONTEXTS):
         zero[k] = weight * _rate(estimates, k, 0)
         one = _rate(estimates, k, 1)
         for negative in range(2):
             sign = _rate(estimates, SIGN + k % NEIGHBOURS, negative)
-            other[_CONTEXTS * negative + k] = weight * (one + sign)
+            other[CONTEXTS * negative + k] = weight * (one + sign)
     first = GREATER + 4 * unary_length
     flags = 0.0
     for bits in range(REMAINDERS):
@@ -66,11 +66,11 @@ def _make_tables(estimates, unary_length, weight, zero, other, magnitude, escape
             flags += _rate(estimates, k, 1)
         escape[REMAINDERS + negative] = flags
         for m in range(unary_length + 1, size):
-            magnitude[size * negative + m] = _escape(escape, weight, unary_length, negative, m)
+            magnitude[size * negative + m] = escape_cost(escape, weight, unary_length, negative, m)
 
 
 @kernel
-def _escape(escape, weight, unary_length, negative, m):
+def escape_cost(escape, weight, unary_length, negative, m):
     """Return the cost of a magnitude that has a remainder."""
     bits = 0
     rest = (m - unary_length) >> 1
@@ -81,7 +81,7 @@ def _escape(escape, weight, unary_length, negative, m):
 
 
 @inlined
-def _candidates(whole):
+def candidates(whole):
     """Return the nearest levels c > 0 in even states, parity 0 and 1, then in odd states."""
     return (
         max(2, 2 * ((whole + 2) >> 2)),
@@ -126,7 +126,7 @@ def _extend(values, step, weight, unary_length, start, stop, state, neighbour, t
         negative = np.int64(value < 0)
         here = 2 - negative
         value = abs(value)
-        m0, m1, m2, m3 = _candidates(np.int64(value))
+        m0, m1, m2, m3 = candidates(np.int64(value))
         if m2 + 1 < size:
             offset = size * negative
             r0 = magnitude[np.uint64(offset + m0)]
@@ -134,10 +134,10 @@ def _extend(values, step, weight, unary_length, start, stop, state, neighbour, t
             r2 = magnitude[np.uint64(offset + m2)]
             r3 = magnitude[np.uint64(offset + m3)]
         else:
-            r0 = _escape(escape, weight, unary_length, negative, m0)
-            r1 = _escape(escape, weight, unary_length, negative, m1)
-            r2 = _escape(escape, weight, unary_length, negative, m2)
-            r3 = _escape(escape, weight, unary_length, negative, m3)
+            r0 = escape_cost(escape, weight, unary_length, negative, m0)
+            r1 = escape_cost(escape, weight, unary_length, negative, m1)
+            r2 = escape_cost(escape, weight, unary_length, negative, m2)
+            r3 = escape_cost(escape, weight, unary_length, negative, m3)
         e0 = value - 2 * m0
         e1 = value - 2 * m1
         e2 = value - (2 * m2 - 1)
@@ -147,7 +147,7 @@ def _extend(values, step, weight, unary_length, start, stop, state, neighbour, t
         e2 = e2 * e2 + r2
         e3 = e3 * e3 + r3
         err = value * value
-        sign = _CONTEXTS * negative
+        sign = CONTEXTS * negative
         a0, b0, z0 = _leave(c0, n0, zero, other, sign, err, e0, e1)
         a1, b1, z1 = _leave(c1, 3 + n1, zero, other, sign, err, e2, e3)
         a2, b2, z2 = _leave(c2, 6 + n2, zero, other, sign, err, e0, e1)
@@ -180,7 +180,7 @@ def _trace(values, step, start, decided, stop, state, kinds, levels):
         state = _BEFORE[state, np.int64(kind == _ODD)]
         if i < decided:
             value = np.float64(values[i]) / step
-            m0, m1, m2, m3 = _candidates(np.int64(abs(value)))
+            m0, m1, m2, m3 = candidates(np.int64(abs(value)))
             if kind == _ZERO:
                 q = 0
             elif state & 1:
@@ -191,7 +191,7 @@ def _trace(values, step, start, decided, stop, state, kinds, levels):
 
 
 @kernel
-def _count(estimates, memory, k, b):
+def count(estimates, memory, k, b):
     """Let an estimate follow a bin."""
     seen = estimates[k, 1]
     estimates[k, 0] += (b - estimates[k, 0]) / (seen + 2)
@@ -199,32 +199,36 @@ def _count(estimates, memory, k, b):
 
 
 @kernel
+def learn_level(estimates, memory, unary_length, m, is_negative, state, neighbour):
+    """Let the estimates follow the bins of a level of magnitude m; return the neighbour it is."""
+    b = np.int64(m > 0)
+    count(estimates, memory, NEIGHBOURS * state + neighbour, b)
+    if not b:
+        return np.int64(0)
+    negative = np.int64(is_negative)
+    count(estimates, memory, SIGN + neighbour, negative)
+    j = 0
+    while b and j < unary_length:
+        b = np.int64(m > j + 1)
+        count(estimates, memory, GREATER + 2 * j + negative, b)
+        j += 1
+    rest = m - unary_length
+    bits = 0
+    while b:
+        b = np.int64(rest >= 2 << bits)
+        count(estimates, memory, GREATER + 4 * unary_length + bits, b)
+        bits += 1
+    return 2 - negative
+
+
+@kernel
 def _learn(estimates, memory, unary_length, levels, start, stop, state, neighbour):
     """Let the estimates follow the bins of levels; return state and neighbour after them."""
-    first = GREATER + 4 * unary_length
     for i in range(start, stop):
         q = np.int64(levels[i])
-        negative = np.int64(q < 0)
         m = (abs(q) + 1) >> 1
-        b = np.int64(m > 0)
-        _count(estimates, memory, NEIGHBOURS * state + neighbour, b)
-        if b:
-            _count(estimates, memory, SIGN + neighbour, negative)
-            j = 0
-            while b and j < unary_length:
-                b = np.int64(m > j + 1)
-                _count(estimates, memory, GREATER + 2 * j + negative, b)
-                j += 1
-            rest = m - unary_length
-            bits = 0
-            while b:
-                b = np.int64(rest >= 2 << bits)
-                _count(estimates, memory, first + bits, b)
-                bits += 1
-            neighbour = 2 - negative
-        else:
-            neighbour = 0
-        state = _NEXT_STATE[state, m & 1]
+        neighbour = learn_level(estimates, memory, unary_length, m, q < 0, state, neighbour)
+        state = NEXT_STATE[state, m & 1]
     return state, neighbour
 
 
@@ -251,8 +255,8 @@ def search(values, step, lambda_, unary_length, segment, pace, estimates, levels
     levels : ndarray of int32, shape (n,) or longer
         Written.
     """
-    size = unary_length + _TABULATED
-    tables = (np.empty(_CONTEXTS), np.empty(2 * _CONTEXTS), np.zeros(2 * size), np.empty(33))
+    size = unary_length + TABULATED
+    tables = (np.empty(CONTEXTS), np.empty(2 * CONTEXTS), np.zeros(2 * size), np.empty(33))
     kinds = np.empty(pace.chunk + pace.lookahead, np.uint16)
     weight = lambda_ / RATE_UNIT
     state = neighbour = np.int64(0)
@@ -263,7 +267,7 @@ def search(values, step, lambda_, unary_length, segment, pace, estimates, levels
         while start < end:
             decided = min(start + pace.chunk, end)
             stop = min(decided + pace.lookahead, end)
-            _make_tables(estimates, unary_length, weight, *tables)
+            make_tables(estimates, unary_length, weight, *tables)
             last = _extend(
                 values, step, weight, unary_length, start, stop, state, neighbour, tables, kinds
             )

@@ -95,6 +95,7 @@ ONLY_IN = {
         "calibration/synthetic.py",
         "calibration/walk.py",
         "recovery.py",
+        "reduction.py",
     },
 }
 """Modules that may import a library when they are imported themselves."""
