@@ -20,6 +20,7 @@ __all__ = [
     "Entropy",
     "LowRankConfig",
     "Profile",
+    "RecoveryConfig",
     "UniformConfig",
 ]
 
@@ -71,6 +72,32 @@ class CabacConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecoveryConfig:
+    """How long a reduced network is trained to do what the original does.
+
+    Parameters
+    ----------
+    minutes : float, optional
+        About how long; steps are then counted by the time that the first ones take.
+    steps : int, optional
+        How many steps, which makes the result the same every time on a machine.
+    seed : int
+        Of the order of the inputs.
+    """
+
+    minutes: float | None = None
+    steps: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = [length for length in (self.minutes, self.steps) if length is not None]
+        if len(given) != 1:
+            raise ConfigError("give either minutes or steps of recovery")
+        if not (math.isfinite(given[0]) and given[0] > 0):
+            raise ConfigError(f"recovery cannot take {given[0]} minutes or steps")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderConfig:
     """All choices of an encoder; a tool whose configuration is None is off.
 
@@ -89,6 +116,9 @@ class EncoderConfig:
     lambda_ : float, optional
         What a bit costs in that search, in squared steps; 0 looks for the least squared error and
         None is the default of `nnrcodec.quant.trellis`.
+    output_error : float, optional
+        With calibration inputs: the squared error of the network's output for which steps are
+        chosen, as part of the variance of that; by default that of the steps without inputs.
     codebook : bool
         Try a list of the levels that occur, which helps tensors with few different values.
     cabac : CabacConfig
@@ -99,6 +129,8 @@ class EncoderConfig:
         Multiply batch norms into the convolutions before them; needs a graph.
     low_rank : LowRankConfig, optional
         Which layers become pairs of thin ones, how, and of which rank.
+    recovery : RecoveryConfig, optional
+        With calibration inputs: train a network of low rank to do what the original does.
     threads : int, optional
         How many tensors to code at once; by default as many as there are processors. The stream
         does not depend on it.
@@ -109,11 +141,13 @@ class EncoderConfig:
     quantization: UniformConfig = field(default_factory=UniformConfig)
     dq: bool = True
     lambda_: float | None = None
+    output_error: float | None = None
     codebook: bool = False
     cabac: CabacConfig = field(default_factory=CabacConfig)
     blocks: bool = True
     fold_batch_norm: bool = False
     low_rank: LowRankConfig | None = None
+    recovery: RecoveryConfig | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -133,6 +167,9 @@ class EncoderConfig:
                 raise ConfigError(
                     "lambda weighs bits in dependent quantization, which is off: leave one away"
                 )
+        error = self.output_error
+        if error is not None and not (math.isfinite(error) and error > 0):
+            raise ConfigError(f"output_error is {error}, expected a number above 0")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads}, expected at least 1")
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.errors import ModelError
+from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.model import Model, Tensor
 from nnrcodec.ndu_encoding import is_raw
 from nnrcodec.parallel import in_order
-from nnrcodec.progress import Progress
+from nnrcodec.progress import Progress, Stages, silently
 from nnrcodec.record import Record, TensorEntry, record_to_bytes, tensor_digest
 from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
 from nnrcodec.reduce.low_rank import LayerReport, decompose
@@ -28,10 +29,40 @@ from nnrcodec.stream import write_stream
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.extended_data_unit import Coding
 from nnrcodec.syntax.unit import Unit
-from nnrcodec.tensor_coding import encode_tensor
+from nnrcodec.tensor_coding import Quantized, encode_tensor
+
+if TYPE_CHECKING:
+    from nnrcodec.calibration.inputs import Inputs
+    from nnrcodec.recovery import RecoveryReport
 
 CODERS = ("DeepCABAC", "static tables", "stored")
 """What a tensor may be coded by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A network that is ready to be quantized, and how it came about.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    original_bytes, original_elements : int
+        Size of the tensors of the model that was given.
+    layers : tuple of LayerReport
+        What low-rank decomposition did to each layer; empty if it was off.
+    folds : tuple of FoldReport
+        What batch-norm folding did to each layer; empty if it was off.
+    recovered : RecoveryReport, optional
+        What recovery did, if it was on.
+    """
+
+    model: Model
+    original_bytes: int
+    original_elements: int
+    layers: tuple[LayerReport, ...]
+    folds: tuple[FoldReport, ...]
+    recovered: RecoveryReport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +81,11 @@ class Encoded:
         What batch-norm folding did to each layer; empty if it was off.
     coders : mapping of str to int
         How many tensors each of `CODERS` has coded.
+    recovered : RecoveryReport, optional
+        What recovery did, if it was on.
+    output_error : float, optional
+        With calibration inputs: the error of the output that steps were chosen for, as part of its
+        variance.
     """
 
     data: bytes
@@ -58,6 +94,8 @@ class Encoded:
     layers: tuple[LayerReport, ...]
     folds: tuple[FoldReport, ...]
     coders: Mapping[str, int]
+    recovered: RecoveryReport | None = None
+    output_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +106,12 @@ class _CodedUnit:
     entries: tuple[TensorEntry, ...]
 
 
-def encode_model(model: Model, config: EncoderConfig, progress: Progress | None = None) -> Encoded:
+def encode_model(
+    model: Model,
+    config: EncoderConfig,
+    stages: Stages = silently,
+    inputs: Inputs | None = None,
+) -> Encoded:
     """Encode a model.
 
     Parameters
@@ -77,8 +120,11 @@ def encode_model(model: Model, config: EncoderConfig, progress: Progress | None 
         Its tensors are read when they are coded, a few at a time.
     config : EncoderConfig
         What to do.
-    progress : callable, optional
-        Called after each tensor.
+    stages : callable, optional
+        Told how far each stage is.
+    inputs : sequence of tuple of torch.Tensor, optional
+        Calibration inputs: the encoder then looks at what the network does with them, which needs
+        a graph.
 
     Returns
     -------
@@ -90,18 +136,105 @@ def encode_model(model: Model, config: EncoderConfig, progress: Progress | None 
     ModelError
         If a tensor cannot be coded.
     ConfigError
-        If the configuration does not fit the model.
+        If the configuration does not fit the model, or the inputs do not.
+    """
+    return encode_reduced(reduce_model(model, config, stages, inputs), config, stages, inputs)
+
+
+def reduce_model(
+    model: Model,
+    config: EncoderConfig,
+    stages: Stages = silently,
+    inputs: Inputs | None = None,
+) -> Reduced:
+    """Make a network smaller before it is quantized.
+
+    Parameters, errors
+    ------------------
+    As of `encode_model`.
+
+    Returns
+    -------
+    Reduced
     """
     if not model.tensors:
         raise ModelError("there are no tensors in this model: nothing to code")
-    original = model
+    reduced, recovered = model, None
     layers: tuple[LayerReport, ...] = ()
     folds: tuple[FoldReport, ...] = ()
     if config.fold_batch_norm:
-        model, folds = fold_batch_norm(model)
+        reduced, folds = fold_batch_norm(reduced)
+    whole = reduced
     if config.low_rank is not None:
-        model, layers = decompose(model, config.low_rank)
+        if inputs is None:
+            reduced, layers = decompose(reduced, config.low_rank)
+        else:
+            from nnrcodec.reduction import decompose_with_inputs
 
+            with stages("low rank") as progress:
+                reduced, layers = decompose_with_inputs(reduced, config.low_rank, inputs, progress)
+    if config.recovery is not None:
+        if inputs is None:
+            raise ConfigError("recovery learns from calibration inputs: give some")
+        from nnrcodec.recovery import recover
+
+        with stages("recovery") as progress:
+            reduced, recovered = recover(whole, reduced, inputs, config.recovery, progress)
+    return Reduced(
+        reduced,
+        sum(t.stored_bytes for t in model.tensors.values()),
+        sum(t.size for t in model.tensors.values()),
+        layers,
+        folds,
+        recovered,
+    )
+
+
+def encode_reduced(
+    reduced: Reduced,
+    config: EncoderConfig,
+    stages: Stages = silently,
+    inputs: Inputs | None = None,
+) -> Encoded:
+    """Quantize and code a network.
+
+    Parameters, errors
+    ------------------
+    As of `encode_model`.
+
+    Returns
+    -------
+    Encoded
+    """
+    model, output_error = reduced.model, None
+    known: Mapping[str, Quantized] = {}
+    if inputs is not None:
+        from nnrcodec.quantization import quantize_with_inputs
+
+        with stages("quantizing") as progress:
+            found = quantize_with_inputs(model, inputs, config, progress)
+        model, known, output_error = found.model, found.quantized, found.output_error
+    with stages("coding") as progress:
+        coded = _raw_last(_code(model, config, known, progress))
+    entries = {entry.name: entry for part in coded for entry in part.entries}
+    record = Record(tuple(entries[name] for name in model.tensors), model.factors, model.graph)
+    data_units = [part.unit for part in coded]
+    return Encoded(
+        write_stream(record_to_bytes(record), config.quantization.qp_density, data_units),
+        reduced.original_bytes,
+        reduced.original_elements,
+        reduced.layers,
+        reduced.folds,
+        Counter(_coder(part.unit) for part in coded for _ in part.entries),
+        reduced.recovered,
+        output_error,
+    )
+
+
+def _code(
+    model: Model, config: EncoderConfig, known: Mapping[str, Quantized], progress: Progress
+) -> list[_CodedUnit]:
+    """Code all tensors of a model, in its order."""
     standard = config.profile == "nnc"
     names = coded_names(model.tensors) if standard else {}
     groups = groups_of(model, blocks=standard and config.blocks and not config.codebook)
@@ -110,10 +243,10 @@ def encode_model(model: Model, config: EncoderConfig, progress: Progress | None 
         if standard:
             return [
                 _coded(unit, values, group, names)
-                for unit, values in encode_group(group, names, config)
+                for unit, values in encode_group(group, names, config, known)
             ]
         (tensor,) = group.tensors.values()
-        unit, value = encode_tensor(tensor, config)
+        unit, value = encode_tensor(tensor, config, known.get(tensor.name))
         return [_coded(unit, {tensor.name: value}, group, names)]
 
     coded: list[_CodedUnit] = []
@@ -121,21 +254,8 @@ def encode_model(model: Model, config: EncoderConfig, progress: Progress | None 
     for group, units in zip(groups, in_order(code, groups, config.threads), strict=True):
         coded += units
         done += sum(tensor.size for tensor in group.tensors.values())
-        if progress is not None:
-            progress(done, total)
-
-    coded = _raw_last(coded)
-    entries = {entry.name: entry for part in coded for entry in part.entries}
-    record = Record(tuple(entries[name] for name in model.tensors), model.factors, model.graph)
-    data_units = [part.unit for part in coded]
-    return Encoded(
-        write_stream(record_to_bytes(record), config.quantization.qp_density, data_units),
-        sum(t.stored_bytes for t in original.tensors.values()),
-        sum(t.size for t in original.tensors.values()),
-        layers,
-        folds,
-        Counter(_coder(part.unit) for part in coded for _ in part.entries),
-    )
+        progress(done, total)
+    return coded
 
 
 def _coded(

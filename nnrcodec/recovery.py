@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.config import RecoveryConfig
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Ref
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
@@ -50,31 +51,6 @@ _CONSTANT = 0.4
 _LEAST_WEIGHT = 0.1
 """Inputs are weighted by the inverse of their error at the start; no error counts for less than
 this part of the mean."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryConfig:
-    """How long to train.
-
-    Parameters
-    ----------
-    minutes : float, optional
-        About how long; steps are then counted by the time that the first ones take.
-    steps : int, optional
-        How many steps, which makes the result the same every time on a machine.
-    seed : int
-        Of the order of the inputs.
-    """
-
-    minutes: float | None = None
-    steps: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.minutes is None) == (self.steps is None):
-            raise ConfigError("give either minutes or steps of recovery")
-        if not (self.minutes if self.steps is None else self.steps) > 0:  # type: ignore[operator]
-            raise ConfigError("recovery takes more than no time")
 
 
 @dataclass(frozen=True, slots=True)

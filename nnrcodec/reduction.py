@@ -13,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
+from nnrcodec.calibration.inputs import Inputs
 from nnrcodec.calibration.moments import Moments
-from nnrcodec.calibration.sensitivity import real_tensors, sensitivities
+from nnrcodec.calibration.sensitivity import output_variance, sensitivities
 from nnrcodec.calibration.walk import Stop, walk
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.layers import Layer, find_layers
-from nnrcodec.graph.module import build_module
 from nnrcodec.model import Model, SchemeName, Tensor
 from nnrcodec.progress import Progress
 from nnrcodec.reduce.budget import Offer, Selection, selections
@@ -30,8 +29,6 @@ from nnrcodec.reduce.least_error import ROUNDS, Objective, best_product, best_se
 from nnrcodec.reduce.low_rank import LayerReport, decompose, own_bias
 from nnrcodec.reduce.ranks import Choice, LowRankConfig
 from nnrcodec.reduce.schemes import Scheme
-
-Inputs = Sequence[tuple[torch.Tensor, ...]]
 
 _TRIES = 10
 """Ranks of each scheme that are tried for a budget."""
@@ -174,7 +171,7 @@ def rank_choices(
         if progress is not None:
             progress(number, len(layers))
     total = fixed + sum(several[0].cost for several in offers.values())
-    variance = _output_variance(model, inputs)
+    variance = output_variance(model, inputs)
     return tuple(
         Selection((fixed + cost) / total, error / variance, choices)
         for cost, error, choices in selections(offers)
@@ -207,7 +204,8 @@ def _objective(
     """Return what factors of a layer shall be good for."""
     if own_bias(model, layer.name) is not None:
         moments = moments.centered()
-    return Objective.of(layer.matrices(weight)[0], moments.second[0], moments.cross[0], metric)
+    target = moments.fitted(layer.matrices(weight))
+    return Objective.of(target[0], moments.second[0], metric)
 
 
 def _solve(
@@ -263,13 +261,3 @@ def _tried(highest: int) -> list[int]:
 def _repetitions(layer: Layer, moments: Moments) -> float:
     """Return how often the layer needs its size in multiply-adds."""
     return moments.positions / math.prod(layer.stride) if layer.transposed else moments.positions
-
-
-def _output_variance(model: Model, inputs: Inputs) -> float:
-    """Return the mean variance of the real outputs for one input; 1 if there is none."""
-    module = build_module(model)
-    with torch.inference_mode():
-        outputs = [real for each in inputs for real in real_tensors(module(*each))]
-    elements = sum(real.numel() for real in outputs)
-    total = sum(float((real.double() - real.double().mean()).square().sum()) for real in outputs)
-    return total / elements if total > 0 else 1.0

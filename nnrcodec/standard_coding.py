@@ -121,7 +121,10 @@ def coded_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def encode_group(
-    group: Group, names: Mapping[str, str], config: EncoderConfig
+    group: Group,
+    names: Mapping[str, str],
+    config: EncoderConfig,
+    known: Mapping[str, Quantized] | None = None,
 ) -> list[tuple[Unit, dict[str, np.ndarray]]]:
     """Code tensors.
 
@@ -133,6 +136,8 @@ def encode_group(
         What tensors are called in their units, where that is not their name.
     config : EncoderConfig
         How.
+    known : mapping of str to Quantized, optional
+        Tensors of which the levels are known already.
 
     Returns
     -------
@@ -148,13 +153,18 @@ def encode_group(
     ConfigError
         If a qp or a step size that was asked for does not fit.
     """
+    known = known or {}
     if len(group.tensors) > 1:
-        block = _encode_block(group.tensors, names, config)
+        block = _encode_block(group.tensors, names, config, known)
         if block is not None:
             return [block]
     coded = []
     for tensor in group.tensors.values():
-        unit, value = _encode_lone(tensor, names.get(tensor.name, tensor.name), config)
+        name = names.get(tensor.name, tensor.name)
+        if tensor.name in known:
+            unit, value = _encode_known(known[tensor.name], name, config)
+        else:
+            unit, value = _encode_lone(tensor, name, config)
         coded.append((unit, {tensor.name: value.reshape(tensor.shape)}))
     return coded
 
@@ -240,20 +250,33 @@ def _fits_block(tensor: Tensor, weight: Tensor) -> bool:
 
 
 def _encode_block(
-    tensors: Mapping[Part, Tensor], names: Mapping[str, str], config: EncoderConfig
+    tensors: Mapping[Part, Tensor],
+    names: Mapping[str, str],
+    config: EncoderConfig,
+    known: Mapping[str, Quantized],
 ) -> tuple[Unit, dict[str, np.ndarray]] | None:
     """Code tensors in one unit; None if one of them has no step size."""
     quantized, values = {}, {}
+    kinds = {known[tensor.name].dq for tensor in tensors.values() if tensor.name in known}
+    if len(kinds) > 1:
+        return None
+    dq = kinds.pop() if kinds else config.dq
     for part, tensor in tensors.items():
         read = read_checked(tensor)
-        found = quantize_reals(tensor, read, read, config, dq=config.dq)
+        found = known.get(tensor.name) or quantize_reals(tensor, read, read, config, dq=dq)
         if found is None:
             return None
         name = names.get(tensor.name, tensor.name)
         quantized[part] = QuantizedTensor(name=name, levels=found.levels, qp=found.qp)
         values[tensor.name] = found.value
-    unit = encode_block(quantized, config.quantization.qp_density, config.cabac, dq=config.dq)
+    unit = encode_block(quantized, config.quantization.qp_density, config.cabac, dq=dq)
     return unit, values
+
+
+def _encode_known(found: Quantized, name: str, config: EncoderConfig) -> tuple[Unit, np.ndarray]:
+    coded = QuantizedTensor(name=name, levels=found.levels, qp=found.qp)
+    unit = encode_float_unit(coded, config.quantization.qp_density, config.cabac, dq=found.dq)
+    return unit, found.value
 
 
 def _encode_lone(tensor: Tensor, name: str, config: EncoderConfig) -> tuple[Unit, np.ndarray]:

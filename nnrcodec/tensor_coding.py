@@ -91,7 +91,9 @@ class _Candidate:
     value: np.ndarray
 
 
-def encode_tensor(tensor: Tensor, config: EncoderConfig) -> tuple[Unit, np.ndarray]:
+def encode_tensor(
+    tensor: Tensor, config: EncoderConfig, found: Quantized | None = None
+) -> tuple[Unit, np.ndarray]:
     """Code a tensor in the best way that profile ext has, or store it.
 
     Stored are float tensors of fewer than `FEWEST_ELEMENTS` elements or with infinite or extreme
@@ -108,6 +110,8 @@ def encode_tensor(tensor: Tensor, config: EncoderConfig) -> tuple[Unit, np.ndarr
         What to code.
     config : EncoderConfig
         How.
+    found : Quantized, optional
+        Its levels, if they are known already.
 
     Returns
     -------
@@ -125,7 +129,11 @@ def encode_tensor(tensor: Tensor, config: EncoderConfig) -> tuple[Unit, np.ndarr
     """
     values = read_checked(tensor)
     if is_float(tensor.dtype):
-        coded = _best_of_floats(tensor, values, config)
+        coded = (
+            _best_of_floats(tensor, values, config)
+            if found is None
+            else _best_of_known(tensor, found, config)
+        )
     else:
         coded = _best_of_integers(tensor, values, config)
     header = _header(tensor, Coding.RAW, tensor.dtype)
@@ -336,6 +344,16 @@ def _best_of_floats(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -
         return None
     per_byte = 8 * SLOPE * step_size(qp, density) ** 2
     return min(candidates, key=lambda c: squared_error(values, c.value) + per_byte * c.unit_bytes)
+
+
+def _best_of_known(tensor: Tensor, found: Quantized, config: EncoderConfig) -> _Candidate:
+    """Return the smallest unit that carries given levels."""
+    candidates = []
+    if config.entropy != "ans":
+        candidates.append(_with_cabac(tensor, found, config))
+    if config.entropy != "cabac" and not found.dq:
+        candidates.append(_with_static_tables(tensor, found))
+    return min(candidates, key=lambda c: c.unit_bytes)
 
 
 def _with_cabac(tensor: Tensor, found: Quantized, config: EncoderConfig) -> _Candidate:

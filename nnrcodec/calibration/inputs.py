@@ -5,7 +5,7 @@ Nothing in a file is run: arrays are read without pickle, tensors with ``weights
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ COUNT = 32
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
-Inputs = list[tuple[torch.Tensor, ...]]
+Inputs = Sequence[tuple[torch.Tensor, ...]]
 
 
 def load_inputs(
@@ -70,7 +70,7 @@ def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
     ConfigError
         If there are none, or one is something else.
     """
-    inputs: Inputs = []
+    inputs: list[tuple[torch.Tensor, ...]] = []
     for item in source:
         values = item if isinstance(item, tuple | list) else (item,)
         try:
@@ -118,10 +118,10 @@ def _patches(
     if channels not in (1, 3):
         raise ConfigError(f"the model takes {channels} channels; pictures have 1 or 3")
     order = rng.permutation(len(files))
-    inputs: Inputs = []
+    inputs: list[tuple[torch.Tensor, ...]] = []
     waiting: list[np.ndarray] = []
     for number in range(count * batch):
-        picture = _picture(files[order[number % len(files)]], channels)
+        picture = read_picture(files[order[number % len(files)]], channels)
         rows, columns = picture.shape[1:]
         if rows < high or columns < wide:
             raise ConfigError(
@@ -136,12 +136,12 @@ def _patches(
     return inputs
 
 
-def _picture(path: Path, channels: int) -> np.ndarray:
+def read_picture(path: Path, channels: int) -> np.ndarray:
     """Read a picture as uint8, shape (channels, height, width)."""
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise ConfigError("reading pictures needs Pillow: pip install pillow") from None
+        raise ConfigError("reading pictures needs Pillow: pip install nnrcodec[pictures]") from None
     try:
         with Image.open(path) as opened:
             values = np.array(opened.convert("L" if channels == 1 else "RGB"))

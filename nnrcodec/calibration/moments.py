@@ -16,6 +16,10 @@ import torch
 
 from nnrcodec.graph.layers import Layer
 
+RIDGE = 1e-3
+"""How near a fitted weight stays to the original one, as part of the mean of second moments: it
+changes little where the calibration inputs say little."""
+
 _BATCH = 8192
 """Patches that are summed up in float32 before they are added in float64."""
 
@@ -56,15 +60,37 @@ class Moments:
     def centered(self) -> Moments:
         """Return the moments about the means: what counts where a bias can make up for them."""
         mean, original = self.mean, self.original_mean
-        return Moments(
-            self.count,
-            self.positions,
-            self.second - mean[:, :, None] * mean[:, None, :],
-            np.zeros_like(mean),
-            self.cross - original[:, :, None] * mean[:, None, :],
-            self.original_second - original[:, :, None] * original[:, None, :],
-            np.zeros_like(original),
-        )
+        second = self.second - mean[:, :, None] * mean[:, None, :]
+        if self.cross is self.second:
+            cross = original_second = second
+        else:
+            cross = self.cross - original[:, :, None] * mean[:, None, :]
+            original_second = self.original_second - original[:, :, None] * original[:, None, :]
+        nothing = np.zeros_like(mean)
+        return Moments(self.count, self.positions, second, nothing, cross, original_second, nothing)
+
+    def fitted(self, matrices: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
+        """Return the weight that, behind the changed layers, comes nearest to the original output.
+
+        Parameters
+        ----------
+        matrices : ndarray, shape (groups, rows, K)
+            The original weight.
+        ridge : float
+            How much to stay near it, as part of the mean of the second moment.
+
+        Returns
+        -------
+        ndarray of float64, shape (groups, rows, K)
+        """
+        matrices = matrices.astype(np.float64)
+        if self.cross is self.second:
+            return matrices
+        k = matrices.shape[2]
+        means = np.trace(self.second, axis1=1, axis2=2) / k
+        lift = np.where(means > 0, ridge * means, 1.0)[:, None, None] * np.eye(k)
+        right = np.swapaxes(self.cross + lift, 1, 2) @ np.swapaxes(matrices, 1, 2)
+        return np.swapaxes(np.linalg.solve(self.second + lift, right), 1, 2)
 
     def output_energy(self, matrices: np.ndarray) -> float:
         """Return the mean square of the output of the original layer, summed over its rows."""
@@ -134,11 +160,11 @@ def measure(
                 y = view.patches(part)
                 _accumulate(sums[2], means[1], y)
                 sums[1] += (y.transpose(1, 2) @ x).double()
-    if changed_views is views:
-        sums[1] = sums[2] = sums[0]
-        means[1] = means[0]
-    second, cross, original_second = ((s / total).numpy() for s in sums)
-    mean, original_mean = ((m / total).numpy() for m in means)
+    second, mean = (sums[0] / total).numpy(), (means[0] / total).numpy()
+    cross, original_second, original_mean = second, second, mean
+    if changed_views is not views:
+        cross, original_second = (sums[1] / total).numpy(), (sums[2] / total).numpy()
+        original_mean = (means[1] / total).numpy()
     return Moments(total, sum(counts), second, mean, cross, original_second, original_mean)
 
 

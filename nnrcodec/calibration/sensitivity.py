@@ -89,3 +89,13 @@ def real_tensors(output: Any) -> list[torch.Tensor]:
         output = list(output.values())
     items = output if isinstance(output, list | tuple) else []
     return [tensor for item in items for tensor in real_tensors(item)]
+
+
+def output_variance(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> float:
+    """Return the mean variance of the real outputs for one input; 1 if they do not vary."""
+    module = build_module(model)
+    with torch.inference_mode():
+        outputs = [real for each in inputs for real in real_tensors(module(*each))]
+    elements = sum(real.numel() for real in outputs)
+    total = sum(float((real.double() - real.double().mean()).square().sum()) for real in outputs)
+    return total / elements if total > 0 else 1.0

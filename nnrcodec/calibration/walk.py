@@ -45,6 +45,19 @@ class Stop:
         """Measure what the layer takes."""
         return measure(self.layer, self._original, self._changed)
 
+    def input_variance(self) -> float:
+        """Return the mean variance of the channels that the layer of the original takes."""
+        axes = len(self.layer.kernel)
+        total: Any = 0
+        squares: Any = 0
+        count = 0
+        for value in self._original:
+            channels = value.movedim(value.ndim - axes - 1, 0).flatten(1).double()
+            total = total + channels.sum(1)
+            squares = squares + channels.square().sum(1)
+            count += channels.shape[1]
+        return float((squares / count - (total / count) ** 2).mean())
+
     def replace(self, name: str, value: np.ndarray) -> None:
         """Go on with another value of a tensor, of the same shape."""
         self.replacements[name] = value

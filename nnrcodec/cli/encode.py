@@ -219,8 +219,7 @@ def _encode(options: argparse.Namespace) -> None:
     if options.base:
         _encode_update(options, config, output, start)
         return
-    with progress_bar("encoding") as progress:
-        encoded = encode_model(load(options.input), config, progress)
+    encoded = encode_model(load(options.input), config, progress_bar)
     write_atomically(output, encoded.data)
 
     messages = messages_beside(output)

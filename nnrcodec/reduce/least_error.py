@@ -5,9 +5,9 @@ error of what comes out. With S the second moment of the inputs and G a matrix t
 errors of the outputs do further on, the error of a weight Q in the place of W is, but for a
 constant,
 
-    trace(G (Q - T) S (Q - T)^T),    T = W E[x_original x^T] S^-1,
+    trace(G (Q - T) S (Q - T)^T),
 
-where T is what fits best if the layers before have changed x_original to x. `best_product` finds
+where T is W, or what fits best if the layers before have changed what comes in. `best_product` is
 the best product of two matrices: a decomposition of the whitened T. For separable kernels there is
 no such formula; `best_separable` goes on from a decomposition by alternating least squares, one
 factor at a time, each step of which can only lower the error.
@@ -24,11 +24,11 @@ import numpy as np
 from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.schemes import Scheme
 
-RIDGE = 1e-3
+_RIDGE = 1e-3
 """Added to second moments, as part of their mean: inputs that were not seen count a little, too,
 and weights stay near the original ones where the inputs leave them free."""
 
-DAMPING = 1e-2
+_DAMPING = 1e-2
 """The same for the weighting of outputs."""
 
 ROUNDS = 40
@@ -60,34 +60,29 @@ class Objective:
     @classmethod
     def of(
         cls,
-        weight: np.ndarray,
+        target: np.ndarray,
         second: np.ndarray,
-        cross: np.ndarray | None = None,
         metric: np.ndarray | None = None,
     ) -> Objective:
         """Make the objective from moments.
 
         Parameters
         ----------
-        weight : ndarray, shape (N, K)
-            The original weight as a matrix.
+        target : ndarray, shape (N, K)
+            The best weight of full rank, as a matrix.
         second : ndarray, shape (K, K)
             Mean of x x^T, x being the input of the layer.
-        cross : ndarray, shape (K, K), optional
-            Mean of x_original x^T; by default nothing before the layer was changed.
         metric : ndarray, shape (N, N), optional
             Weighting of output errors; by default all count alike.
         """
-        target = weight.astype(np.float64)
+        target = target.astype(np.float64)
         rows, columns = target.shape
-        ridge = RIDGE * np.trace(second) / columns or 1.0
+        ridge = _RIDGE * np.trace(second) / columns or 1.0
         second = second + ridge * np.eye(columns)
-        if cross is not None:
-            target = np.linalg.solve(second, cross.T @ target.T + ridge * target.T).T
         if metric is None or not np.trace(metric) > 0:
             return cls(target, second, np.eye(rows), np.eye(rows))
         values, vectors = np.linalg.eigh(metric)
-        lifted = np.maximum(values, 0) + DAMPING * np.trace(metric) / rows
+        lifted = np.maximum(values, 0) + _DAMPING * np.trace(metric) / rows
         roots = np.sqrt(lifted)
         return cls(target, second, (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T)
 

@@ -20,7 +20,8 @@ the modules are free. From the bottom:
 11   the encoder of updates, which needs what their decoder knows
 12   the public functions
 13   the package itself, which names them
-14   the command line
+14   evaluation, which uses it
+15   the command line
 ==== ========================================================================================
 
 An import under ``if TYPE_CHECKING`` is for names in annotations and does not count.
@@ -67,6 +68,7 @@ LAYERS = {
     "tensor_coding": 7,
     "standard_coding": 8,
     "contents": 8,
+    "quantization": 8,
     "encoder": 9,
     "decoder": 9,
     "inspection": 9,
@@ -74,7 +76,8 @@ LAYERS = {
     "update_encoding": 11,
     "api": 12,
     "__init__": 13,
-    "cli": 14,
+    "evaluate": 14,
+    "cli": 15,
 }
 
 ONLY_IN = {
@@ -95,7 +98,10 @@ ONLY_IN = {
         "calibration/synthetic.py",
         "calibration/walk.py",
         "recovery.py",
-        "reduction.py",
+        "evaluate/evaluation.py",
+        "evaluate/measure.py",
+        "evaluate/networks.py",
+        "evaluate/tasks.py",
     },
 }
 """Modules that may import a library when they are imported themselves."""

@@ -1,0 +1,252 @@
+"""Quantization that looks at what a network does: levels of least error of its output.
+
+The layers are taken in the order in which they run. What each of them takes is measured behind the
+layers that were quantized already; its weight is first fitted to that, then quantized with error
+feedback, and its bias is corrected for the mean of its output to stay. Steps follow from one
+condition, that a bit saves the same error of the output of the network wherever it is spent: at
+high rates all weights then add the same to that error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nnrcodec.calibration.inputs import Inputs
+from nnrcodec.calibration.sensitivity import output_variance, sensitivities
+from nnrcodec.calibration.walk import Stop, walk
+from nnrcodec.config import EncoderConfig
+from nnrcodec.dtypes import cast
+from nnrcodec.graph.graph import TensorRef
+from nnrcodec.graph.layers import Layer, find_layers
+from nnrcodec.model import Model, Tensor
+from nnrcodec.ndu_encoding import (
+    DEFAULT_UNARY_LENGTH,
+    effective_scan_order,
+    qp_offset_range,
+)
+from nnrcodec.progress import Progress
+from nnrcodec.quant.feedback import Feedback, quantize_with_feedback
+from nnrcodec.quant.step_size import dequantize, qp_of_step_size, step_size
+from nnrcodec.quant.trellis import dependent_qp
+from nnrcodec.quant.uniform import MAX_LEVEL
+from nnrcodec.reduce.batch_norm import normalized_convolutions
+from nnrcodec.reduce.low_rank import own_bias
+from nnrcodec.tensor_coding import (
+    FEWEST_ELEMENTS,
+    Quantized,
+    are_quantizable,
+    quantize_by_search,
+    quantize_uniform,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedModel:
+    """A network of which the weights of layers are quantized.
+
+    Parameters
+    ----------
+    model : Model
+        With corrected biases and means; weights are the original ones.
+    quantized : mapping of str to Quantized
+        By name: weights, and biases that were corrected.
+    output_error : float
+        The error of the output that the steps were chosen for, as part of its variance.
+    """
+
+    model: Model
+    quantized: Mapping[str, Quantized]
+    output_error: float
+
+
+def quantize_with_inputs(
+    model: Model,
+    inputs: Inputs,
+    config: EncoderConfig,
+    progress: Progress | None = None,
+) -> QuantizedModel:
+    """Quantize the weights of all layers, such that the output of the network changes least.
+
+    Parameters
+    ----------
+    model : Model
+        With a graph.
+    inputs : sequence of tuple of Tensor
+        Calibration inputs.
+    config : EncoderConfig
+        Its qp is kept to, if there is one; else steps follow from `output_error`, and without that
+        from the error that the steps of quantization without inputs are expected to make.
+    progress : callable, optional
+        Called after each layer.
+
+    Returns
+    -------
+    QuantizedModel
+        Layers of which the weight is used more than once, or cannot be quantized, are left out.
+
+    Raises
+    ------
+    ConfigError
+        If the inputs do not fit the model, or a step size that was asked for does not fit a tensor.
+    ModelError
+        If the model has no graph.
+    """
+    weighting = sensitivities(model, inputs)
+    layers = [layer for layer in find_layers(model) if _has_steps(model.tensors[layer.weight])]
+    weights = {layer.weight for layer in layers}
+    variance = output_variance(model, inputs)
+    output_error = config.output_error
+    if output_error is None:
+        stops = (stop for stop in walk(model, inputs) if stop.layer.weight in weights)
+        output_error = (
+            sum(_blind_error(model, stop, weighting, config) for stop in stops) / variance
+        )
+    elements = sum(math.prod(layer.shape) for layer in layers)
+    way = _Way(config, output_error * variance / max(elements, 1), _shifts(model))
+    tensors = dict(model.tensors)
+    quantized: dict[str, Quantized] = {}
+    done = 0
+    for stop in walk(model, inputs):
+        if stop.layer.weight in weights:
+            found = way.quantize(tensors, stop, weighting[stop.layer.weight])
+            quantized |= found
+            for name, each in found.items():
+                stop.replace(name, each.value)
+            done += 1
+            if progress is not None:
+                progress(done, len(layers))
+    return QuantizedModel(replace(model, tensors=tensors), quantized, output_error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shift:
+    """A tensor that moves the output of a layer: up by its value, or down."""
+
+    name: str
+    sign: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How layers are quantized.
+
+    Parameters
+    ----------
+    config : EncoderConfig
+    error : float
+        Squared error of the network's output that each weight may add.
+    shifts : mapping of str to _Shift
+        By weight, what can correct the mean of the output.
+    """
+
+    config: EncoderConfig
+    error: float
+    shifts: Mapping[str, _Shift]
+
+    def quantize(
+        self, tensors: dict[str, Tensor], stop: Stop, metric: np.ndarray
+    ) -> dict[str, Quantized]:
+        """Quantize a weight, and what is corrected in `tensors`; return them by name."""
+        layer, density = stop.layer, self.config.quantization.qp_density
+        tensor = tensors[layer.weight]
+        original = layer.matrices(tensor.read())
+        moments = stop.moments()
+        shift = self.shifts.get(layer.weight)
+        seen = moments if shift is None else moments.centered()
+        target = seen.fitted(original)
+        feedback = Feedback.of(seen.second, np.diag(metric).reshape(layer.groups, layer.rows))
+        dq = self._can_depend(layer)
+        qp = self._qp(target, feedback.sensitivity if metric.any() else 0.0, dq=dq)
+        found = quantize_with_feedback(
+            target,
+            feedback,
+            qp,
+            density,
+            lambda_=self.config.lambda_,
+            dq=dq,
+            unary_length=self.config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH,
+            name=tensor.name,
+        )
+        levels = layer.weight_of(found.levels)
+        value = cast(dequantize(levels, qp, density), tensor.dtype)
+        quantized = {tensor.name: Quantized(levels, qp, dq, value)}
+        if shift is not None:
+            change = moments.bias_change(original, layer.matrices(value))
+            name = shift.name
+            corrected = tensors[name].read().astype(np.float64) + shift.sign * change
+            tensors[name] = _with_values(tensors[name], corrected)
+            if corrected.size >= FEWEST_ELEMENTS and are_quantizable(corrected):
+                quantized[name] = self._moved(tensors[name], float(np.diag(metric).mean()), dq=dq)
+        return quantized
+
+    def _can_depend(self, layer: Layer) -> bool:
+        """Return whether levels are searched in the order in which they are coded."""
+        config = self.config
+        by_row = effective_scan_order(layer.shape, config.cabac.scan_order) == 0
+        return config.dq and config.entropy != "ans" and by_row and not layer.transposed
+
+    def _moved(self, tensor: Tensor, sensitivity: float, *, dq: bool) -> Quantized:
+        """Quantize what moves the output of a layer."""
+        values = tensor.read()
+        qp = self._qp(values, sensitivity, dq=dq)
+        return (quantize_by_search if dq else quantize_uniform)(tensor, values, self.config, qp)
+
+    def _qp(self, values: np.ndarray, sensitivity: float, *, dq: bool) -> int:
+        """Return the qp at which each weight adds the error that it may."""
+        config, allowed = (
+            self.config.quantization,
+            qp_offset_range(self.config.quantization.qp_density),
+        )
+        asked = config.asked_qp(values.ndim)
+        if asked is not None:
+            return asked
+        density, peak = config.qp_density, float(np.abs(values).max())
+        step = coarsest = max(peak, step_size(allowed[0], density))
+        if sensitivity > 0:
+            step = min(math.sqrt(12 * self.error / sensitivity), coarsest)
+        step = max(step, 2 * peak / MAX_LEVEL, step_size(allowed[0], density))
+        qp = qp_of_step_size(step, density)
+        return max(dependent_qp(qp, density) if dq else qp, allowed[0])
+
+
+def _has_steps(tensor: Tensor) -> bool:
+    """Return whether a weight is one that can be quantized."""
+    return tensor.size >= FEWEST_ELEMENTS and are_quantizable(tensor.read())
+
+
+def _blind_error(
+    model: Model, stop: Stop, weighting: Mapping[str, np.ndarray], config: EncoderConfig
+) -> float:
+    """Return the squared error of the output that the default step of a layer should make."""
+    layer = stop.layer
+    step = step_size(
+        config.quantization.qp_for(model.tensors[layer.weight].read()),
+        config.quantization.qp_density,
+    )
+    noise = step**2 / 12 * layer.columns * stop.input_variance()
+    return float(np.trace(weighting[layer.weight])) * noise
+
+
+def _shifts(model: Model) -> dict[str, _Shift]:
+    """Return by weight what can correct the mean of a layer's output."""
+    graph = model.graph
+    if graph is None:
+        return {}
+    found = {
+        normalized.weight: _Shift(normalized.running_mean, -1)
+        for normalized in normalized_convolutions(model)
+        if len(graph.users(TensorRef(normalized.running_mean))) == 1
+    }
+    for layer in find_layers(model):
+        bias = own_bias(model, layer.name)
+        if bias is not None:
+            found[layer.weight] = _Shift(bias.name, 1)
+    return found
+
+
+def _with_values(tensor: Tensor, values: np.ndarray) -> Tensor:
+    return Tensor.of(tensor.name, cast(values, tensor.dtype), tensor.dtype, tensor.role)
