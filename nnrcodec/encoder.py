@@ -32,7 +32,7 @@ from nnrcodec.syntax.unit import Unit
 from nnrcodec.tensor_coding import Quantized, encode_tensor
 
 if TYPE_CHECKING:
-    from nnrcodec.calibration.inputs import Inputs
+    from nnrcodec.calibration.synthetic import Inputs
     from nnrcodec.recovery import RecoveryReport
 
 CODERS = ("DeepCABAC", "static tables", "stored")

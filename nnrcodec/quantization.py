@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnrcodec.calibration.inputs import Inputs
 from nnrcodec.calibration.sensitivity import output_variance, sensitivities
+from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import Stop, walk
 from nnrcodec.config import EncoderConfig
 from nnrcodec.dtypes import cast

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnrcodec.calibration.inputs import Inputs
 from nnrcodec.calibration.moments import Moments
 from nnrcodec.calibration.sensitivity import output_variance, sensitivities
+from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import Stop, walk
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.layers import Layer, find_layers

@@ -5,14 +5,14 @@ Nothing in a file is run: arrays are read without pickle, tensors with ``weights
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from nnrcodec.calibration.synthetic import SIDE, free_size
+from nnrcodec.calibration.synthetic import SIDE, Inputs, free_size
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph, Input
 
@@ -20,8 +20,6 @@ COUNT = 32
 """How many inputs are used unless the user says more."""
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-
-Inputs = Sequence[tuple[torch.Tensor, ...]]
 
 
 def load_inputs(

@@ -1,29 +1,41 @@
 """Inputs made up where there are none: nothing is known of a network but its graph.
 
-Pictures are noise with the spectrum of photographs, whose power falls with the square of the
-frequency; indices go evenly over the rows of the table that they select from; everything else is
-white noise.
+Pictures are dead leaves (G. Matheron; A. B. Lee, D. Mumford, J. Huang, "Occlusion models for
+natural images", 2001): shapes of all sizes that hide one another, which gives edges, areas and a
+spectrum like those of photographs, and some texture. Half of them are coded in blocks of a cosine
+transform, as most pictures are that networks see. Where a batch norm follows the first layer, its
+statistics tell the range that the network takes. Indices go evenly over the rows of the table that
+they select from; everything else is white noise.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph, Input, Ref, TensorRef
+from nnrcodec.graph.layers import find_layers
+from nnrcodec.graph.module import build_module, run_node
 from nnrcodec.model import Model
+from nnrcodec.reduce.batch_norm import normalized_convolutions
+
+Inputs = Sequence[tuple[torch.Tensor, ...]]
+"""Calibration inputs: what the network is called with, each time."""
 
 SIDE = 96
 """Height and width of pictures where the network leaves them free."""
 
+_LEAVES = 150
 _LENGTH = 64
 """Any other size that is free, but for the first, which is 1."""
 
 
-def synthetic_inputs(
-    model: Model, count: int = 32, seed: int = 0
-) -> list[tuple[torch.Tensor, ...]]:
+def synthetic_inputs(model: Model, count: int = 32, seed: int = 0) -> Inputs:
     """Make inputs that a network takes.
 
     Parameters
@@ -43,10 +55,11 @@ def synthetic_inputs(
     if graph is None or not graph.inputs:
         raise ConfigError("a network without a graph or inputs has no calibration inputs")
     rng = np.random.default_rng(seed)
-    return [
+    inputs = [
         tuple(_value(entry, index, model, rng) for index, entry in enumerate(graph.inputs))
         for _ in range(count)
     ]
+    return _in_range(model, inputs)
 
 
 def free_size(graph: Graph, entry: Input, axis: int) -> int:
@@ -68,7 +81,7 @@ def _value(entry: Input, index: int, model: Model, rng: np.random.Generator) -> 
     dtype = getattr(torch, entry.dtype)
     if dtype.is_floating_point:
         picture = len(shape) == 4 and min(shape[2:]) > 1
-        values = _picture(shape, rng) if picture else rng.standard_normal(shape)
+        values = _pictures(shape, rng) if picture else rng.standard_normal(shape)
         return torch.from_numpy(values).to(dtype)
     rows = _table_rows(index, model)
     if rows is None:
@@ -79,21 +92,108 @@ def _value(entry: Input, index: int, model: Model, rng: np.random.Generator) -> 
     return torch.from_numpy(rng.integers(rows, size=shape)).to(dtype)
 
 
-def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return noise with falling spectrum, from 0 to 1, its channels alike as those of colours."""
+def _pictures(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Return pictures with values of 8 bits, divided by 255."""
     batch, channels, height, width = shape
+    made = np.stack([_picture(channels, height, width, rng) for _ in range(batch)])
+    return np.rint(255 * np.clip(made, 0, 1)) / 255
+
+
+def _picture(channels: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    picture = _leaves(channels, height, width, rng)
+    for slope, most in ((1.0, 0.08), (0.3, 0.02)):
+        picture += rng.uniform(0, most) * _texture(height, width, slope, rng)
+    share = rng.uniform(0.05, 0.2)  # of the neighbours in a slight blur, as of a lens
+    for axis in (1, 2):
+        before, after = (np.roll(picture, shift, axis) for shift in (1, -1))
+        picture = (1 - 2 * share) * picture + share * (before + after)
+    if rng.random() < 0.5:
+        return picture
+    return _coded(picture, 2 ** rng.uniform(2, 7) / 255, int(rng.choice((8, 16))))
+
+
+def _leaves(channels: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ellipses and rectangles, small ones more often, one over the other."""
+    side = max(height, width)
+    picture = np.broadcast_to(
+        rng.uniform(0.2, 0.8, (channels, 1, 1)), (channels, height, width)
+    ).copy()
+    rows, columns = np.mgrid[:height, :width]
+    for _ in range(_LEAVES):
+        radius = min(4.5 / math.sqrt(1 - rng.uniform(0, 0.999)), side)
+        row, column = (rng.uniform(-radius, size + radius) for size in (height, width))
+        angle, squeezed = rng.uniform(0, np.pi), rng.uniform(0.3, 1)
+        along = (columns - column) * np.cos(angle) + (rows - row) * np.sin(angle)
+        across = ((rows - row) * np.cos(angle) - (columns - column) * np.sin(angle)) / squeezed
+        if rng.random() < 0.5:
+            inside = np.maximum(np.abs(along), np.abs(across)) < radius
+        else:
+            inside = along**2 + across**2 < radius**2
+        gray, tint = rng.uniform(0.05, 0.95), rng.normal(0, 0.1, (channels, 1))
+        shade = rng.normal(0, 0.15) * along[inside] / radius
+        picture[:, inside] = gray + shade + (tint if channels > 1 else 0)
+    return picture
+
+
+def _texture(height: int, width: int, slope: float, rng: np.random.Generator) -> np.ndarray:
+    """Return noise of deviation 1 whose amplitude falls with a power of the frequency."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
-    falling = 1 / np.maximum(frequency, 1 / max(height, width))
-    falling[0, 0] = 0
+    frequency[0, 0] = np.inf
+    white = np.fft.rfft2(rng.standard_normal((height, width)))
+    noise = np.fft.irfft2(white * frequency**-slope, (height, width))
+    return np.asarray(noise / max(float(noise.std()), 1e-12))
 
-    def noise(count: int) -> np.ndarray:
-        white = np.fft.rfft2(rng.standard_normal((batch, count, height, width)))
-        smooth = np.fft.irfft2(white * falling, (height, width))
-        deviation = smooth.std(axis=(2, 3), keepdims=True)
-        return np.asarray(smooth / np.where(deviation > 0, deviation, 1))
 
-    mean, contrast = rng.uniform(0.3, 0.7), rng.uniform(0.05, 0.3)
-    return np.clip(mean + contrast * (0.9 * noise(1) + 0.4 * noise(channels)), 0, 1)
+def _coded(picture: np.ndarray, step: float, block: int) -> np.ndarray:
+    """Round the cosine transform of each block, with a dead zone; leave incomplete blocks away."""
+    channels, height, width = picture.shape
+    rows, columns = height // block, width // block
+    k = np.arange(block)
+    cosine = np.cos(np.pi * (2 * k + 1) * k[:, None] / (2 * block)) * math.sqrt(2 / block)
+    cosine[0] /= math.sqrt(2)
+    part = picture[:, : rows * block, : columns * block]
+    blocks = part.reshape(channels, rows, block, columns, block)
+    found = np.einsum("ij,crjsk,lk->crisl", cosine, blocks, cosine, optimize=True)
+    found = np.sign(found) * np.floor(np.abs(found) / step + 0.35) * step
+    restored = np.einsum("ji,crjsk,kl->crisl", cosine, found, cosine, optimize=True)
+    coded = picture.copy()
+    coded[:, : rows * block, : columns * block] = restored.reshape(part.shape)
+    return coded
+
+
+def _in_range(model: Model, inputs: list[tuple[torch.Tensor, ...]]) -> Inputs:
+    """Scale and shift pictures so that the first batch norm finds what it has learned.
+
+    One scale, and a shift for each channel, by least squares over the channels of the layer before
+    that batch norm.
+    """
+    norms = {norm.weight: norm for norm in normalized_convolutions(model)}
+    layers = [layer for layer in find_layers(model) if layer.weight in norms and layer.value == 0]
+    if not layers or layers[0].groups > 1 or inputs[0][0].ndim != 4:
+        return inputs
+    layer, norm, module = layers[0], norms[layers[0].weight], build_module(model)
+    outputs = []
+    with torch.inference_mode():
+        for each in inputs:
+            values: list[Any] = list(each)
+            for position in range(layer.node + 1):
+                run_node(module, position, values)
+            outputs.append(values[-1].movedim(1, 0).flatten(1).double().numpy())
+    made = np.concatenate(outputs, axis=1)
+    bias = 0 if norm.bias is None else model.tensors[norm.bias].read().astype(np.float64)
+    mean, variance = (
+        model.tensors[name].read().astype(np.float64)
+        for name in (norm.running_mean, norm.running_var)
+    )
+    deviation = made.std(1)
+    scale = float(np.sqrt(variance) @ deviation / max(deviation @ deviation, 1e-30))
+    sums = layer.matrices(model.tensors[layer.weight].read())[0].reshape(len(mean), -1, 1)
+    taps = math.prod(layer.kernel)
+    sums = sums.reshape(len(mean), -1, taps).sum(2).astype(np.float64)
+    rest = mean - bias - scale * (made.mean(1) - bias)
+    shift, *_ = np.linalg.lstsq(sums, rest, rcond=1e-3)
+    offset = torch.from_numpy(shift[:, None, None])
+    return [((scale * each[0].double() + offset).to(each[0].dtype), *each[1:]) for each in inputs]
 
 
 def _table_rows(index: int, model: Model) -> int | None:

@@ -51,7 +51,7 @@ LAYERS = {
     "torch_values": 2,
     "entropy": 3,
     "graph": 3,
-    "calibration": 4,
+    "calibration": 5,
     "quant": 4,
     "record": 4,
     "reduce": 4,
