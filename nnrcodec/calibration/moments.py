@@ -28,6 +28,9 @@ _OPERATIONS = 3e10
 
 _FEWEST_PER_COLUMN = 4
 
+ROUNDING = 1e-12
+"""Variance below this part of the mean square is what float32 makes of a constant."""
+
 
 @dataclass(frozen=True, slots=True)
 class Moments:
@@ -60,12 +63,13 @@ class Moments:
     def centered(self) -> Moments:
         """Return the moments about the means: what counts where a bias can make up for them."""
         mean, original = self.mean, self.original_mean
-        second = self.second - mean[:, :, None] * mean[:, None, :]
+        second, varies = _about(self.second, mean)
         if self.cross is self.second:
             cross = original_second = second
         else:
-            cross = self.cross - original[:, :, None] * mean[:, None, :]
-            original_second = self.original_second - original[:, :, None] * original[:, None, :]
+            cross = self.cross - _outer(original, mean)
+            original_second, both = _about(self.original_second, original)
+            cross[~(varies & both)] = 0
         nothing = np.zeros_like(mean)
         return Moments(self.count, self.positions, second, nothing, cross, original_second, nothing)
 
@@ -115,6 +119,15 @@ class Moments:
         return change.reshape(-1)
 
 
+def _about(second: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return second moments about the mean, zero where nothing varies; and where something does."""
+    centered = second - _outer(mean, mean)
+    variance, square = (np.trace(matrix, axis1=1, axis2=2) for matrix in (centered, second))
+    varies = variance > ROUNDING * square
+    centered[~varies] = 0
+    return centered, varies
+
+
 def _form(matrices: np.ndarray, second: np.ndarray) -> float:
     return float(np.einsum("grk,gkl,grl->", matrices, second, matrices, optimize=True))
 
@@ -144,8 +157,8 @@ def measure(
     most = max(_FEWEST_PER_COLUMN * k, int(_OPERATIONS / (groups * k * k)), _BATCH)
     share = min(1.0, most / sum(counts))
     generator = torch.Generator().manual_seed(seed)
-    sums = [torch.zeros(groups, k, k, dtype=torch.float64) for _ in range(3)]
-    means = [torch.zeros(groups, k, dtype=torch.float64) for _ in range(2)]
+    x_sums, y_sums = _Sums(changed_views[0]), _Sums(views[0])
+    both = torch.zeros(groups, k, k, dtype=torch.float64)
     total = 0
     for view, changed_view in zip(views, changed_views, strict=True):
         picked = torch.arange(view.positions)
@@ -154,23 +167,45 @@ def measure(
             picked = torch.randperm(view.positions, generator=generator)[:wanted].sort().values
         total += len(picked)
         for part in torch.split(picked, _BATCH):
-            x = changed_view.patches(part)
-            _accumulate(sums[0], means[0], x)
+            x = x_sums.add(changed_view.patches(part))
             if changed_view is not view:
-                y = view.patches(part)
-                _accumulate(sums[2], means[1], y)
-                sums[1] += (y.transpose(1, 2) @ x).double()
-    second, mean = (sums[0] / total).numpy(), (means[0] / total).numpy()
+                y = y_sums.add(view.patches(part))
+                both += (y.transpose(1, 2) @ x).double()
+    second, mean = x_sums.moments(total)
     cross, original_second, original_mean = second, second, mean
     if changed_views is not views:
-        cross, original_second = (sums[1] / total).numpy(), (sums[2] / total).numpy()
-        original_mean = (means[1] / total).numpy()
+        original_second, original_mean = y_sums.moments(total)
+        first = original_mean - y_sums.point
+        cross = (both / total).numpy() + _outer(first, x_sums.point) + _outer(y_sums.point, mean)
     return Moments(total, sum(counts), second, mean, cross, original_second, original_mean)
 
 
-def _accumulate(second: torch.Tensor, mean: torch.Tensor, x: torch.Tensor) -> None:
-    second += (x.transpose(1, 2) @ x).double()
-    mean += x.double().sum(1)
+class _Sums:
+    """Sums over patches, taken about a point near their mean: about zero, float32 is too coarse."""
+
+    def __init__(self, view: _Windows) -> None:
+        first = view.patches(torch.arange(min(view.positions, _BATCH)))
+        self._point = first.mean(1, keepdim=True)
+        self.point: np.ndarray = self._point[:, 0].double().numpy()
+        self._first = torch.zeros(self.point.shape, dtype=torch.float64)
+        self._second = torch.zeros(*self.point.shape, first.shape[2], dtype=torch.float64)
+
+    def add(self, x: torch.Tensor) -> torch.Tensor:
+        """Add patches, shape (groups, patches, K); return them about the point."""
+        x = x - self._point
+        self._first += x.double().sum(1)
+        self._second += (x.transpose(1, 2) @ x).double()
+        return x
+
+    def moments(self, total: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return second moment and mean, about zero, of as many patches."""
+        first, second = (self._first / total).numpy(), (self._second / total).numpy()
+        mean = first + self.point
+        return second + _outer(first, self.point) + _outer(self.point, mean), mean
+
+
+def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, :, None] * b[:, None, :]
 
 
 @dataclass(frozen=True, slots=True)
