@@ -196,7 +196,7 @@ class _Way:
         return (quantize_by_search if dq else quantize_uniform)(tensor, values, self.config, qp)
 
     def _qp(self, values: np.ndarray, sensitivity: float, *, dq: bool) -> int:
-        """Return the qp at which each weight adds the error that it may."""
+        """Return the qp at which each weight adds the error that it may; by default if none."""
         config, allowed = (
             self.config.quantization,
             qp_offset_range(self.config.quantization.qp_density),
@@ -206,7 +206,9 @@ class _Way:
             return asked
         density, peak = config.qp_density, float(np.abs(values).max())
         step = coarsest = max(peak, step_size(allowed[0], density))
-        if sensitivity > 0:
+        if not self.error > 0:  # nothing varies that could tell
+            step = step_size(config.qp_for(values), density)
+        elif sensitivity > 0:
             step = min(math.sqrt(12 * self.error / sensitivity), coarsest)
         step = max(step, 2 * peak / MAX_LEVEL, step_size(allowed[0], density))
         qp = qp_of_step_size(step, density)

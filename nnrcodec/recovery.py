@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnrcodec.calibration.inputs import require_fit
 from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.config import RecoveryConfig
 from nnrcodec.errors import ConfigError
@@ -64,7 +65,8 @@ class RecoveryReport:
     seconds : float
         How long they took.
     error_before, error_after : float
-        Weighted squared error of the outputs on inputs that were held out, before as 1.
+        Weighted squared error of the outputs on inputs that were held out, before as 1. If there
+        is none, nothing is learned.
     """
 
     steps: int
@@ -101,22 +103,25 @@ def recover(
     Raises
     ------
     ConfigError
-        If there are too few inputs.
+        If there are too few inputs, or they do not fit the model.
     """
     if len(inputs) < 2:
         raise ConfigError("recovery needs at least two calibration inputs")
-    student = _trainable(reduced)
-    lesson = _Lesson.of(build_module(original), student, inputs)
+    teacher, student = build_module(original), _trainable(reduced)
+    require_fit(teacher._nnr_graph, inputs)
+    lesson = _Lesson.of(teacher, student, inputs)
     held_out = list(range(0, len(inputs), _HELD_OUT))
     learned = [index for index in range(len(inputs)) if index % _HELD_OUT]
     generator = torch.Generator().manual_seed(config.seed)
     parameters = [p for p in student.parameters() if p.requires_grad]
+    before = best = lesson.judge(student, held_out)
+    if before == 0 or not parameters:
+        return reduced, RecoveryReport(0, 0.0, 1.0, 1.0)
     base = [_RATE * float(p.detach().square().mean().sqrt().clamp_min(1e-8)) for p in parameters]
     optimizer = torch.optim.Adam(
         [{"params": [p], "lr": rate} for p, rate in zip(parameters, base, strict=True)],
         betas=(0.9, 0.99),
     )
-    before = best = lesson.judge(student, held_out)
     kept = copy.deepcopy(student.state_dict())
     start = time.perf_counter()
     steps = config.steps or _WARM_UP
@@ -125,9 +130,10 @@ def recover(
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = rate * _schedule(step, steps, counting=config.steps is None)
         picked = torch.randint(len(learned), (lesson.batch,), generator=generator)
-        loss = lesson.loss(student, [learned[int(index)] for index in picked])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():  # by what writes in place
+            loss = lesson.loss(student, [learned[int(index)] for index in picked])
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1

@@ -6,6 +6,7 @@ Nothing in a file is run: arrays are read without pickle, tensors with ``weights
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from nnrcodec.calibration.synthetic import SIDE, Inputs, free_size
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph, Input
+from nnrcodec.graph.module import check_inputs
 
 COUNT = 32
 """How many inputs are used unless the user says more."""
@@ -54,10 +56,11 @@ def load_inputs(
     """
     path = Path(path)
     if path.suffix.lower() in (".npy", ".npz", ".pt", ".pth") and path.is_file():
-        arrays = _arrays(path, graph)
-        return list(_samples(arrays, graph, count, path))
-    files = _picture_files(path)
-    return _patches(files, graph, count, np.random.default_rng(seed), side)
+        inputs: Inputs = list(_samples(_arrays(path, graph), graph, count, path))
+    else:
+        inputs = _patches(_picture_files(path), graph, count, np.random.default_rng(seed), side)
+    require_fit(graph, inputs)
+    return inputs
 
 
 def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
@@ -80,6 +83,36 @@ def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
     if not inputs:
         raise ConfigError("there are no calibration inputs")
     return inputs
+
+
+def require_fit(graph: Graph, inputs: Inputs) -> None:
+    """Check calibration inputs against what a network says that it takes.
+
+    Raises
+    ------
+    ConfigError
+        If one does not fit.
+    """
+    for each in inputs:
+        try:
+            check_inputs(graph, each)
+        except ValueError as error:
+            raise ConfigError(f"a calibration input does not fit the model: {error}") from None
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Say that it is the calibration inputs with which a network does not run.
+
+    Raises
+    ------
+    ConfigError
+        If PyTorch finds a size or an index that does not fit.
+    """
+    try:
+        yield
+    except (RuntimeError, IndexError) as error:
+        raise ConfigError(f"the model does not run with a calibration input: {error}") from error
 
 
 def _picture_files(path: Path) -> list[Path]:
@@ -108,11 +141,7 @@ def _patches(
             "give a .npy, .npz or .pt file for others"
         )
     (entry,) = graph.inputs
-    batch, channels, height, width = (free_size(graph, entry, axis) for axis in range(4))
-    high, wide = (
-        min(side, size) if isinstance(entry.shape[axis], str) else size
-        for axis, size in ((2, height), (3, width))
-    )
+    batch, channels, high, wide = (free_size(graph, entry, axis, side) for axis in range(4))
     if channels not in (1, 3):
         raise ConfigError(f"the model takes {channels} channels; pictures have 1 or 3")
     order = rng.permutation(len(files))
@@ -155,26 +184,36 @@ def _arrays(path: Path, graph: Graph) -> list[np.ndarray]:
             content = torch.load(path, map_location="cpu", weights_only=True)
         else:
             content = np.load(path, allow_pickle=False)
+        if hasattr(content, "keys"):
+            content = {key: content[key] for key in content.keys()}  # noqa: SIM118 (not a dict)
     except Exception as error:  # the readers raise whatever they happen to raise
         raise ConfigError(f"{path} holds no arrays: {error}") from None
     names = [entry.name for entry in graph.inputs]
-    if hasattr(content, "keys"):
-        held = {key: content[key] for key in content.keys()}  # noqa: SIM118 (not a dict)
-        if all(name in held for name in names):
-            found = [held[name] for name in names]
+    if isinstance(content, dict):
+        if all(name in content for name in names):
+            found = [content[name] for name in names]
         else:
-            several = [value for value in held.values() if np.ndim(value) > 1]
-            if len(names) != 1 or len(several) != 1:
+            found = [value for value in content.values() if getattr(value, "ndim", 0) > 1]
+            if len(names) != 1 or len(found) != 1:
                 raise ConfigError(
-                    f"{path} holds {', '.join(map(repr, held))}; expected {', '.join(names)}, the "
-                    "inputs of the model"
+                    f"{path} holds {', '.join(map(repr, content))}; expected {', '.join(names)}, "
+                    "the inputs of the model"
                 )
-            found = several
     else:
         found = list(content) if isinstance(content, tuple | list) else [content]
     if len(found) != len(names):
         raise ConfigError(f"{path} holds {len(found)} arrays, the model takes {len(names)}")
-    return [np.asarray(value) for value in found]
+    return [_array(value, path) for value in found]
+
+
+def _array(value: Any, path: Path) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        value = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or not value.ndim:
+        kind = f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
+        raise ConfigError(f"{path} holds a {kind}, expected arrays of numbers, one for each sample")
+    return value
 
 
 def _samples(
@@ -185,7 +224,7 @@ def _samples(
         _with_channels_first(array, entry)
         for array, entry in zip(arrays, graph.inputs, strict=True)
     ]
-    length = min(len(array) for array in fitting if array.ndim)
+    length = min(len(array) for array in fitting)
     sizes = [free_size(graph, entry, 0) for entry in graph.inputs if entry.shape]
     batch = sizes[0] if sizes else 1
     if length < batch:

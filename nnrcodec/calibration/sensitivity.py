@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nnrcodec.calibration.inputs import require_fit, running
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
 from nnrcodec.model import Model
@@ -37,9 +38,15 @@ def sensitivities(
         By name of the weight, for a layer of N output channels: with C the second moment of the
         error of the layer's output, ``trace(matrix @ C)`` is the mean squared error of the
         network's. Layers without influence have zeros.
+
+    Raises
+    ------
+    ConfigError
+        If the network does not run with these inputs.
     """
     layers = {layer.node: layer for layer in find_layers(model)}
     module = build_module(model).requires_grad_(False)
+    require_fit(module._nnr_graph, inputs)
     generator = torch.Generator().manual_seed(seed)
     sums = {
         layer.weight: torch.zeros(*2 * (layer.outputs,), dtype=torch.float64)
@@ -47,16 +54,18 @@ def sensitivities(
     }
     elements = 0
     for values in inputs:
-        results, tracked = _run(module, values, layers)
-        signs = [2.0 * torch.randint(2, r.shape, generator=generator) - 1 for r in results]
-        elements += sum(result.numel() for result in results)
-        if tracked and any(result.requires_grad for result in results):
+        with running(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+            results, tracked = _run(module, values, layers)
+            signs = [2.0 * torch.randint(2, r.shape, generator=generator) - 1 for r in results]
+            elements += sum(result.numel() for result in results)
+            if not tracked or not any(result.requires_grad for result in results):
+                continue
             total = torch.stack([(r * s).sum() for r, s in zip(results, signs, strict=True)]).sum()
             gradients = torch.autograd.grad(total, list(tracked.values()), allow_unused=True)
-            for name, gradient in zip(tracked, gradients, strict=True):
-                if gradient is not None:
-                    flat = gradient.reshape(len(gradient), -1).double()
-                    sums[name] += flat @ flat.T
+        for name, gradient in zip(tracked, gradients, strict=True):
+            if gradient is not None:
+                flat = gradient.reshape(len(gradient), -1).double()
+                sums[name] += flat @ flat.T
     return {name: (total / max(elements, 1)).numpy() for name, total in sums.items()}
 
 
@@ -92,9 +101,16 @@ def real_tensors(output: Any) -> list[torch.Tensor]:
 
 
 def output_variance(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> float:
-    """Return the mean variance of the real outputs for one input; 1 if they do not vary."""
+    """Return the mean variance of the real outputs for one input; 1 if they do not vary.
+
+    Raises
+    ------
+    ConfigError
+        If the network does not run with these inputs.
+    """
     module = build_module(model)
-    with torch.inference_mode():
+    require_fit(module._nnr_graph, inputs)
+    with running(), torch.inference_mode():
         outputs = [real for each in inputs for real in real_tensors(module(*each))]
     elements = sum(real.numel() for real in outputs)
     total = sum(float((real.double() - real.double().mean()).square().sum()) for real in outputs)

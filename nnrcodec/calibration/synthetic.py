@@ -55,29 +55,50 @@ def synthetic_inputs(model: Model, count: int = 32, seed: int = 0) -> Inputs:
     if graph is None or not graph.inputs:
         raise ConfigError("a network without a graph or inputs has no calibration inputs")
     rng = np.random.default_rng(seed)
+    shapes = _shapes(model, graph)
     inputs = [
-        tuple(_value(entry, index, model, rng) for index, entry in enumerate(graph.inputs))
+        tuple(_value(index, shape, model, graph, rng) for index, shape in enumerate(shapes))
         for _ in range(count)
     ]
     return _in_range(model, inputs)
 
 
-def free_size(graph: Graph, entry: Input, axis: int) -> int:
-    """Return the size to choose for an axis of an input."""
+def free_size(graph: Graph, entry: Input, axis: int, side: int = SIDE) -> int:
+    """Return the size to choose for an axis of an input; `side` for that of pictures."""
     declared = entry.shape[axis]
     if isinstance(declared, int):
         return declared
     dim = graph.dims[declared]
-    wanted = 1 if axis == 0 else SIDE if len(entry.shape) == 4 and axis > 1 else _LENGTH
+    wanted = 1 if axis == 0 else side if len(entry.shape) == 4 and axis > 1 else _LENGTH
     highest = wanted if dim.high is None else dim.high
     return min(max(wanted, dim.low), highest)
 
 
-def _value(entry: Input, index: int, model: Model, rng: np.random.Generator) -> torch.Tensor:
-    graph = model.graph
-    if graph is None:
-        raise ConfigError("there is no graph")
-    shape = tuple(free_size(graph, entry, axis) for axis in range(len(entry.shape)))
+def _shapes(model: Model, graph: Graph) -> list[tuple[int, ...]]:
+    """Return shapes of inputs: where the network does not run with ours, those of its export."""
+    ours = [
+        tuple(free_size(graph, entry, axis) for axis in range(len(entry.shape)))
+        for entry in graph.inputs
+    ]
+    zeros = (
+        torch.zeros(shape, dtype=getattr(torch, entry.dtype))
+        for shape, entry in zip(ours, graph.inputs, strict=True)
+    )
+    try:
+        with torch.inference_mode():
+            build_module(model)(*zeros)
+    except (RuntimeError, IndexError):
+        return [
+            tuple(graph.dims[s].example if isinstance(s, str) else s for s in entry.shape)
+            for entry in graph.inputs
+        ]
+    return ours
+
+
+def _value(
+    index: int, shape: tuple[int, ...], model: Model, graph: Graph, rng: np.random.Generator
+) -> torch.Tensor:
+    entry = graph.inputs[index]
     dtype = getattr(torch, entry.dtype)
     if dtype.is_floating_point:
         picture = len(shape) == 4 and min(shape[2:]) > 1

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnrcodec.calibration.moments import Moments, measure
-from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.calibration.inputs import require_fit, running
+from nnrcodec.calibration.moments import ROUNDING, Moments, measure
+from nnrcodec.errors import ModelError
 from nnrcodec.graph.graph import Graph, Ref
 from nnrcodec.graph.layers import Layer, find_layers
-from nnrcodec.graph.module import DecodedModel, build_module, check_inputs, run_node, tensor_named
+from nnrcodec.graph.module import DecodedModel, build_module, run_node, tensor_named
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.model import Model
 
@@ -56,7 +57,9 @@ class Stop:
             total = total + channels.sum(1)
             squares = squares + channels.square().sum(1)
             count += channels.shape[1]
-        return float((squares / count - (total / count) ** 2).mean())
+        square = squares / count
+        variance = square - (total / count) ** 2
+        return float(variance[variance > ROUNDING * square].sum()) / len(variance)
 
     def replace(self, name: str, value: np.ndarray) -> None:
         """Go on with another value of a tensor, of the same shape."""
@@ -90,11 +93,7 @@ def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[S
         raise ModelError("this model has tensors only, no graph to run")
     stops = {layer.node: layer for layer in find_layers(model)}
     original, changed = build_module(model), build_module(model)
-    for each in inputs:
-        try:
-            check_inputs(original, each)
-        except ValueError as error:
-            raise ConfigError(f"a calibration input does not fit the model: {error}") from None
+    require_fit(graph, inputs)
     ways = [_Way(graph, original, changed, each) for each in inputs]
     replaced: set[str] = set()
     for position in range(len(graph.nodes)):
@@ -107,14 +106,16 @@ def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[S
             yield stop
             _replace(changed, stop.replacements)
             replaced |= stop.replacements.keys()
-        for way in ways:
-            way.step(position, replaced)
+        with running():
+            for way in ways:
+                way.step(position, replaced)
 
 
 class _Way:
     """One calibration input on its way through both networks.
 
-    Values are the same objects in both as long as nothing they depend on was changed.
+    Values are the same objects in both as long as nothing they depend on was changed; what an
+    operator writes into is parted first.
     """
 
     def __init__(
@@ -136,11 +137,9 @@ class _Way:
         refs = [leaf.index for leaf in node.leaves() if isinstance(leaf, Ref)]
         same = all(self.original[i] is self.changed[i] for i in refs)
         same = same and replaced.isdisjoint(getattr(leaf, "name", "") for leaf in node.leaves())
-        if not same and OPERATORS[node.op].writes_in_place and refs:
-            target = refs[0]
-            if self.original[target] is self.changed[target]:
-                self.changed[target] = self.original[target].clone()
         with torch.inference_mode():
+            if not same and OPERATORS[node.op].writes_in_place:
+                self._part(self.changed[refs[0]])
             done = run_node(original, position, self.original)
             if same:
                 self.changed.append(self.original[-1])
@@ -148,6 +147,35 @@ class _Way:
                 run_node(changed, position, self.changed)
         for number in done:
             self.original[number] = self.changed[number] = None
+
+    def _part(self, target: torch.Tensor) -> None:
+        """Give the changed network memory of its own for a value, if it shares that.
+
+        All its values that are in there, views of one another, move together.
+        """
+        shared = target.untyped_storage()
+        if not any(_is_in(shared, value) for value in self.original):
+            return
+        own = shared.clone()  # type: ignore[no-untyped-call]
+
+        def moved(value: Any) -> Any:
+            if not _is_in(shared, value):
+                return value
+            if isinstance(value, list | tuple):
+                return [moved(item) for item in value]
+            empty = torch.empty(0, dtype=value.dtype)
+            return empty.set_(own, value.storage_offset(), value.shape, value.stride())
+
+        self.changed = [moved(value) for value in self.changed]
+
+
+def _is_in(memory: torch.UntypedStorage, value: Any) -> bool:
+    """Return whether a value, or one of those in a list, is in some memory."""
+    if isinstance(value, list | tuple):
+        return any(_is_in(memory, item) for item in value)
+    if not isinstance(value, torch.Tensor):
+        return False
+    return value.untyped_storage().data_ptr() == memory.data_ptr()
 
 
 def _replace(module: DecodedModel, values: Mapping[str, np.ndarray]) -> None:

@@ -156,7 +156,7 @@ def output_of(module: DecodedModel, values: list[Any]) -> Any:
     return _argument(module, module._nnr_graph.output, values)
 
 
-def check_inputs(module: DecodedModel, inputs: Sequence[torch.Tensor]) -> None:
+def check_inputs(graph: Graph, inputs: Sequence[torch.Tensor]) -> None:
     """Check inputs, in the order of the graph, before it is run node by node.
 
     Raises
@@ -165,7 +165,7 @@ def check_inputs(module: DecodedModel, inputs: Sequence[torch.Tensor]) -> None:
         If there are not as many as the network takes, or one has another dtype or a size for which
         it was not exported.
     """
-    declared = module._nnr_graph.inputs
+    declared = graph.inputs
     if len(inputs) != len(declared):
         raise ValueError(f"there are {len(inputs)} inputs, the model takes {len(declared)}")
     for value, entry in zip(inputs, declared, strict=True):
@@ -173,7 +173,7 @@ def check_inputs(module: DecodedModel, inputs: Sequence[torch.Tensor]) -> None:
         if dtype != entry.dtype:
             raise ValueError(f"input {entry.name!r} is {dtype}, the model takes {entry.dtype}")
     named = zip(declared, inputs, strict=True)
-    _check_sizes(module._nnr_graph, {entry.name: value for entry, value in named})
+    _check_sizes(graph, {entry.name: value for entry, value in named})
 
 
 def program_of_module(module: DecodedModel) -> torch.export.ExportedProgram:
