@@ -1,17 +1,31 @@
 """Small networks of every kind that must survive a trip through the codec.
 
 Each is an `nn.Module` in evaluation mode with random weights from a fixed seed, including the
-running statistics of its batch normalisations, and an input that it takes.
+running statistics of its batch normalisations, and an input that it takes. Beside them, single
+layers of any geometry, and what tests do with models.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
+
+from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.graph.export import model_of_module
+from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Ref, TensorRef, Word
+from nnrcodec.graph.layers import Layer, find_layers
+from nnrcodec.graph.module import build_module
+from nnrcodec.model import Model, Tensor
+
+Inputs = list[tuple[torch.Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -39,10 +53,164 @@ class Network:
         """Return the example input, the same one every time."""
         return values(self.shape)
 
+    @functools.cache  # noqa: B019 (there are few networks, for as long as tests run)
+    def model(self) -> Model:
+        """Return the network as it is exported, which takes a while the first time."""
+        return model_of(self.module(), self.shape)
+
+
+def network(name: str) -> Network:
+    """Return one of the networks."""
+    return next(each for each in NETWORKS if each.name == name)
+
+
+def model_of(module: nn.Module, *shapes: tuple[int, ...]) -> Model:
+    """Return a network as it is exported with inputs of some shapes."""
+    return model_of_module(module, tuple(values(shape) for shape in shapes))
+
+
+def inputs_of(shape: tuple[int, ...], count: int, seed: int = 0) -> Inputs:
+    """Return calibration inputs of mixed channels (axis 1), so that those are correlated."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.eye(shape[1]) + torch.randn(shape[1], shape[1], generator=generator)
+    return [
+        (torch.einsum("dc,nc...->nd...", mixing, torch.randn(shape, generator=generator)) + 0.3,)
+        for _ in range(count)
+    ]
+
+
+def outputs_of(model: Model, inputs: Inputs) -> list[list[torch.Tensor]]:
+    """Return the real outputs of a network."""
+    module = build_module(model)
+    with torch.inference_mode():
+        return [real_tensors(module(*each)) for each in inputs]
+
+
+def error_between(model: Model, other: Model, inputs: Inputs) -> float:
+    """Return the mean squared difference of the outputs of two networks."""
+    pairs = zip(outputs_of(model, inputs), outputs_of(other, inputs), strict=True)
+    errors = [
+        (a.double() - b.double()).square().flatten()
+        for first, second in pairs
+        for a, b in zip(first, second, strict=True)
+    ]
+    return float(torch.cat(errors).mean())
+
+
+def with_values(model: Model, changes: dict[str, np.ndarray]) -> Model:
+    """Return a model with other values of some tensors."""
+    tensors = (
+        Tensor.of(t.name, changes[t.name], t.dtype, t.role) if t.name in changes else t
+        for t in model.tensors.values()
+    )
+    return Model.of(tensors, model.graph, model.factors)
+
 
 def values(shape: tuple[int, ...]) -> torch.Tensor:
     """Return normally distributed values from a fixed seed."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@dataclass(frozen=True)
+class SingleLayer:
+    """A network of one layer, named ``layer``.
+
+    Its weight and its inputs are from a fixed seed.
+    """
+
+    op: str
+    weight_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    options: tuple[tuple[str, Argument], ...] = ()
+
+    def model(self) -> Model:
+        """Return the network; sizes of its input are free, but for the channels of a batch."""
+        sizes: list[int | str] = [f"d{axis}" for axis in range(len(self.input_shape))]
+        sizes[self._channels] = self.input_shape[self._channels]
+        return Model.of(
+            [Tensor.of("layer.weight", values(self.weight_shape).numpy())],
+            Graph(
+                (Input("x", "float32", tuple(sizes)),),
+                (Node(self.op, (Ref(0), TensorRef("layer.weight")), self.options),),
+                Ref(1),
+                {size: Dim(1, None, 2) for size in sizes if isinstance(size, str)},
+            ),
+        )
+
+    def layer(self) -> Layer:
+        """Return its layer."""
+        (layer,) = find_layers(self.model())
+        return layer
+
+    def weight(self) -> np.ndarray:
+        """Return its weight."""
+        return self.model().tensors["layer.weight"].read()
+
+    def input(self, seed: int = 1) -> torch.Tensor:
+        """Return an input that is not centred."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(self.input_shape, generator=generator) + 0.5
+
+    def output(self, weight: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Return what PyTorch makes of an input, channels last."""
+        module = build_module(self.model())
+        del module.layer.weight
+        module.layer.register_buffer("weight", weight)
+        made: torch.Tensor = module(value)
+        return made.movedim(self._channels, -1)
+
+    @property
+    def _channels(self) -> int:
+        return len(self.input_shape) - len(self.weight_shape) + 1
+
+
+@st.composite
+def single_layers(draw: st.DrawFn) -> SingleLayer:
+    """Return a layer of any geometry."""
+    axes = draw(st.integers(0, 3))
+    if axes == 0:
+        batch = draw(st.lists(st.integers(1, 4), max_size=3))
+        rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+        return SingleLayer("aten.linear.default", (rows, columns), (*batch, columns))
+    transposed = draw(st.booleans())
+    groups, inputs, outputs = (draw(st.integers(1, 3)) for _ in range(3))
+
+    def each(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw(st.integers(low, high)) for _ in range(axes))
+
+    kernel, stride, dilation, padding = each(1, 3), each(1, 3), each(1, 2), each(0, 2)
+    given: dict[str, Argument] = {"stride": stride, "dilation": dilation, "groups": groups}
+    if transposed:
+        extra = each(0, 2)
+        most = zip(extra, stride, dilation, strict=True)
+        given |= {
+            "padding": padding,
+            "output_padding": tuple(min(e, max(s, d) - 1) for e, s, d in most),
+        }
+        op = f"aten.conv_transpose{axes}d.{'default' if axes == 1 else 'input'}"
+        weight = (groups * inputs, outputs, *kernel)
+    elif draw(st.booleans()):
+        word = draw(st.sampled_from(["same", "valid"]))
+        given["padding"] = Word("padding", word)
+        given["stride"] = (1,) * axes if word == "same" else stride
+        op, weight = f"aten.conv{axes}d.padding", (groups * outputs, inputs, *kernel)
+    else:
+        given["padding"] = padding
+        op, weight = f"aten.conv{axes}d.default", (groups * outputs, inputs, *kernel)
+    batch = draw(st.sampled_from([(), (1,), (2,)]))
+    options = tuple(given.items()) if draw(st.booleans()) else _without_defaults(given)
+    return SingleLayer(op, weight, (*batch, groups * inputs, *each(5, 6)), options)
+
+
+def _without_defaults(given: dict[str, Any]) -> tuple[tuple[str, Argument], ...]:
+    """Return the options that are not what they are by default."""
+    defaults = {"stride": 1, "dilation": 1, "groups": 1, "padding": 0, "output_padding": 0}
+
+    def is_default(name: str, value: Any) -> bool:
+        several: Sequence[Any] = value if isinstance(value, tuple) else (value,)
+        return all(each == defaults[name] for each in several) or value == Word("padding", "valid")
+
+    return tuple((name, value) for name, value in given.items() if not is_default(name, value))
 
 
 def plain_cnn() -> nn.Module:
