@@ -73,10 +73,9 @@ def inputs_of(shape: tuple[int, ...], count: int, seed: int = 0) -> Inputs:
     """Return calibration inputs of mixed channels (axis 1), so that those are correlated."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.eye(shape[1]) + torch.randn(shape[1], shape[1], generator=generator)
-    return [
-        (torch.einsum("dc,nc...->nd...", mixing, torch.randn(shape, generator=generator)) + 0.3,)
-        for _ in range(count)
-    ]
+    plain = (torch.randn(shape, generator=generator) for _ in range(count))
+    mixed = (torch.einsum("dc,nc...->nd...", mixing, value) for value in plain)
+    return [(value.contiguous() + 0.3,) for value in mixed]
 
 
 def outputs_of(model: Model, inputs: Inputs) -> list[list[torch.Tensor]]:
