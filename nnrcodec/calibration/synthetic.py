@@ -70,8 +70,8 @@ def free_size(graph: Graph, entry: Input, axis: int, side: int = SIDE) -> int:
         return declared
     dim = graph.dims[declared]
     wanted = 1 if axis == 0 else side if len(entry.shape) == 4 and axis > 1 else _LENGTH
-    highest = wanted if dim.high is None else dim.high
-    return min(max(wanted, dim.low), highest)
+    size = max(wanted, dim.low)
+    return size if dim.high is None else min(size, dim.high)
 
 
 def _shapes(model: Model, graph: Graph) -> list[tuple[int, ...]]:

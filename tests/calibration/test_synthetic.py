@@ -1,0 +1,215 @@
+"""Inputs that are made up: what a network takes, and like what it has learned from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import Inputs, model_of, network, outputs_of
+from torch import nn
+
+from nnrcodec.calibration.synthetic import free_size, synthetic_inputs
+from nnrcodec.calibration.walk import walk
+from nnrcodec.errors import ConfigError
+from nnrcodec.graph.export import model_of_module
+from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref, TensorRef
+from nnrcodec.model import Model, Tensor
+
+TABLE = Tensor.of("table.weight", np.ones((9, 2), np.float32))
+
+
+def taking(*inputs: Input, nodes: tuple[Node, ...] = (), tensors: tuple[Tensor, ...] = ()) -> Model:
+    """Return a model that takes inputs and returns the first."""
+    dims = {"n": Dim(1, None, 2), "h": Dim(1, None, 7), "small": Dim(1, 5, 3)}
+    return Model.of(tensors, Graph(inputs, nodes, Ref(0), dims))
+
+
+def joined(inputs: Inputs) -> np.ndarray:
+    return torch.cat([each[0] for each in inputs]).double().numpy()
+
+
+@pytest.mark.parametrize(
+    "name", ["plain_cnn", "resnet", "unet", "transformer", "classifier", "conv1d", "conv3d"]
+)
+def test_a_network_runs_with_them(name: str) -> None:
+    model = network(name).model()
+    inputs = synthetic_inputs(model, 1)
+    assert [value.dtype for each in inputs for value in each] == [torch.float32]
+    for (made,) in outputs_of(model, list(inputs)):
+        assert made.isfinite().all()
+    assert sum(1 for _ in walk(model, inputs)) > 0
+
+
+def test_the_seed_decides() -> None:
+    model = network("plain_cnn").model()
+    found, again, other = (synthetic_inputs(model, 3, seed) for seed in (1, 1, 2))
+    assert [len(inputs) for inputs in (found, again, other)] == [3, 3, 3]
+    np.testing.assert_array_equal(joined(found), joined(again))
+    assert not np.array_equal(joined(found), joined(other))
+    assert not np.array_equal(found[0][0], found[1][0])
+    first = synthetic_inputs(model, 1, 1)
+    np.testing.assert_array_equal(joined(first), joined(found[:1]))
+
+
+# Sizes
+
+
+def test_sizes_that_are_free_are_chosen_and_kept_to_what_the_network_takes() -> None:
+    dims = {
+        "free": Dim(1, None, 7),
+        "few": Dim(2, 5, 3),
+        "many": Dim(200, None, 300),
+        "two": Dim(2, 8, 2),
+    }
+    picture = Input("x", "float32", ("free", 3, "free", "few"))
+    tokens = Input("t", "int64", ("two", "free", "many"))
+    graph = Graph((picture, tokens), (), Ref(0), dims)
+    assert [free_size(graph, picture, axis) for axis in range(4)] == [1, 3, 96, 5]
+    assert [free_size(graph, picture, axis, 40) for axis in range(4)] == [1, 3, 40, 5]
+    assert [free_size(graph, picture, axis, 1) for axis in range(4)] == [1, 3, 1, 2]
+    assert [free_size(graph, tokens, axis) for axis in range(3)] == [2, 64, 200]
+
+
+def test_where_a_network_takes_no_other_size_it_is_that_of_the_export() -> None:
+    (each,) = synthetic_inputs(network("classifier").model(), 1)
+    assert each[0].shape == (2, 1, 16, 16)
+
+
+def test_sizes_that_inputs_share_are_the_same() -> None:
+    """96 rows would be chosen for a picture, and 64 for a matrix."""
+
+    class Both(nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x + y
+
+    model = model_of(Both(), (2, 3, 7, 9), (7, 9))
+    ((x, y),) = synthetic_inputs(model, 1)
+    assert x.shape[2:] == y.shape
+
+
+# Values
+
+
+def test_pictures_have_bytes_divided_by_255() -> None:
+    made = joined(synthetic_inputs(network("plain_cnn").model(), 6))
+    assert made.shape == (6, 1, 96, 96)
+    assert made.min() >= 0
+    assert made.max() <= 1
+    np.testing.assert_allclose(255 * made, np.rint(255 * made), atol=1e-4)
+    assert made.std() > 0.1
+
+
+def test_pictures_are_smooth_and_have_edges_as_photographs_do() -> None:
+    made = joined(synthetic_inputs(network("plain_cnn").model(), 6))
+    steps = np.diff(made, axis=3).ravel()
+    assert np.corrcoef(made[..., 1:].ravel(), made[..., :-1].ravel())[0, 1] > 0.9
+    kurtosis = np.mean(steps**4) / np.mean(steps**2) ** 2
+    assert kurtosis > 6  # that of noise is 3
+
+
+def test_colours_are_correlated_but_not_the_same() -> None:
+    made = joined(synthetic_inputs(network("super_resolution").model(), 6))
+    correlation = np.corrcoef(made.transpose(1, 0, 2, 3).reshape(3, -1))
+    assert 0.5 < correlation[0, 1] < 0.999
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 3, 17, 30), (2, 1, 1, 9), (4, 5)])
+def test_values_have_the_dtype_that_the_network_takes(dtype: str, shape: tuple[int, ...]) -> None:
+    ((value,),) = synthetic_inputs(taking(Input("x", dtype, shape)), 1)
+    assert value.dtype == getattr(torch, dtype)
+    assert value.shape == shape
+    assert value.double().std() > 0
+
+
+def test_anything_else_is_white_noise() -> None:
+    (each,) = synthetic_inputs(taking(Input("x", "float32", (40, 60))), 1)
+    made = each[0].numpy()
+    assert abs(made.mean()) < 0.1
+    assert made.std() == pytest.approx(1, abs=0.1)
+
+
+# Indices
+
+
+class Words(nn.Module):
+    """Takes tokens and where they stand, with another table for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.places = nn.Embedding(11, 4), nn.Embedding(5, 4)
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, tokens: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.words(tokens) + self.places(places))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_indices_go_over_all_rows_of_their_table(dtype: torch.dtype) -> None:
+    example = torch.zeros(2, 6, dtype=dtype)
+    model = model_of_module(Words(), (example, example.clone()))
+    inputs = synthetic_inputs(model, 4)
+    assert [value.dtype for each in inputs for value in each] == [dtype] * 8
+    tokens, places = (torch.cat([each[side] for each in inputs]) for side in (0, 1))
+    assert tokens.shape == places.shape == (4, 64)
+    assert tokens.unique().tolist() == list(range(11))
+    assert places.unique().tolist() == list(range(5))
+    again = synthetic_inputs(model, 4)
+    assert torch.equal(tokens, torch.cat([each[0] for each in again]))
+    assert [stop.layer.name for stop in walk(model, inputs)] == ["layer"]
+
+
+def test_of_several_tables_the_smallest_bounds_the_indices() -> None:
+    tables = (TABLE, Tensor.of("other.weight", np.ones((3, 2), np.float32)))
+    nodes = tuple(Node("aten.embedding.default", (TensorRef(t.name), Ref(0))) for t in tables)
+    (each,) = synthetic_inputs(taking(Input("x", "int64", (1, 50)), nodes=nodes, tensors=tables), 1)
+    assert each[0].unique().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool"])
+def test_integers_that_are_no_indices_cannot_be_made_up(dtype: str) -> None:
+    node = Node("aten.embedding.default", (TensorRef(TABLE.name), Ref(0)))
+    model = taking(
+        Input("x", "int64", ("n",)), Input("mask", dtype, ("n",)), nodes=(node,), tensors=(TABLE,)
+    )
+    with pytest.raises(ConfigError, match=f"input 'mask' is {dtype} and not an index into a table"):
+        synthetic_inputs(model)
+
+
+@pytest.mark.parametrize("model", [Model.of([TABLE]), taking(tensors=(TABLE,))])
+def test_without_inputs_there_are_none(model: Model) -> None:
+    with pytest.raises(ConfigError, match="without a graph or inputs"):
+        synthetic_inputs(model)
+
+
+# The range that a batch norm tells
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(255.0, 0.0), (4.5, -2.0)])
+def test_pictures_are_in_the_range_that_the_first_batch_norm_has_learned(
+    scale: float, offset: float
+) -> None:
+    torch.manual_seed(0)
+    convolution, norm = nn.Conv2d(3, 24, 3, bias=False), nn.BatchNorm2d(24, momentum=None)
+    seen = joined(synthetic_inputs(network("super_resolution").model(), 12, seed=9))
+    seen = scale * seen + offset
+    module = nn.Sequential(convolution, norm)
+    with torch.no_grad():
+        module(torch.from_numpy(seen).float())
+    model = model_of(module.eval(), (1, 3, 32, 32))
+    made = joined(synthetic_inputs(model, 12))
+    assert made.dtype == np.float64
+    np.testing.assert_allclose(made.mean((0, 2, 3)), seen.mean((0, 2, 3)), atol=0.1 * scale)
+    assert made.std() == pytest.approx(seen.std(), rel=0.2)
+    assert synthetic_inputs(model, 1)[0][0].dtype == torch.float32
+
+
+def test_a_batch_norm_further_on_tells_nothing() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    norm.running_var.fill_(1e6)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), norm).eval()
+    made = joined(synthetic_inputs(model_of(module, (1, 1, 32, 32)), 2))
+    expected = joined(synthetic_inputs(network("plain_cnn").model(), 2))
+    np.testing.assert_array_equal(made, expected)
