@@ -1,0 +1,90 @@
+"""Selections for a budget, against all there are."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nnrcodec.reduce.budget import Offer, Selection, selections
+from nnrcodec.reduce.ranks import Choice
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> dict[str, list[Offer]]:
+    """Return some offers for some layers; the first of a layer leaves it as it is."""
+    several = {}
+    for number in range(draw(st.integers(1, 4))):
+        pairs = draw(
+            st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=5)
+        )
+        several[f"layer{number}"] = [
+            Offer(cost, error, Choice("channel", rank) if rank else None)
+            for rank, (cost, error) in enumerate(pairs)
+        ]
+    return several
+
+
+def every_selection(offers: dict[str, list[Offer]]) -> list[Selection]:
+    return [
+        Selection(
+            sum(offer.cost for offer in taken),
+            sum(offer.error for offer in taken),
+            {n: o.choice for n, o in zip(offers, taken, strict=True) if o.choice is not None},
+        )
+        for taken in itertools.product(*offers.values())
+    ]
+
+
+@given(layers())
+def test_each_selection_is_one_that_there_is(offers: dict[str, list[Offer]]) -> None:
+    every = every_selection(offers)
+    assert all(found in every for found in selections(offers))
+
+
+@given(layers())
+def test_no_other_selection_errs_less_for_as_little(offers: dict[str, list[Offer]]) -> None:
+    every = every_selection(offers)
+    for found in selections(offers):
+        assert found.error == min(other.error for other in every if other.cost <= found.cost)
+        assert found.cost == min(other.cost for other in every if other.error <= found.error)
+
+
+@given(layers())
+def test_they_go_from_the_least_error_to_the_least_cost(offers: dict[str, list[Offer]]) -> None:
+    found, every = list(selections(offers)), every_selection(offers)
+    assert found[0].error == min(other.error for other in every)
+    assert found[-1].cost == min(other.cost for other in every)
+    for before, after in itertools.pairwise(found):
+        assert after.cost < before.cost
+        assert after.error > before.error
+        names = offers.keys()
+        assert sum(before.choices.get(n) != after.choices.get(n) for n in names) == 1
+
+
+@given(layers(), st.integers(0, 12), st.integers(1, 12))
+def test_for_every_price_the_best_selection_is_among_them(
+    offers: dict[str, list[Offer]], error: int, cost: int
+) -> None:
+    def worth(selection: Selection) -> float:
+        return cost * selection.error + error * selection.cost
+
+    assert min(map(worth, selections(offers))) == min(map(worth, every_selection(offers)))
+
+
+def test_of_offers_that_are_alike_the_first_is_taken() -> None:
+    first, second = (Offer(3, 2, Choice("channel", rank)) for rank in (1, 2))
+    (found,) = selections({"a": [first, second]})
+    assert found == Selection(3, 2, {"a": Choice("channel", 1)})
+
+
+def test_a_layer_that_stays_as_it_is_is_left_out() -> None:
+    rest = Offer(1, 5, Choice("separable", 4))
+    whole, thin = selections({"a": [Offer(9, 0, None), rest], "b": [Offer(2, 0, None)]})
+    assert whole == Selection(11, 0, {})
+    assert thin == Selection(3, 5, {"a": Choice("separable", 4)})
+
+
+def test_without_layers_there_is_nothing_to_choose() -> None:
+    assert list(selections({})) == [Selection(0, 0, {})]
