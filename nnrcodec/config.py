@@ -78,7 +78,7 @@ class RecoveryConfig:
     Parameters
     ----------
     minutes : float, optional
-        About how long; steps are then counted by the time that the first ones take.
+        How long.
     steps : int, optional
         How many steps, which makes the result the same every time on a machine.
     seed : int
@@ -116,9 +116,6 @@ class EncoderConfig:
     lambda_ : float, optional
         What a bit costs in that search, in squared steps; 0 looks for the least squared error and
         None is the default of `nnrcodec.quant.trellis`.
-    output_error : float, optional
-        With calibration inputs: the squared error of the network's output for which steps are
-        chosen, as part of the variance of that; by default that of the steps without inputs.
     codebook : bool
         Try a list of the levels that occur, which helps tensors with few different values.
     cabac : CabacConfig
@@ -131,6 +128,11 @@ class EncoderConfig:
         Which layers become pairs of thin ones, how, and of which rank.
     recovery : RecoveryConfig, optional
         With calibration inputs: train a network of low rank to do what the original does.
+    max_loss : float, optional
+        Make the stream as small as a loss of at most so much allows, in the unit of the score that
+        the caller measures; see `nnrcodec.search`.
+    target_bytes : int, optional
+        Make the stream as good as so many bytes allow.
     threads : int, optional
         How many tensors to code at once; by default as many as there are processors. The stream
         does not depend on it.
@@ -141,13 +143,14 @@ class EncoderConfig:
     quantization: UniformConfig = field(default_factory=UniformConfig)
     dq: bool = True
     lambda_: float | None = None
-    output_error: float | None = None
     codebook: bool = False
     cabac: CabacConfig = field(default_factory=CabacConfig)
     blocks: bool = True
     fold_batch_norm: bool = False
     low_rank: LowRankConfig | None = None
     recovery: RecoveryConfig | None = None
+    max_loss: float | None = None
+    target_bytes: int | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
@@ -167,11 +170,21 @@ class EncoderConfig:
                 raise ConfigError(
                     "lambda weighs bits in dependent quantization, which is off: leave one away"
                 )
-        error = self.output_error
-        if error is not None and not (math.isfinite(error) and error > 0):
-            raise ConfigError(f"output_error is {error}, expected a number above 0")
+        if self.max_loss is not None and not (math.isfinite(self.max_loss) and self.max_loss > 0):
+            raise ConfigError(f"max_loss is {self.max_loss}, expected a number above 0")
+        if self.target_bytes is not None and self.target_bytes < 1:
+            raise ConfigError(f"target_bytes is {self.target_bytes}, expected at least 1")
+        if self.max_loss is not None and self.target_bytes is not None:
+            raise ConfigError("max_loss and target_bytes are both to decide on the size: give one")
+        if self.has_target and self.quantization.qp is not None:
+            raise ConfigError("max_loss and target_bytes look for step sizes: give no qp with them")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads}, expected at least 1")
+
+    @property
+    def has_target(self) -> bool:
+        """Whether step sizes are to be found for a target."""
+        return self.max_loss is not None or self.target_bytes is not None
 
 
 def _require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

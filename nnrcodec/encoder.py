@@ -32,8 +32,12 @@ from nnrcodec.syntax.unit import Unit
 from nnrcodec.tensor_coding import Quantized, encode_tensor
 
 if TYPE_CHECKING:
+    from nnrcodec.calibration.expectation import Expectation
     from nnrcodec.calibration.synthetic import Inputs
     from nnrcodec.recovery import RecoveryReport
+
+LEFT_AFTER_RECOVERY = 0.4
+"""Part of the error of low rank that recovery is expected to leave."""
 
 CODERS = ("DeepCABAC", "static tables", "stored")
 """What a tensor may be coded by."""
@@ -55,6 +59,8 @@ class Reduced:
         What batch-norm folding did to each layer; empty if it was off.
     recovered : RecoveryReport, optional
         What recovery did, if it was on.
+    expected : Expectation, optional
+        With calibration inputs: what quantization is expected to do to the original.
     """
 
     model: Model
@@ -62,7 +68,8 @@ class Reduced:
     original_elements: int
     layers: tuple[LayerReport, ...]
     folds: tuple[FoldReport, ...]
-    recovered: RecoveryReport | None
+    recovered: RecoveryReport | None = None
+    expected: Expectation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +90,6 @@ class Encoded:
         How many tensors each of `CODERS` has coded.
     recovered : RecoveryReport, optional
         What recovery did, if it was on.
-    output_error : float, optional
-        With calibration inputs: the error of the output that steps were chosen for, as part of its
-        variance.
     """
 
     data: bytes
@@ -95,7 +99,6 @@ class Encoded:
     folds: tuple[FoldReport, ...]
     coders: Mapping[str, int]
     recovered: RecoveryReport | None = None
-    output_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,20 +162,29 @@ def reduce_model(
     """
     if not model.tensors:
         raise ModelError("there are no tensors in this model: nothing to code")
-    reduced, recovered = model, None
+    reduced, recovered, expected = model, None, None
     layers: tuple[LayerReport, ...] = ()
     folds: tuple[FoldReport, ...] = ()
     if config.fold_batch_norm:
         reduced, folds = fold_batch_norm(reduced)
     whole = reduced
+    if inputs is not None:
+        from nnrcodec.calibration.expectation import expectation
+        from nnrcodec.calibration.inputs import few
+
+        expected = expectation(whole, few(inputs), config.quantization.qp_density)
     if config.low_rank is not None:
-        if inputs is None:
+        if inputs is None or expected is None:
             reduced, layers = decompose(reduced, config.low_rank)
         else:
-            from nnrcodec.reduction import decompose_with_inputs
+            from nnrcodec.reduction import Allowance, decompose_with_inputs
 
+            scale, left = config.quantization.scale, LEFT_AFTER_RECOVERY if config.recovery else 1.0
+            allowance = Allowance(expected.each(scale), expected.part(scale), left)
             with stages("low rank") as progress:
-                reduced, layers = decompose_with_inputs(reduced, config.low_rank, inputs, progress)
+                reduced, layers = decompose_with_inputs(
+                    reduced, config.low_rank, few(inputs), allowance, progress
+                )
     if config.recovery is not None:
         if inputs is None:
             raise ConfigError("recovery learns from calibration inputs: give some")
@@ -187,6 +199,7 @@ def reduce_model(
         layers,
         folds,
         recovered,
+        expected,
     )
 
 
@@ -206,14 +219,15 @@ def encode_reduced(
     -------
     Encoded
     """
-    model, output_error = reduced.model, None
+    model = reduced.model
     known: Mapping[str, Quantized] = {}
     if inputs is not None:
+        from nnrcodec.calibration.inputs import few
         from nnrcodec.quantization import quantize_with_inputs
 
         with stages("quantizing") as progress:
-            found = quantize_with_inputs(model, inputs, config, progress)
-        model, known, output_error = found.model, found.quantized, found.output_error
+            found = quantize_with_inputs(model, few(inputs), config, reduced.expected, progress)
+        model, known = found.model, found.quantized
     with stages("coding") as progress:
         coded = _raw_last(_code(model, config, known, progress))
     entries = {entry.name: entry for part in coded for entry in part.entries}
@@ -227,7 +241,6 @@ def encode_reduced(
         reduced.folds,
         Counter(_coder(part.unit) for part in coded for _ in part.entries),
         reduced.recovered,
-        output_error,
     )
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnrcodec.calibration.sensitivity import output_variance, sensitivities
+from nnrcodec.calibration.expectation import Expectation, expectation
+from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import Stop, walk
 from nnrcodec.config import EncoderConfig
@@ -54,19 +55,17 @@ class QuantizedModel:
         With corrected biases and means; weights are the original ones.
     quantized : mapping of str to Quantized
         By name: weights, and biases that were corrected.
-    output_error : float
-        The error of the output that the steps were chosen for, as part of its variance.
     """
 
     model: Model
     quantized: Mapping[str, Quantized]
-    output_error: float
 
 
 def quantize_with_inputs(
     model: Model,
     inputs: Inputs,
     config: EncoderConfig,
+    expected: Expectation | None = None,
     progress: Progress | None = None,
 ) -> QuantizedModel:
     """Quantize the weights of all layers, such that the output of the network changes least.
@@ -78,8 +77,10 @@ def quantize_with_inputs(
     inputs : sequence of tuple of Tensor
         Calibration inputs.
     config : EncoderConfig
-        Its qp is kept to, if there is one; else steps follow from `output_error`, and without that
-        from the error that the steps of quantization without inputs are expected to make.
+        Its qp is kept to, if there is one; else steps are such that each weight adds what one adds
+        on the mean with the steps of quantization without inputs.
+    expected : Expectation, optional
+        What these do; by default to this model.
     progress : callable, optional
         Called after each layer.
 
@@ -98,15 +99,9 @@ def quantize_with_inputs(
     weighting = sensitivities(model, inputs)
     layers = [layer for layer in find_layers(model) if _has_steps(model.tensors[layer.weight])]
     weights = {layer.weight for layer in layers}
-    variance = output_variance(model, inputs)
-    output_error = config.output_error
-    if output_error is None:
-        stops = (stop for stop in walk(model, inputs) if stop.layer.weight in weights)
-        output_error = (
-            sum(_blind_error(model, stop, weighting, config) for stop in stops) / variance
-        )
-    elements = sum(math.prod(layer.shape) for layer in layers)
-    way = _Way(config, output_error * variance / max(elements, 1), _shifts(model))
+    if expected is None:
+        expected = expectation(model, inputs, config.quantization.qp_density, weighting)
+    way = _Way(config, expected.each(config.quantization.scale), _shifts(model))
     tensors = dict(model.tensors)
     quantized: dict[str, Quantized] = {}
     done = 0
@@ -119,7 +114,7 @@ def quantize_with_inputs(
             done += 1
             if progress is not None:
                 progress(done, len(layers))
-    return QuantizedModel(replace(model, tensors=tensors), quantized, output_error)
+    return QuantizedModel(replace(model, tensors=tensors), quantized)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,19 +213,6 @@ class _Way:
 def _has_steps(tensor: Tensor) -> bool:
     """Return whether a weight is one that can be quantized."""
     return tensor.size >= FEWEST_ELEMENTS and are_quantizable(tensor.read())
-
-
-def _blind_error(
-    model: Model, stop: Stop, weighting: Mapping[str, np.ndarray], config: EncoderConfig
-) -> float:
-    """Return the squared error of the output that the default step of a layer should make."""
-    layer = stop.layer
-    step = step_size(
-        config.quantization.qp_for(model.tensors[layer.weight].read()),
-        config.quantization.qp_density,
-    )
-    noise = step**2 / 12 * layer.columns * stop.input_variance()
-    return float(np.trace(weighting[layer.weight])) * noise
 
 
 def _shifts(model: Model) -> dict[str, _Shift]:

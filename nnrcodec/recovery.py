@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -123,12 +124,11 @@ def recover(
         betas=(0.9, 0.99),
     )
     kept = copy.deepcopy(student.state_dict())
-    start = time.perf_counter()
-    steps = config.steps or _WARM_UP
-    step = since_best = 0
-    while step < steps:
+    clock = _Clock(config)
+    judged = since_best = 0
+    while clock.gone < 1:
         for group, rate in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = rate * _schedule(step, steps, counting=config.steps is None)
+            group["lr"] = rate * _schedule(clock.step, clock.gone)
         picked = torch.randint(len(learned), (lesson.batch,), generator=generator)
         optimizer.zero_grad()
         with torch.autograd.graph.allow_mutation_on_saved_tensors():  # by what writes in place
@@ -136,31 +136,52 @@ def recover(
             loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        step += 1
-        if config.steps is None and config.minutes is not None and step == _WARM_UP:
-            each = (time.perf_counter() - start) / step
-            steps = max(int(60 * config.minutes / each), step)
+        clock.tick()
         if progress is not None:
-            progress(step, steps)
-        if step == steps or (step > _WARM_UP and step % max(steps // _JUDGEMENTS, 1) == 0):
+            progress(round(1000 * clock.gone), 1000)
+        due = int(_JUDGEMENTS * clock.gone) > judged and clock.step > _WARM_UP
+        if due or clock.gone >= 1:
+            judged = int(_JUDGEMENTS * clock.gone)
             error = lesson.judge(student, held_out)
             since_best += 1
             if error < best:
                 best, since_best = error, 0
                 kept = copy.deepcopy(student.state_dict())
             if since_best == _PATIENCE:
-                logger.info("recovery stops early, after %d of %d steps", step, steps)
+                logger.info("recovery stops early, after %d steps", clock.step)
                 break
     student.load_state_dict(kept)
-    seconds = time.perf_counter() - start
-    return _with_parameters(reduced, student), RecoveryReport(step, seconds, 1.0, best / before)
+    report = RecoveryReport(clock.step, clock.seconds, 1.0, best / before)
+    return _with_parameters(reduced, student), report
 
 
-def _schedule(step: int, steps: int, *, counting: bool) -> float:
-    if step < _WARM_UP or (counting and steps <= _WARM_UP):
-        return (step + 1) / _WARM_UP
-    gone = (step / steps - _CONSTANT) / (1 - _CONSTANT)
-    return 0.5 + 0.5 * float(np.cos(np.pi * min(max(gone, 0.0), 1.0)))
+class _Clock:
+    """How far training is: by steps or by time."""
+
+    def __init__(self, config: RecoveryConfig) -> None:
+        self._config = config
+        self._start = time.perf_counter()
+        self.step = 0
+        self.gone = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.perf_counter() - self._start
+
+    def tick(self) -> None:
+        """Count a step."""
+        self.step += 1
+        if self._config.steps is not None:
+            self.gone = min(self.step / self._config.steps, 1.0)
+        elif self._config.minutes is not None:
+            self.gone = min(self.seconds / (60 * self._config.minutes), 1.0)
+
+
+def _schedule(step: int, gone: float) -> float:
+    """Return the part of the rate at a step, when a part of all is gone."""
+    falling = min(max((gone - _CONSTANT) / (1 - _CONSTANT), 0.0), 1.0)
+    return min((step + 1) / _WARM_UP, 0.5 + 0.5 * math.cos(math.pi * falling))
 
 
 class _Lesson:

@@ -9,8 +9,8 @@ bias is corrected for the mean of the output to stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from nnrcodec.calibration.moments import Moments
 from nnrcodec.calibration.sensitivity import output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import Stop, walk
+from nnrcodec.coded_size import bits_of_pair, bits_of_whole
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.model import Model, SchemeName, Tensor
@@ -39,6 +40,9 @@ _ROUNDS_OF_TRIES = 6
 _WORTH_IT = 0.95
 """Part of the cost of a layer that its factors may have at most."""
 
+_BIT = 2 * math.log(2)
+"""By how many times what a weight adds the error falls with one more bit, at high rates."""
+
 _HANDY = 8
 """Ranks above twice this are tried in multiples of it: channels are computed so many at a time."""
 
@@ -53,8 +57,31 @@ class _Solution:
     error: float
 
 
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How much error there may be, and so what low rank may add to it.
+
+    Parameters
+    ----------
+    each : float
+        Squared error of the network's output that quantization lets each weight add.
+    total : float
+        What it lets all add, as part of the variance of the output.
+    left : float
+        Part of the error of low rank that is left after recovery; 1 if there is none.
+    """
+
+    each: float
+    total: float
+    left: float = 1.0
+
+
 def decompose_with_inputs(
-    model: Model, config: LowRankConfig, inputs: Inputs, progress: Progress | None = None
+    model: Model,
+    config: LowRankConfig,
+    inputs: Inputs,
+    allowance: Allowance | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Model, tuple[LayerReport, ...]]:
     """Replace layers by two thin ones each, such that the output of the network changes least.
 
@@ -66,6 +93,8 @@ def decompose_with_inputs(
         Which layers, and how to choose schemes and ranks.
     inputs : sequence of tuple of Tensor
         Calibration inputs.
+    allowance : Allowance, optional
+        What ranks are chosen by if `config` has no rule.
     progress : callable, optional
         Called after each layer.
 
@@ -78,16 +107,16 @@ def decompose_with_inputs(
     Raises
     ------
     ConfigError
-        If a layer is given a rank and cannot be decomposed, the inputs do not fit the model, or the
-        budget is out of reach.
+        If a layer is given a rank and cannot be decomposed, the inputs do not fit the model, the
+        budget is out of reach, or there is neither a rule nor an allowance.
     ModelError
         If the model has no graph.
     """
-    if config.target_macs is not None:
-        choices = _within(config.target_macs, rank_choices(model, config, inputs)).choices
+    if config.needs_inputs:
+        choices = _choices(model, config, inputs, allowance)
         if not choices:
             return model, ()
-        config = replace(config, ranks=choices, target_macs=None)
+        config = LowRankConfig(ranks=choices)
     weighting = sensitivities(model, inputs)
     offered = _offered(model, config)
     solutions: dict[tuple[str, SchemeName], _Solution] = {}
@@ -98,7 +127,7 @@ def decompose_with_inputs(
             continue
         weight = model.tensors[layer.weight].read()
         moments = stop.moments()
-        objective = _objective(model, layer, weight, moments, weighting[layer.weight])
+        (objective,) = _objectives(model, layer, weight, moments, weighting[layer.weight])
         found = {
             (layer.name, candidate.scheme.name): _solve(
                 layer, candidate, weight, moments, objective, own_bias(model, layer.name)
@@ -146,47 +175,83 @@ def rank_choices(
         From the network as it is to the cheapest. Costs are parts of that of all layers; errors are
         parts of the variance of the output, estimated layer by layer.
     """
+
+    def cost(layer: Layer, scheme: Scheme | None, rank: int, moments: Moments) -> float:
+        each = _repetitions(layer, moments) if config.optimise != "bytes" else 1.0
+        if scheme is None:
+            return each * math.prod(layer.shape)
+        return each * scheme.cost(rank, config.optimise, layer.stride)
+
+    offers = _offers(
+        model,
+        config,
+        inputs,
+        lambda fit, moments: cost(fit.layer, fit.scheme, fit.rank, moments),
+        progress,
+    )
+    total = sum(several[0].cost for several in offers.values()) or 1.0
+    variance = output_variance(model, inputs)
+    return tuple(
+        Selection(spent / total, error / variance, choices)
+        for spent, error, choices in selections(offers)
+    )
+
+
+def _choices(
+    model: Model, config: LowRankConfig, inputs: Inputs, allowance: Allowance | None
+) -> Mapping[str, Choice]:
+    """Return schemes and ranks: within a budget, or as the allowed error makes worth it."""
+    if config.target_macs is not None:
+        found = rank_choices(model, replace(config, optimise="runtime"), inputs)
+        for selection in found:
+            if selection.cost <= config.target_macs:
+                return selection.choices
+        raise ConfigError(
+            f"low rank can bring multiply-adds down to {100 * found[-1].cost:.1f} % of the "
+            f"model's, not to {100 * config.target_macs:g} %"
+        )
+    if allowance is None:
+        raise ConfigError("ranks are to follow from the error that is allowed, but none is given")
+    if config.optimise == "bytes":
+        each = allowance.each
+        # what quantization makes of a weight counts as well, at the price of bits
+        offers = _offers(model, config, inputs, lambda fit, _: fit.bits(each) + fit.elements / _BIT)
+        price = _BIT * each / allowance.left
+        best = {name: min(o, key=lambda x: x.error + price * x.cost) for name, o in offers.items()}
+        return {name: o.choice for name, o in best.items() if o.choice is not None}
+    found = rank_choices(model, config, inputs)
+    within = [s for s in found if s.error * allowance.left <= allowance.total]
+    return within[-1].choices
+
+
+def _offers(
+    model: Model,
+    config: LowRankConfig,
+    inputs: Inputs,
+    cost: Callable[[_Fit, Moments], float],
+    progress: Progress | None = None,
+) -> dict[str, list[Offer]]:
+    """Return what each layer could become; the first of its offers is the layer as it is.
+
+    Errors are squared errors of the network's output, if nothing else is changed.
+    """
     everything = LowRankConfig(rank_ratio=_WORTH_IT, scheme=config.scheme, optimise=config.optimise)
     weighting = sensitivities(model, inputs)
     offered, layers = _offered(model, everything), find_layers(model)
     offers: dict[str, list[Offer]] = {}
-    fixed = 0.0
     for number, stop in enumerate(walk(model, inputs), 1):
-        layer = stop.layer
-        moments = stop.moments()
-        each = _repetitions(layer, moments) if config.optimise == "runtime" else 1.0
-        whole = each * math.prod(layer.shape)
-        if layer.name in offered:
-            weight = model.tensors[layer.weight].read()
-            objective = _objective(model, layer, weight, moments, weighting[layer.weight])
-            offers[layer.name] = [Offer(whole, 0.0, None)]
-            for candidate in offered[layer.name]:
-                scheme = candidate.scheme
-                for rank in _tried(candidate.rank):
-                    cost = each * scheme.cost(rank, config.optimise, layer.stride)
-                    *_, error = _fit(layer, scheme, objective, rank, _ROUNDS_OF_TRIES)
-                    offers[layer.name].append(Offer(cost, error, Choice(scheme.name, rank)))
-        else:
-            fixed += whole
+        layer, moments = stop.layer, stop.moments()
+        weight, metric = model.tensors[layer.weight].read(), weighting[layer.weight]
+        whole = _Fit.whole(layer, _objectives(model, layer, weight, moments, metric))
+        offers[layer.name] = [Offer(cost(whole, moments), 0.0, None)]
+        for candidate in offered.get(layer.name, ()):
+            for rank in _tried(candidate.rank):
+                fit = _Fit.of(layer, candidate.scheme, whole.objectives[0], rank, _ROUNDS_OF_TRIES)
+                choice = Choice(candidate.scheme.name, rank)
+                offers[layer.name].append(Offer(cost(fit, moments), fit.error, choice))
         if progress is not None:
             progress(number, len(layers))
-    total = fixed + sum(several[0].cost for several in offers.values())
-    variance = output_variance(model, inputs)
-    return tuple(
-        Selection((fixed + cost) / total, error / variance, choices)
-        for cost, error, choices in selections(offers)
-    )
-
-
-def _within(target: float, found: Sequence[Selection]) -> Selection:
-    """Return the selection of least error that costs no more than a part of the whole."""
-    for selection in found:
-        if selection.cost <= target:
-            return selection
-    raise ConfigError(
-        f"low rank can bring multiply-adds down to {100 * found[-1].cost:.1f} % of the model's, "
-        f"not to {100 * target:g} %"
-    )
+    return offers
 
 
 def _offered(model: Model, config: LowRankConfig) -> dict[str, tuple[Candidate, ...]]:
@@ -198,14 +263,94 @@ def _offered(model: Model, config: LowRankConfig) -> dict[str, tuple[Candidate, 
     return {name: several for name, several in found.items() if not isinstance(several, str)}
 
 
-def _objective(
+def _objectives(
     model: Model, layer: Layer, weight: np.ndarray, moments: Moments, metric: np.ndarray
-) -> Objective:
-    """Return what factors of a layer shall be good for."""
+) -> tuple[Objective, ...]:
+    """Return what the weight of a layer shall be good for, by group."""
     if own_bias(model, layer.name) is not None:
         moments = moments.centered()
-    target = moments.fitted(layer.matrices(weight))
-    return Objective.of(target[0], moments.second[0], metric)
+    targets = moments.fitted(layer.matrices(weight))
+    rows = layer.rows
+    return tuple(
+        Objective.of(target, second, metric[g * rows : (g + 1) * rows, g * rows : (g + 1) * rows])
+        for g, (target, second) in enumerate(zip(targets, moments.second, strict=True))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """A layer as it is, or two factors of it.
+
+    Parameters
+    ----------
+    layer : Layer
+    objectives : tuple of Objective
+        By group; one where there are factors.
+    scheme : Scheme, optional
+        Of the factors.
+    u : ndarray of float64, shape (rank, columns / taps)
+        The first factor, as the matrix that multiplies patches.
+    v : ndarray of float64, shape (rows, rank, taps)
+        The second one; taps are those of a row of the kernel if it is separable, else 1.
+    error : float
+        Squared error of the network's output.
+    """
+
+    layer: Layer
+    objectives: tuple[Objective, ...]
+    scheme: Scheme | None = None
+    u: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    v: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0)))
+    error: float = 0.0
+
+    @classmethod
+    def whole(cls, layer: Layer, objectives: tuple[Objective, ...]) -> _Fit:
+        """Return the layer as it is."""
+        return cls(layer, objectives)
+
+    @classmethod
+    def of(cls, layer: Layer, scheme: Scheme, objective: Objective, rank: int, rounds: int) -> _Fit:
+        """Fit factors of a rank."""
+        if scheme.name == "separable":
+            shape = (layer.rows, scheme.inputs, *layer.kernel)
+            u, v, errors = best_separable(objective, shape, rank, rounds)  # type: ignore[arg-type]
+            return cls(layer, (objective,), scheme, u.reshape(rank, -1), v[:, :, 0, :], errors[-1])
+        v, u, error = best_product(objective, rank)
+        return cls(layer, (objective,), scheme, u, v[:, :, None], error)
+
+    @property
+    def rank(self) -> int:
+        """Channels between the factors; 0 if there are none."""
+        return len(self.u)
+
+    @property
+    def elements(self) -> int:
+        """Weights in all."""
+        return self.u.size + self.v.size if self.scheme else math.prod(self.layer.shape)
+
+    def bits(self, each: float) -> float:
+        """Return about how many bits it takes if each weight may add so much squared error."""
+        if self.scheme is None:
+            return sum(bits_of_whole(objective, each) for objective in self.objectives)
+        return bits_of_pair(self.objectives[0], self.u, self.v, each)
+
+    def kernels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return U and V as the scheme wants them."""
+        scheme, layer = self.scheme, self.layer
+        if scheme is None:
+            raise TypeError("there are no factors")
+        if scheme.name == "separable":
+            u = self.u.reshape(self.rank, scheme.inputs, -1, 1)
+            v = self.v[:, :, None, :]
+        else:
+            u = self.u.reshape(self.rank, scheme.inputs, *layer.kernel)
+            v = self.v.reshape(layer.rows, self.rank, *(1,) * len(layer.kernel))
+        if scheme.transposed:
+            axes = tuple(range(2, u.ndim))
+            u = np.flip(u.swapaxes(0, 1), axes)
+            if scheme.name == "separable":
+                v = np.flip(v.swapaxes(0, 1), axes)
+        return np.ascontiguousarray(u), np.ascontiguousarray(v)
 
 
 def _solve(
@@ -216,32 +361,13 @@ def _solve(
     objective: Objective,
     bias: Tensor | None,
 ) -> _Solution:
-    u, v, error = _fit(layer, candidate.scheme, objective, candidate.rank, ROUNDS)
+    fit = _Fit.of(layer, candidate.scheme, objective, candidate.rank, ROUNDS)
+    u, v = fit.kernels()
     change = None
     if bias is not None:
         merged = candidate.scheme.merge(u, v)
         change = moments.bias_change(layer.matrices(weight), layer.matrices(merged))
-    return _Solution(u, v, change, error)
-
-
-def _fit(
-    layer: Layer, scheme: Scheme, objective: Objective, rank: int, rounds: int
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return U and V as the scheme wants them, and what error they leave."""
-    ordinary = (layer.rows, scheme.inputs, *layer.kernel)
-    if scheme.name == "separable":
-        u, v, errors = best_separable(objective, ordinary, rank, rounds)  # type: ignore[arg-type]
-        error = errors[-1]
-    else:
-        second, first, error = best_product(objective, rank)
-        u = first.reshape(rank, *ordinary[1:])
-        v = second.reshape(layer.rows, rank, *(1,) * len(layer.kernel))
-    if scheme.transposed:
-        axes = tuple(range(2, u.ndim))
-        u = np.flip(u.swapaxes(0, 1), axes)
-        if scheme.name == "separable":
-            v = np.flip(v.swapaxes(0, 1), axes)
-    return np.ascontiguousarray(u), np.ascontiguousarray(v), error
+    return _Solution(u, v, change, fit.error)
 
 
 def _go_on_with(stop: Stop, model: Model, scheme: Scheme, solution: _Solution) -> None:

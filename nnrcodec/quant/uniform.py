@@ -54,13 +54,18 @@ class UniformConfig:
         step size 16 times finer.
     qp_density : int
         Logarithm of the steps of qp per octave, 0 to 7.
+    scale : float
+        Factor of default step sizes: more is coarser. Squared errors grow with its square.
     """
 
     qp: int | None = None
     nonweight_qp: int | None = None
     qp_density: int = 2
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise ConfigError(f"scale is {self.scale}, expected a number above 0")
         for qp in (self.qp, self.nonweight_qp, 0):
             if qp is not None:
                 step_size(qp, self.qp_density)
@@ -90,14 +95,14 @@ class UniformConfig:
             return 0
         if is_weight:
             small = math.sqrt(values.size / LARGE_ELEMENTS)
-            step = rms / WEIGHT_STEPS * min(max(small, FINEST_SMALL), 1.0)
+            step = self.scale * rms / WEIGHT_STEPS * min(max(small, FINEST_SMALL), 1.0)
         else:
-            step = rms / NONWEIGHT_STEPS
+            step = self.scale * rms / NONWEIGHT_STEPS
             smallest = float(values.min())
             if smallest > 0:
                 step = max(min(step, smallest / POSITIVE_STEPS), rms / FINEST_STEPS)
-        coarse_enough = 2 * float(np.abs(values).max()) / MAX_LEVEL
-        return qp_of_step_size(max(step, coarse_enough), self.qp_density)
+        peak = float(np.abs(values).max())
+        return qp_of_step_size(max(min(step, 2 * peak), 2 * peak / MAX_LEVEL), self.qp_density)
 
 
 def quantize(values: np.ndarray, qp: int, qp_density: int, name: str = "tensor") -> np.ndarray:

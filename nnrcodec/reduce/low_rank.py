@@ -102,8 +102,10 @@ def decompose(
     ModelError
         What `factorize` returns does not fit.
     """
-    if config.target_macs is not None:
-        raise ConfigError("target_macs needs calibration inputs, to see what ranks do")
+    if config.needs_inputs:
+        raise ConfigError(
+            "ranks that follow from what they do to the output need calibration inputs"
+        )
     ranks = config.ranks or {}
     weights = {
         tensor.name.removesuffix(".weight"): tensor

@@ -32,7 +32,11 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowRankConfig:
-    """Which layers become two, how, and how many channels are between: one of four rules.
+    """Which layers become two, how, and how many channels are between: at most one of four rules.
+
+    Without a rule ranks follow from the error that is allowed, which needs calibration inputs. If
+    `optimise` is "bytes", a layer becomes what its bits and its error make worth most, which may be
+    what it is; else all layers together become as cheap as the error allows.
 
     Parameters
     ----------
@@ -59,7 +63,7 @@ class LowRankConfig:
     Raises
     ------
     ConfigError
-        Not exactly one rule is given, or something is out of range.
+        More than one rule is given, or something is out of range.
     """
 
     ranks: Mapping[str, int | Choice] | None = None
@@ -76,8 +80,8 @@ class LowRankConfig:
             "target_macs": self.target_macs,
         }
         given = [rule for rule in (self.ranks, *parts.values()) if rule is not None]
-        if len(given) != 1:
-            raise ConfigError(f"give exactly one of ranks, {', '.join(parts)}")
+        if len(given) > 1:
+            raise ConfigError(f"give at most one of ranks, {', '.join(parts)}")
         for name, part in parts.items():
             if part is not None and not 0 < part <= 1:
                 raise ConfigError(f"{name} must be above 0 and at most 1, not {part}")
@@ -88,6 +92,17 @@ class LowRankConfig:
                 raise ConfigError("ranks must name at least one layer")
             for layer, choice in self.ranks.items():
                 _check_choice(layer, choice)
+
+    @property
+    def rule(self) -> str | None:
+        """Name of the rule that is given, if one is."""
+        names = ("ranks", "energy", "rank_ratio", "target_macs")
+        return next((name for name in names if getattr(self, name) is not None), None)
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether ranks follow from what they do to the output."""
+        return self.rule in (None, "target_macs")
 
 
 def parse_ranks(text: str) -> dict[str, int | Choice]:

@@ -60,6 +60,7 @@ LAYERS = {
     "ndu": 5,
     "stream": 5,
     "sources": 5,
+    "coded_size": 5,
     "loading": 5,
     "ndu_encoding": 6,
     "ndu_decoding": 6,
