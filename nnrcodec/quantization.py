@@ -107,10 +107,7 @@ def quantize_with_inputs(
     done = 0
     for stop in walk(model, inputs):
         if stop.layer.weight in weights:
-            found = way.quantize(tensors, stop, weighting[stop.layer.weight])
-            quantized |= found
-            for name, each in found.items():
-                stop.replace(name, each.value)
+            quantized |= way.quantize(tensors, stop, weighting[stop.layer.weight])
             done += 1
             if progress is not None:
                 progress(done, len(layers))
@@ -145,7 +142,10 @@ class _Way:
     def quantize(
         self, tensors: dict[str, Tensor], stop: Stop, metric: np.ndarray
     ) -> dict[str, Quantized]:
-        """Quantize a weight, and what is corrected in `tensors`; return them by name."""
+        """Quantize a weight, and what is corrected in `tensors`; return them by name.
+
+        The walk goes on with what they become.
+        """
         layer, density = stop.layer, self.config.quantization.qp_density
         tensor = tensors[layer.weight]
         original = layer.matrices(tensor.read())
@@ -169,6 +169,7 @@ class _Way:
         levels = layer.weight_of(found.levels)
         value = cast(dequantize(levels, qp, density), tensor.dtype)
         quantized = {tensor.name: Quantized(levels, qp, dq, value)}
+        stop.replace(tensor.name, value)
         if shift is not None:
             change = moments.bias_change(original, layer.matrices(value))
             name = shift.name
@@ -176,6 +177,7 @@ class _Way:
             tensors[name] = _with_values(tensors[name], corrected)
             if corrected.size >= FEWEST_ELEMENTS and are_quantizable(corrected):
                 quantized[name] = self._moved(tensors[name], float(np.diag(metric).mean()), dq=dq)
+            stop.replace(name, quantized[name].value if name in quantized else tensors[name].read())
         return quantized
 
     def _can_depend(self, layer: Layer) -> bool:
