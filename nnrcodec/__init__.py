@@ -11,7 +11,14 @@ Importing this package does not import PyTorch.
 """
 
 from nnrcodec.api import decode, decode_model, encode, load_into
-from nnrcodec.config import CabacConfig, Choice, EncoderConfig, LowRankConfig, UniformConfig
+from nnrcodec.config import (
+    CabacConfig,
+    Choice,
+    EncoderConfig,
+    LowRankConfig,
+    RecoveryConfig,
+    UniformConfig,
+)
 from nnrcodec.errors import (
     BitstreamError,
     ConfigError,
@@ -44,6 +51,7 @@ __all__ = [
     "ModelError",
     "NnrError",
     "PayloadError",
+    "RecoveryConfig",
     "SyntaxElementError",
     "TruncatedBitstreamError",
     "UniformConfig",

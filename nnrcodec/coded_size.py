@@ -1,13 +1,12 @@
 """How many bits factors will take when they are quantized, before they are.
 
-At high rates a weight of deviation s takes log2(s sqrt(2 pi e) / step) bits; towards lower ones it
-takes more than that, and never less than none. What follows is a smooth curve through both, good to
-a tenth on the networks it was tried on, which is enough to compare ranks.
+With a step size of d, a weight of deviation s takes about log2(1 + 5.4 (s / d)^2) / 2 bits: at high
+rates one more for half of the step, and none at low ones. The constant is from dependent
+quantization with error feedback, of a filter at 0.5, 1.1 and 2.2 bits a weight, where it is right
+within a tenth; that is enough to compare ranks.
 """
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from nnrcodec.reduce.least_error import Objective
 _DAMPING = 0.01
 """That of the quantizer."""
 
-_SPREAD = 2 * math.pi * math.e
+_SPREAD = 5.4
 
 
 def bits_of(matrix: np.ndarray, sensitivity: float, each: float) -> float:

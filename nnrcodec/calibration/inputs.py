@@ -32,10 +32,11 @@ def load_inputs(
     Parameters
     ----------
     path : str or Path
-        A folder of pictures, or a pattern such as ``frames/*_dec.png``, or a file of them; or a
-        ``.npy``, ``.npz`` or ``.pt`` file with samples along the first axis, in an ``.npz`` by the
-        names of the inputs, if it has more than one array. Samples of 8 bits are divided by 255,
-        as are pictures.
+        A folder of pictures, or a pattern such as ``frames/*_dec.png``, or a file of them; of pairs
+        ``NAME_orig.png`` and ``NAME_qpQP_dec.png`` in a folder only the decoded ones are taken. Or
+        a ``.npy``, ``.npz`` or ``.pt`` file with samples along the first axis, in an ``.npz`` by
+        the names of the inputs, if it has more than one array. Samples of 8 bits are divided by
+        255, as are pictures.
     graph : Graph
         Tells which sizes and dtypes the network takes.
     count : int
@@ -122,9 +123,16 @@ def running() -> Iterator[None]:
         raise ConfigError(f"the model does not run with a calibration input: {error}") from error
 
 
+def is_folder_of_pairs(path: Path) -> bool:
+    """Return whether a folder holds ``NAME_orig.png`` and ``NAME_qpQP_dec.png``."""
+    return path.is_dir() and any(path.glob("*_orig.png")) and any(path.glob("*_qp*_dec.png"))
+
+
 def _picture_files(path: Path) -> list[Path]:
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+        if is_folder_of_pairs(path):
+            files = [p for p in files if p.stem.endswith("_dec")]
     elif path.is_file():
         files = [path] if path.suffix.lower() in PICTURES else []
     else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
+from nnrcodec.api import calibration_inputs
 from nnrcodec.cli.command import (
     check_output,
     is_model_file,
@@ -19,16 +21,28 @@ from nnrcodec.cli.command import (
     run,
 )
 from nnrcodec.cli.table import grouped, printable, table
-from nnrcodec.config import CabacConfig, EncoderConfig, LowRankConfig, UniformConfig
-from nnrcodec.encoder import CODERS, encode_model
+from nnrcodec.cli.task import add_task, check_task, task_of
+from nnrcodec.config import (
+    CabacConfig,
+    EncoderConfig,
+    LowRankConfig,
+    RecoveryConfig,
+    UniformConfig,
+)
+from nnrcodec.encoder import CODERS, Encoded
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import FORMATS, load, write_atomically
+from nnrcodec.model import Model
 from nnrcodec.quant.trellis import DEFAULT_LAMBDA
 from nnrcodec.reduce.batch_norm import FoldReport
 from nnrcodec.reduce.low_rank import LayerReport
 from nnrcodec.reduce.ranks import SchemeRule, parse_ranks
 from nnrcodec.reduce.schemes import Optimise
+from nnrcodec.search import Found, ScoreOf, encode_best
 from nnrcodec.update_encoding import UpdateEncoder
+
+if TYPE_CHECKING:
+    from nnrcodec.calibration.synthetic import Inputs
 
 DESCRIPTION = f"""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
@@ -41,7 +55,12 @@ Without options every tensor is quantized in proportion to its own scale, by a
 search for the levels that cost least, and goes through the coder that makes it
 smaller. The options for low rank replace a layer by two thin ones, such as a
 d x d convolution by a d x 1 and a 1 x d one, which also makes the network
-faster."""
+faster.
+
+With calibration inputs (--calib) the encoder looks at what the network does with
+them: streams get far smaller at the same quality, low rank costs less, and ranks
+and step sizes can be found for a loss or a size. A few dozen inputs suffice, and
+no labels are needed."""
 
 EXAMPLES = """\
 examples:
@@ -53,6 +72,14 @@ examples:
   nnr-encode net.safetensors --rank-ratio 0.5     all layers, half of their weights
   nnr-encode net.pt2 --rank-ratio 0.5 --low-rank auto --optimise runtime
       the better scheme for each layer, half of its multiply-adds; linear too
+  nnr-encode filter.pt2 --calib pictures          what the network does with pictures
+  nnr-encode filter.pt2 --calib synthetic         ... with inputs that are made up
+  nnr-encode filter.pt2 --calib pairs --max-loss 0.03dB --low-rank auto
+      as small as a loss of 0.03 dB allows, with the ranks that this takes
+  nnr-encode filter.pt2 --calib pairs --target-macs 30% --finetune 10
+      three times fewer multiply-adds, and ten minutes of recovery
+  nnr-encode net.pt2 --calib train.npz --max-loss 0.5% --task accuracy --data test.npz
+  nnr-encode net.pt --target-bytes 1000000        any network, within a size
   nnr-encode net.pt --profile nnc -o net.nnc      for any decoder of the standard
   nnr-encode new.pt --base net.nnc -o 1.nnc       only what has changed since
   nnr-encode newer.pt --base net.nnc --base 1.nnc -o 2.nnc   and again"""
@@ -92,10 +119,60 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="tensors to code at once; the stream does not depend on it [number of processors]",
     )
+    _add_targets(made)
+    _add_calibration(made)
     _add_quantization(made)
     _add_coding(made)
     _add_reduction(made)
     return run(made, _encode, argv)
+
+
+def _add_targets(made: argparse.ArgumentParser) -> None:
+    group = made.add_argument_group("targets (instead of a qp)")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--max-loss",
+        metavar="X[dB|%]",
+        help="make the stream as small as this loss allows, in the unit of --task. Without a task: "
+        "dB of PSNR, if --calib is a folder of pairs NAME_orig.png and NAME_qp37_dec.png, or for "
+        "filters of pictures, whose originals are then taken to be 45 dB away; %% of the variance "
+        "of the outputs for all networks",
+    )
+    either.add_argument(
+        "--target-bytes",
+        type=int,
+        metavar="N",
+        help="make the stream as good as so many bytes allow",
+    )
+    add_task(group, ("psnr", "accuracy"))
+
+
+def _add_calibration(made: argparse.ArgumentParser) -> None:
+    group = made.add_argument_group("calibration inputs (for .pt2 files)")
+    group.add_argument(
+        "--calib",
+        metavar="PATH",
+        help="a folder of pictures, or a .npy, .npz or .pt file with inputs; 'synthetic' makes "
+        "some up; 'none' does without [none, or synthetic where something needs them]",
+    )
+    group.add_argument(
+        "--calib-count",
+        type=int,
+        metavar="N",
+        help="inputs at most [32, or 512 with --finetune]",
+    )
+    group.add_argument(
+        "--finetune",
+        type=float,
+        metavar="MINUTES",
+        help="after low rank, train the network to do what the original does",
+    )
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of everything that is chosen at random [%(default)s]",
+    )
 
 
 def _add_quantization(made: argparse.ArgumentParser) -> None:
@@ -177,7 +254,10 @@ def _add_reduction(made: argparse.ArgumentParser) -> None:
         action="store_true",
         help="multiply batch norms into the convolutions before them; needs a .pt2 file",
     )
-    low_rank = made.add_argument_group("low rank (one of --rank, --energy, --rank-ratio)")
+    low_rank = made.add_argument_group(
+        "low rank (one of --rank, --energy, --rank-ratio, --target-macs; or --low-rank alone, for "
+        "the ranks that the allowed error makes worth it)"
+    )
     rules = low_rank.add_mutually_exclusive_group()
     rules.add_argument(
         "--rank",
@@ -198,6 +278,13 @@ def _add_reduction(made: argparse.ArgumentParser) -> None:
         help="all layers that get smaller by it, factors with at most this part of their weights, "
         "or of what --optimise says",
     )
+    rules.add_argument(
+        "--target-macs",
+        type=_part,
+        metavar="P",
+        help="schemes and ranks of least error for so many multiply-adds: a part of those of the "
+        "model, such as 0.4 or 40%%",
+    )
     low_rank.add_argument(
         "--low-rank",
         choices=get_args(SchemeRule),
@@ -215,15 +302,25 @@ def _add_reduction(made: argparse.ArgumentParser) -> None:
 def _encode(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     config = _config(options)
+    check_task(options)
     output = _output(options)
     if options.base:
         _encode_update(options, config, output, start)
         return
-    encoded = encode_model(load(options.input), config, progress_bar)
+    model = load(options.input)
+    inputs = _inputs(options, config, model)
+    score = _score(options, model, inputs)
+    found = encode_best(model, config, progress_bar, inputs, score)
+    encoded = found.encoded
     write_atomically(output, encoded.data)
 
     messages = messages_beside(output)
-    for line in (*_fold_lines(encoded.folds), *_low_rank_lines(encoded.layers)):
+    for line in (
+        *_fold_lines(encoded.folds),
+        *_low_rank_lines(encoded.layers),
+        *_recovery_lines(encoded),
+        *_trial_lines(found, options.max_loss),
+    ):
         print(line, file=messages)
     size = len(encoded.data)
     coders = ", ".join(f"{encoded.coders[c]} {c}" for c in CODERS if c in encoded.coders)
@@ -234,6 +331,40 @@ def _encode(options: argparse.Namespace) -> None:
         f"{time.perf_counter() - start:.1f} s; tensors: {coders}",
         file=messages,
     )
+
+
+def _inputs(options: argparse.Namespace, config: EncoderConfig, model: Model) -> Inputs | None:
+    """Return calibration inputs, if there are to be any."""
+    calib, low_rank = options.calib, config.low_rank
+    needed = config.recovery is not None or (low_rank is not None and low_rank.needs_inputs)
+    if calib == "none" and needed:
+        raise ConfigError("--finetune, --target-macs and open ranks need calibration inputs")
+    if calib is None:
+        useful = config.has_target and model.graph is not None
+        calib = "synthetic" if needed or useful else "none"
+    if calib == "none":
+        return None
+    count = options.calib_count or (512 if config.recovery is not None else None)
+    return calibration_inputs(model, calib, count, options.seed)
+
+
+def _score(options: argparse.Namespace, model: Model, inputs: Inputs | None) -> ScoreOf | None:
+    """Return what a loss is measured by, if one is limited."""
+    if options.max_loss is None:
+        if options.task or options.data:
+            raise ConfigError("--task and --data measure the loss that --max-loss limits: give it")
+        return None
+    if model.graph is None:
+        raise ConfigError(f"--max-loss needs a network that runs; {options.input} has no graph")
+    from nnrcodec.evaluate.loss import score_for
+
+    unit = _loss(options.max_loss)[1]
+    if options.task or options.data:
+        task = task_of(options, model)
+        if unit and task and unit != task.unit:
+            raise ConfigError(f"--max-loss is in {unit}, but the task is scored in {task.unit}")
+        return None if task is None else lambda module: task.score(module).value
+    return score_for(unit, options.calib, model, inputs)
 
 
 def _encode_update(
@@ -273,26 +404,48 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
         ),
         fold_batch_norm=options.fold_batch_norm,
         low_rank=_low_rank(options),
+        recovery=(
+            None
+            if options.finetune is None
+            else RecoveryConfig(minutes=options.finetune, seed=options.seed)
+        ),
+        max_loss=None if options.max_loss is None else _loss(options.max_loss)[0],
+        target_bytes=options.target_bytes,
         threads=options.threads,
     )
 
 
 def _low_rank(options: argparse.Namespace) -> LowRankConfig | None:
-    rules = (options.rank, options.energy, options.rank_ratio)
+    rules = (options.rank, options.energy, options.rank_ratio, options.target_macs)
     if all(rule is None for rule in rules):
-        if options.low_rank or options.optimise:
-            raise ConfigError(
-                "--low-rank and --optimise say how: one of --rank, --energy and --rank-ratio must "
-                "say how much"
-            )
-        return None
+        if options.optimise and not options.low_rank:
+            raise ConfigError("--optimise is for low rank: give --low-rank or a rule, too")
+        if options.low_rank is None:
+            return None
     return LowRankConfig(
         ranks=None if options.rank is None else parse_ranks(options.rank),
         energy=options.energy,
         rank_ratio=options.rank_ratio,
-        scheme=options.low_rank or "separable",
+        target_macs=options.target_macs,
+        scheme=options.low_rank or ("auto" if options.target_macs is not None else "separable"),
         optimise=options.optimise or "bytes",
     )
+
+
+def _loss(text: str) -> tuple[float, str]:
+    """Return a loss and its unit, empty if there is none."""
+    found = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(dB|%)?\s*", text)
+    try:
+        return float(found[1] if found else text), (found[2] or "") if found else ""
+    except ValueError:
+        raise ConfigError(
+            f"--max-loss {text}: expected a number, with a unit if you like, such as 0.03dB or 0.5%"
+        ) from None
+
+
+def _part(text: str) -> float:
+    """Return a part of the whole, which may be given in per cent."""
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
 
 def _output(options: argparse.Namespace) -> Path:
@@ -327,6 +480,37 @@ def _low_rank_lines(layers: Sequence[LayerReport]) -> Iterator[str]:
         return
     columns = ("<layer", "<shape", "<scheme", ">rank", ">energy", ">weights", ">now", "<")
     yield from table(columns, [_low_rank_row(layer) for layer in layers])
+
+
+def _recovery_lines(encoded: Encoded) -> Iterator[str]:
+    """Say what recovery has done."""
+    recovered = encoded.recovered
+    if recovered is not None:
+        left = 100 * recovered.error_after / recovered.error_before
+        yield (
+            f"recovery: {recovered.steps} steps in {recovered.seconds:.0f} s, {left:.0f} % of the "
+            "error left on inputs that were held out"
+        )
+
+
+def _trial_lines(found: Found, max_loss: str | None) -> Iterator[str]:
+    """Say which streams the search has made."""
+    if not found.trials:
+        return
+    unit = _loss(max_loss)[1] if max_loss else ""
+    columns = ("<step sizes", ">bytes", ">loss", "<")
+    yield from table(
+        columns,
+        [
+            (
+                f"x {trial.scale:.3f}",
+                grouped(trial.bytes),
+                "-" if trial.loss is None else f"{trial.loss:.4f} {unit}".strip(),
+                "taken" if trial == found.taken else "",
+            )
+            for trial in found.trials
+        ],
+    )
 
 
 def _low_rank_row(layer: LayerReport) -> tuple[str, ...]:

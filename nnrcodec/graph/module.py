@@ -19,7 +19,7 @@ from nnrcodec.errors import ModelError, SyntaxElementError, UnsupportedFeatureEr
 from nnrcodec.graph.check import CLAUSE, check
 from nnrcodec.graph.graph import Graph, Node, Ref, TensorRef, Word, leaves
 from nnrcodec.graph.operators import OPERATORS
-from nnrcodec.graph.operators_torch import FUNCTIONS, TORCH_WORDS
+from nnrcodec.graph.operators_torch import FUNCTIONS, IN_ANY_LAYOUT, TORCH_WORDS
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.torch_values import to_torch
@@ -123,6 +123,22 @@ def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
     for tensor in model.tensors.values():
         _register(module, tensor)
     return module.eval()
+
+
+def channels_last(module: DecodedModel) -> DecodedModel:
+    """Lay the kernels of 2-D convolutions out such that they run fast; return the module.
+
+    A convolution gives its output the layout of its kernel, so all after it have it, too. Pairs of
+    thin convolutions gain most.
+    """
+    for node in module._nnr_graph.nodes:
+        if node.op.startswith("aten.conv2d"):
+            for leaf in node.leaves():
+                if isinstance(leaf, TensorRef):
+                    tensor = tensor_named(module, leaf.name)
+                    if tensor.ndim == 4:
+                        tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[int, ...]:
@@ -247,7 +263,7 @@ def _function(op: str) -> Callable[..., Any]:
         raise UnsupportedFeatureError(
             f"PyTorch {torch.__version__} has no operator {op}; a newer one has", feature=op
         )
-    return FUNCTIONS[op]
+    return IN_ANY_LAYOUT.get(op, FUNCTIONS[op])
 
 
 def _signature(graph: Graph) -> inspect.Signature:

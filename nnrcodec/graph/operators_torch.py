@@ -39,6 +39,14 @@ def _functions() -> dict[str, Callable[..., Any]]:
 FUNCTIONS: Mapping[str, Callable[..., Any]] = _functions()
 """What each name of the allow-list calls. A name that this PyTorch lacks is not in it."""
 
+IN_ANY_LAYOUT: Mapping[str, Callable[..., Any]] = {
+    "aten.view.default": torch.ops.aten.reshape.default,
+    "aten._unsafe_view.default": torch.ops.aten.reshape.default,
+    "aten.view_as.default": torch.ops.aten.reshape_as.default,
+}
+"""What is called in place of operators that ask for a layout in memory; where they work, it does
+the same. In the network that was exported a value may have had another layout."""
+
 NAMES: Mapping[Callable[..., Any], str] = {call: name for name, call in FUNCTIONS.items()}
 """The name under which a function stands in the allow-list."""
 

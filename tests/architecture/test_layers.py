@@ -16,7 +16,7 @@ the modules are free. From the bottom:
 7    a tensor in the best way there is
 8    all tensors of a stream: as the standard wants them, and as a stream has them
 9    the two pipelines, and inspection
-10   what builds on a decoded stream: an update
+10   what builds on a decoded stream: an update, and the search for an operating point
 11   the encoder of updates, which needs what their decoder knows
 12   the public functions
 13   the package itself, which names them
@@ -73,6 +73,7 @@ LAYERS = {
     "encoder": 9,
     "decoder": 9,
     "inspection": 9,
+    "search": 10,
     "updates": 10,
     "update_encoding": 11,
     "api": 12,

@@ -22,6 +22,7 @@ PUBLIC = [
     "ModelError",
     "NnrError",
     "PayloadError",
+    "RecoveryConfig",
     "SyntaxElementError",
     "TruncatedBitstreamError",
     "UniformConfig",
