@@ -126,9 +126,9 @@ def _own_messages_only(name: str, debug: bool) -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Progress]:
-    """Show a bar on a terminal; yield what to call with elements done and elements in all."""
-    with tqdm(desc=what, unit=" weights", unit_scale=True, disable=None, leave=False) as bar:
+def progress_bar(what: str, unit: str = " weights") -> Iterator[Progress]:
+    """Show a bar on a terminal; yield what to call with how much is done and how much in all."""
+    with tqdm(desc=what, unit=unit, unit_scale=True, disable=None, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

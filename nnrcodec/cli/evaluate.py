@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnrcodec.cli.command import parser, progress_bar, run
+from nnrcodec.cli.command import parser, progress_bar, read_stream, run
 from nnrcodec.cli.table import printable, table
+from nnrcodec.cli.task import add_task, check_task, task_of
 from nnrcodec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from nnrcodec.evaluate import Evaluation, Task
+    from nnrcodec.evaluate import Evaluation
+    from nnrcodec.evaluate.tables import Column
 
 TASKS = ("psnr", "accuracy", "outputs")
 
@@ -23,19 +25,32 @@ DESCRIPTION = """\
 Compare a network with what streams make of it: size, memory, run time, and how
 well it does what it is there for.
 
-Networks run in turn in one process, round after round, after one round to warm
-up; what counts is the median. Memory is the growth of the peak of a fresh
-process for each network. A model without a graph (a state dict) does not run:
-only sizes and decoding are compared.
+Times are medians: all is done in turn in one process, round after round, after
+one round to warm up. Memory is the growth of the peak of a fresh process. A
+model without a graph (a state dict) does not run: only sizes and decoding are
+compared.
 
 tasks:
   psnr      DIR with NAME_orig.png and NAME_qp37_dec.png, 8 bits: PSNR of what
             the network makes of decoded pictures, clipped and rounded
   accuracy  .npz with images and labels: top-1 accuracy
   outputs   .npy, .npz or .pt with inputs, or pictures: signal-to-noise ratio
-            of the outputs, against those of the original"""
+            of the outputs, against those of the original
+(in Python also any function of a network: nnrcodec.evaluate)"""
 
 DETAILS = """\
+--json prints one object; null is what was not measured, and an infinite score
+(no error at all):
+  name, task, baseline (the score without a network), input_shapes, rounds,
+  threads, machine, notes
+  networks   list of objects, the original first: label, parameters, fp32_bytes,
+             coded_bytes, ratio, score, multiply_adds, encode_seconds,
+             decode_seconds, run_seconds (median, quartiles), decode_memory,
+             run_memory, layer_bytes, other_bytes, ranks
+             "score" has value, unit, groups, more; for psnr the groups are
+             "QP", "picture" and "picture, QP"
+  spectra    list of objects: layer, scheme, values, ranks
+
 examples:
   nnr-eval filter.pt2 filter.nnr
   nnr-eval filter.pt2 a.nnr b.nnr --task psnr --data pictures --report page
@@ -48,136 +63,124 @@ def main(argv: list[str] | None = None) -> int:
     made = parser("nnr-eval", DESCRIPTION, DETAILS)
     made.add_argument("model", type=Path, metavar="MODEL", help="the original, a model file")
     made.add_argument("streams", type=Path, metavar="STREAM", nargs="+", help="what was coded")
-    made.add_argument("--task", choices=TASKS, help="what the network is there for")
-    made.add_argument("--data", type=Path, metavar="PATH", help="what the task needs, see above")
+    add_task(made, TASKS)
     made.add_argument(
-        "--mean", type=_numbers, default=(0.0,), help="taken off 8-bit images after / 255 [0]"
+        "--input-size",
+        type=_size,
+        metavar="HxW",
+        help="pictures to time networks on [96x96, or what the network takes]",
     )
     made.add_argument(
-        "--std", type=_numbers, default=(1.0,), help="that they are divided by then [1]"
+        "--rounds",
+        type=_positive,
+        metavar="N",
+        default=7,
+        help="how often times are measured [%(default)s]",
     )
     made.add_argument(
-        "--input-size", type=_size, metavar="HxW", help="pictures to time networks on [96x96]"
-    )
-    made.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="timings of each [%(default)s]"
-    )
-    made.add_argument(
-        "--threads", type=int, default=1, metavar="N", help="threads of PyTorch [%(default)s]"
+        "--threads",
+        type=_positive,
+        metavar="N",
+        default=1,
+        help="threads to run, encode and decode with [%(default)s]",
     )
     made.add_argument(
         "--no-encode", action="store_true", help="do not time encoding (with default options)"
     )
     made.add_argument("--no-memory", action="store_true", help="do not measure memory")
-    made.add_argument("--json", action="store_true", help="print JSON")
+    made.add_argument("--json", action="store_true", help="print JSON, as described below")
     made.add_argument(
         "--report", type=Path, metavar="DIR", help="write a page with plots, DIR/index.html"
     )
+    made.set_defaults(input=Path())  # the file at hand, for messages
     return run(made, _evaluate, argv)
 
 
-def task_of(
-    name: str | None,
-    data: Path | None,
-    model: Path,
-    mean: tuple[float, ...] = (0.0,),
-    std: tuple[float, ...] = (1.0,),
-) -> Task | None:
-    """Return the task that options ask for.
-
-    Parameters
-    ----------
-    name : str, optional
-        Of `TASKS`.
-    data : Path, optional
-        What it needs.
-    model : Path
-        The original network.
-    mean, std : tuple of float
-        For 8-bit images of a classifier.
-
-    Raises
-    ------
-    ConfigError
-        If one is given without the other, or the data is not what the task needs.
-    """
-    if (name is None) != (data is None):
-        raise ConfigError("--task and --data go together: what is measured, and on what")
-    if name is None or data is None:
-        return None
-    from nnrcodec.evaluate import AccuracyTask, OutputsTask, PsnrTask
-    from nnrcodec.evaluate.networks import original_of, running
-
-    if name == "psnr":
-        return PsnrTask(data)
-    if name == "accuracy":
-        return AccuracyTask(data, mean, std)
-    original = original_of(model)
-    if original.graph is None:
-        raise ConfigError(f"{model} has no graph, so there are no outputs to compare")
-    return OutputsTask(data, original.graph, running(original))
-
-
 def _evaluate(options: argparse.Namespace) -> None:
-    if options.rounds < 1 or options.threads < 1:
-        raise ConfigError("--rounds and --threads are at least 1")
-    from nnrcodec.evaluate import evaluate, write_report
+    options.input = options.model
+    check_task(options)
+    from nnrcodec.evaluate.evaluation import compare
+    from nnrcodec.evaluate.networks import coded_network, original_network, original_of
+    from nnrcodec.evaluate.report import check_folder, write_report
 
-    task = task_of(options.task, options.data, options.model, options.mean, options.std)
-    labels = [path.stem for path in options.streams]
-    if len(set(labels)) < len(labels):
-        labels = [str(path) for path in options.streams]
-    if len(set(labels)) < len(labels):
-        raise ConfigError("a stream is given twice")
-    evaluation = evaluate(
-        options.model,
-        dict(zip(labels, options.streams, strict=True)),
-        task,
+    if options.report is not None:
+        check_folder(options.report)
+    streams = {path: read_stream(path) for path in options.streams}
+    original = original_of(options.model)
+    networks = [original_network(original)]
+    for (path, data), label in zip(streams.items(), _labels(options.streams), strict=True):
+        options.input = path
+        networks.append(coded_network(label, data, original))
+    options.input = options.model
+    evaluation = compare(
+        networks,
+        task_of(options, original),
+        name=options.model.name,
         input_size=options.input_size,
         rounds=options.rounds,
         threads=options.threads,
         encode_time=not options.no_encode,
         memory_use=not options.no_memory,
-        stages=progress_bar,
+        stages=partial(progress_bar, unit=" steps"),
     )
-    page = write_report(evaluation, options.report) if options.report else None
+    page = None if options.report is None else write_report(evaluation, options.report)
     if options.json:
-        print(json.dumps(asdict(evaluation), indent=2))
+        print(json.dumps(evaluation.as_dict(), indent=2, allow_nan=False))
         return
-    for line in _lines(evaluation):
-        print(line)
+    print(*_lines(evaluation), sep="\n")
     if page is not None:
         print(f"report: {page}")
 
 
-def _lines(evaluation: Evaluation) -> Iterator[str]:
-    from nnrcodec.evaluate.report import columns, conditions, headline
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """Return what to call streams: as little of their paths as tells them apart."""
+    if len(set(paths)) < len(paths):
+        raise ConfigError("a stream is given twice")
+    for labels in ([path.stem for path in paths], [path.name for path in paths]):
+        if len(set(labels)) == len(labels):
+            return labels
+    return [str(path) for path in paths]
 
-    shown = columns(evaluation)
-    titles = [("<" if not number else ">") + title for number, (title, _) in enumerate(shown)]
-    rows = [[printable(cell(n)) for _, cell in shown] for n in evaluation.networks]
-    yield from table(titles, rows)
-    score = evaluation.original.score
-    if score is not None and score.parts:
+
+def _lines(evaluation: Evaluation) -> Iterator[str]:
+    from nnrcodec.evaluate.tables import (
+        conditions,
+        cost_columns,
+        group_grids,
+        headline,
+        size_columns,
+    )
+
+    yield from _networks(evaluation, size_columns(evaluation))
+    costs = cost_columns(evaluation)
+    if len(costs) > 1:
         yield ""
-        parts = list(score.parts)
-        rows = [
-            [printable(n.label), *(f"{n.score.parts[part]:.3f}" for part in parts)]
-            for n in evaluation.networks
-            if n.score
-        ]
-        yield from table([f"<{evaluation.task}", *(f">{printable(p)}" for p in parts)], rows)
+        yield from _networks(evaluation, costs)
+    for grid in group_grids(evaluation):
+        if grid.title != "picture, QP":  # long; it is in the JSON and on the page
+            yield ""
+            titles = [f"<{grid.title}", *(f">{printable(column)}" for column in grid.columns)]
+            yield from table(titles, [[printable(name), *cells] for name, cells in grid.rows])
     yield ""
-    yield conditions(evaluation)
+    yield from map(printable, conditions(evaluation))
+    yield ""
     yield printable(headline(evaluation))
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+def _networks(evaluation: Evaluation, columns: Sequence[Column]) -> Iterator[str]:
+    titles = [f"{'>' if number else '<'}{title}" for number, (title, _) in enumerate(columns)]
+    return table(titles, [[printable(cell(n)) for _, cell in columns] for n in evaluation.networks])
 
 
 def _size(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.lower().split("x"))
+    return tuple(_positive(part) for part in text.lower().split("x"))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,42 @@ import torch
 from nnrcodec.config import EncoderConfig
 from nnrcodec.decoder import decode_stream
 from nnrcodec.encoder import encode_model
-from nnrcodec.evaluate.measure import example_input, interleaved, peak_memory
-from nnrcodec.evaluate.networks import original_of, reconstructed, running, streams_of
-from nnrcodec.evaluate.tasks import Score, Task
+from nnrcodec.errors import ConfigError
+from nnrcodec.evaluate.measure import (
+    Seconds,
+    Values,
+    channels_last,
+    example_input,
+    interleaved,
+    multiply_adds,
+    run,
+)
+from nnrcodec.evaluate.memory import decoding_memory, memory_is_told, running_memory
+from nnrcodec.evaluate.networks import (
+    NO_GRAPH,
+    Network,
+    coded_network,
+    limits_for,
+    original_network,
+    original_of,
+    running,
+    streams_of,
+)
+from nnrcodec.evaluate.tasks import CallableTask, Score, Task
 from nnrcodec.inspection import inspect
-from nnrcodec.limits import Limits
 from nnrcodec.model import Model
 from nnrcodec.progress import Stages, silently
-from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.schemes import Scheme
+
+ROUNDS = 7
+"""How often times are measured unless the user says more."""
+
+_ENDINGS = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkResult:
-    """What was measured of one network; None is what was not.
+    """What was measured of one network; None is what was not, or what it does not have.
 
     Parameters
     ----------
@@ -36,31 +60,43 @@ class NetworkResult:
         What it is called.
     parameters : int
         Elements of all its tensors.
-    coded_bytes : int
-        Bytes of the stream, of the original those of its tensors.
-    ratio : float
-        Part of the bytes of the original's tensors.
+    fp32_bytes : int
+        Bytes of these in 32 bits each.
+    coded_bytes : int or None
+        Bytes of the stream.
+    ratio : float or None
+        Those as part of the fp32 bytes of the original.
     score : Score, optional
         Of the task.
-    encode_seconds, decode_seconds, run_seconds : float, optional
-        Medians. Encoding is that of the original with default options.
+    multiply_adds : int, optional
+        To run on the input.
+    encode_seconds, decode_seconds, run_seconds : Seconds, optional
+        Encoding is that of the original with default options.
     decode_memory, run_memory : int, optional
-        Bytes by which the peak of a fresh process grows.
+        Bytes by which the peak of a fresh process grows; running includes the tensors.
     layer_bytes : mapping of str to int
-        Bytes of units, by what they hold.
+        Bytes of units by layer, the two of a layer of low rank together; of the original in fp32.
+    other_bytes : int
+        What else is in the stream: the graph, names and headers.
+    ranks : mapping of str to int
+        Of the layers of low rank.
     """
 
     label: str
     parameters: int
-    coded_bytes: int
-    ratio: float
+    fp32_bytes: int
+    coded_bytes: int | None
+    ratio: float | None
     score: Score | None = None
-    encode_seconds: float | None = None
-    decode_seconds: float | None = None
-    run_seconds: float | None = None
+    multiply_adds: int | None = None
+    encode_seconds: Seconds | None = None
+    decode_seconds: Seconds | None = None
+    run_seconds: Seconds | None = None
     decode_memory: int | None = None
     run_memory: int | None = None
     layer_bytes: Mapping[str, int]
+    other_bytes: int
+    ranks: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +118,11 @@ class Spectrum:
     values: tuple[float, ...]
     ranks: Mapping[str, int]
 
+    def energy(self, rank: int) -> float:
+        """Return which part of the sum of squares so many values have."""
+        squares = [value**2 for value in self.values]
+        return sum(squares[:rank]) / (sum(squares) or 1.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
@@ -89,41 +130,62 @@ class Evaluation:
 
     Parameters
     ----------
+    name : str
+        What the original is called.
     networks : tuple of NetworkResult
         The original first.
     spectra : tuple of Spectrum
-        Of layers of low rank.
+        Of layers of low rank, of the original.
     task : str or None
         Name of the task.
-    input_shape : tuple of int
+    baseline : Score or None
+        Of doing without a network, where the task knows it.
+    input_shapes : tuple of tuple of int
         On which networks ran; empty if they did not.
     rounds, threads : int
-        How often, and with how many threads of PyTorch.
+        How often times were measured, and with how many threads.
     machine : str
         Processor, and versions of Python and PyTorch.
+    notes : tuple of str
+        What could not be measured, and why.
     """
 
+    name: str
     networks: tuple[NetworkResult, ...]
     spectra: tuple[Spectrum, ...]
     task: str | None
-    input_shape: tuple[int, ...]
+    baseline: Score | None
+    input_shapes: tuple[tuple[int, ...], ...]
     rounds: int
     threads: int
     machine: str
+    notes: tuple[str, ...]
 
     @property
     def original(self) -> NetworkResult:
         """The first of the networks."""
         return self.networks[0]
 
+    @property
+    def coded(self) -> tuple[NetworkResult, ...]:
+        """All others."""
+        return self.networks[1:]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all as JSON has it: numbers that are not finite are None."""
+        found: dict[str, Any] = _finite(asdict(self))
+        return found
+
 
 def evaluate(
     model: Any,
     streams: Mapping[str, bytes | str | Path],
-    task: Task | None = None,
+    task: Task | Callable[[torch.nn.Module], float] | None = None,
     *,
+    example_inputs: tuple[Any, ...] | None = None,
+    dynamic_shapes: Any = None,
     input_size: Sequence[int] | None = None,
-    rounds: int = 5,
+    rounds: int = ROUNDS,
     threads: int = 1,
     encode_time: bool = True,
     memory_use: bool = True,
@@ -133,20 +195,23 @@ def evaluate(
 
     Parameters
     ----------
-    model : path, torch.export.ExportedProgram, Model, ...
-        The original. Without a graph (a state dict) only sizes are compared.
+    model : path, torch.nn.Module, torch.export.ExportedProgram, mapping, ...
+        The original. Without a graph (a state dict) only sizes and decoding are compared.
     streams : mapping of str to bytes or path
         By label.
-    task : Task, optional
-        What the network is there for.
+    task : Task or callable, optional
+        What the network is there for; a function takes a network and returns a number, more is
+        better.
+    example_inputs, dynamic_shapes
+        With a module, to export it as `nnrcodec.encode` does. Networks are then timed on these.
     input_size : sequence of int, optional
         Height and width of the input on which networks are timed.
     rounds : int
-        How often each is timed, in turn; the median counts.
+        How often times are measured, in turn; the median counts.
     threads : int
-        Threads of PyTorch.
+        That PyTorch, the encoder and the decoder use.
     encode_time, memory_use : bool
-        Whether to measure encoding, and memory; the latter needs the model as a path.
+        Whether to measure encoding, and memory.
     stages : callable, optional
         Told how far each stage is.
 
@@ -157,111 +222,253 @@ def evaluate(
     Raises
     ------
     ConfigError
-        If a stream is not of this model, or the input does not fit it.
-    BitstreamError
-        If a stream is damaged.
+        If a stream is an update or not of this model, or the input or the task does not fit.
+    BitstreamError, UnsupportedFeatureError
+        If a stream does not decode.
     """
-    original, coded = original_of(model), streams_of(streams)
-    models = {label: reconstructed(original, stream) for label, stream in coded.items()}
-    seconds: dict[str, float] = {}
-    scores: dict[str, Score] = {}
-    memory: dict[str, tuple[int, int] | None] = {}
-    shape: tuple[int, ...] = ()
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        actions: dict[str, Any] = {
-            f"decode {label}": lambda stream=stream: _decoded(stream)
-            for label, stream in coded.items()
-        }
-        if encode_time:
-            actions["encode"] = lambda: encode_model(original, EncoderConfig())
-        if original.graph is not None:
-            modules = {"": running(original)} | {k: running(m) for k, m in models.items()}
-            values = example_input(original, input_size)
-            shape = tuple(values[0].shape)
-            actions |= {
-                f"run {label}": lambda module=module: _run(module, values)
-                for label, module in modules.items()
-            }
-            if task is not None:
-                with stages("scoring") as progress:
-                    for number, (label, module) in enumerate(modules.items(), 1):
-                        scores[label] = task.score(module)
-                        progress(number, len(modules))
-            if memory_use and isinstance(model, str | Path):
-                with stages("memory") as progress:
-                    for number, label in enumerate(modules, 1):
-                        memory[label] = peak_memory(model, coded.get(label), values, threads)
-                        progress(number, len(modules))
-        with stages("timing") as progress:
-            seconds = interleaved(actions, rounds, progress)
-    finally:
-        torch.set_num_threads(before)
-    whole = sum(tensor.stored_bytes for tensor in original.tensors.values())
-
-    def result(label: str, net: Model, stream: bytes | None) -> NetworkResult:
-        decoding, run = memory.get(label) or (None, None)
-        size = whole if stream is None else len(stream)
-        return NetworkResult(
-            label=label or "original",
-            parameters=sum(tensor.size for tensor in net.tensors.values()),
-            coded_bytes=size,
-            ratio=size / whole,
-            score=scores.get(label),
-            encode_seconds=None if label else seconds.get("encode"),
-            decode_seconds=seconds.get(f"decode {label}"),
-            run_seconds=seconds.get(f"run {label}"),
-            decode_memory=decoding if stream is not None else None,
-            run_memory=run,
-            layer_bytes={} if stream is None else _layer_bytes(stream),
-        )
-
-    return Evaluation(
-        networks=(
-            result("", original, None),
-            *(result(label, net, coded[label]) for label, net in models.items()),
-        ),
-        spectra=_spectra(original, models),
-        task=None if task is None else task.name,
-        input_shape=shape,
+    original = original_of(model, example_inputs, dynamic_shapes)
+    coded = [
+        coded_network(label, stream, original) for label, stream in streams_of(streams).items()
+    ]
+    return compare(
+        [original_network(original), *coded],
+        task,
+        name=Path(model).name if isinstance(model, str | Path) else "network",
+        values=None if example_inputs is None else tuple(map(torch.as_tensor, example_inputs)),
+        input_size=input_size,
         rounds=rounds,
         threads=threads,
-        machine=_machine(),
+        encode_time=encode_time,
+        memory_use=memory_use,
+        stages=stages,
     )
 
 
-def _decoded(stream: bytes) -> None:
-    for tensor in decode_stream(stream, Limits()).tensors.values():
-        tensor.read()
+def compare(
+    networks: Sequence[Network],
+    task: Task | Callable[[torch.nn.Module], float] | None,
+    *,
+    name: str,
+    values: Values | None = None,
+    input_size: Sequence[int] | None = None,
+    rounds: int = ROUNDS,
+    threads: int = 1,
+    encode_time: bool = True,
+    memory_use: bool = True,
+    stages: Stages = silently,
+) -> Evaluation:
+    """Compare networks, the original first.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+        As `nnrcodec.evaluate.networks` makes them.
+    name : str
+        What the original is called.
+    values : tuple of Tensor, optional
+        On which networks are timed.
+
+    Other parameters, errors
+    ------------------------
+    As of `evaluate`.
+    """
+    if rounds < 1 or threads < 1:
+        raise ConfigError("rounds and threads are at least 1")
+    if task is not None and not isinstance(task, Task):
+        task = CallableTask(task, getattr(task, "__name__", "score"))
+    original = networks[0]
+    notes = []
+    if original.runs is None:
+        notes.append("networks did not run: the original has tensors only, no graph")
+    if original.runs is None and (task is not None or input_size is not None):
+        raise ConfigError(NO_GRAPH)
+    if memory_use and not memory_is_told():
+        notes.append("memory was not measured: this system does not tell a process its peak")
+    with _threads_of_torch(threads):
+        modules = [running(network.runs) if network.runs else None for network in networks]
+        values = _input(original, values, input_size, notes)
+        scores = _scores(modules, task, stages)
+        memory = _memory(networks, values, threads, stages) if memory_use else {}
+        actions = _actions(networks, modules, values, threads, encode_time)
+        with stages("timing") as progress:
+            seconds = interleaved(actions, rounds, progress)
+        computed = [
+            multiply_adds(module, values) if module and values else None for module in modules
+        ]
+    return Evaluation(
+        name=name,
+        networks=tuple(
+            NetworkResult(
+                **_sizes(network, original.model),
+                score=scores.get(number),
+                multiply_adds=computed[number],
+                encode_seconds=seconds.get(f"encode {number}"),
+                decode_seconds=seconds.get(f"decode {number}"),
+                run_seconds=seconds.get(f"run {number}"),
+                decode_memory=memory.get(f"decode {number}"),
+                run_memory=memory.get(f"run {number}"),
+            )
+            for number, network in enumerate(networks)
+        ),
+        spectra=tuple(_spectra(networks)),
+        task=None if task is None else task.name,
+        baseline=getattr(task, "baseline", None),
+        input_shapes=tuple(tuple(value.shape) for value in values or ()),
+        rounds=rounds,
+        threads=threads,
+        machine=_machine(),
+        notes=tuple(notes),
+    )
 
 
-def _run(module: torch.nn.Module, values: tuple[torch.Tensor, ...]) -> None:
-    with torch.inference_mode():
-        module(*values)
+@contextmanager
+def _threads_of_torch(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _layer_bytes(stream: bytes) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for tensor in inspect(stream).tensors:
-        name = tensor.names[0].removesuffix(".weight").removesuffix(".bias")
-        sizes[name] = sizes.get(name, 0) + tensor.unit_bytes
-    return sizes
+def _input(
+    original: Network, values: Values | None, size: Sequence[int] | None, notes: list[str]
+) -> Values | None:
+    """Return on what to run networks; None, and a note why, if nothing can be made up."""
+    if original.runs is None:
+        return None
+    if values is not None and size is None:
+        return channels_last(values)
+    try:
+        return example_input(original.runs, size)
+    except ConfigError as error:
+        if size is not None:
+            raise
+        notes.append(f"run time was not measured: {error}")
+        return None
 
 
-def _spectra(original: Model, models: Mapping[str, Model]) -> tuple[Spectrum, ...]:
+def _scores(
+    modules: Sequence[torch.nn.Module | None], task: Task | None, stages: Stages
+) -> dict[int, Score]:
+    scores = {}
+    if task is not None:
+        with stages("scoring") as progress:
+            for number, module in enumerate(modules):
+                if module is not None:
+                    scores[number] = task.score(module)
+                progress(number + 1, len(modules))
+    return scores
+
+
+def _memory(
+    networks: Sequence[Network], values: Values | None, threads: int, stages: Stages
+) -> dict[str, int | None]:
+    found = {}
+    with stages("memory") as progress:
+        for number, network in enumerate(networks):
+            if network.stream is not None:
+                found[f"decode {number}"] = decoding_memory(network.stream, threads)
+            if network.runs is not None and values is not None:
+                found[f"run {number}"] = running_memory(network.runs, values, threads)
+            progress(number + 1, len(networks))
+    return found
+
+
+def _actions(
+    networks: Sequence[Network],
+    modules: Sequence[torch.nn.Module | None],
+    values: Values | None,
+    threads: int,
+    encode_time: bool,
+) -> dict[str, Callable[[], object]]:
+    """Return all that takes time, in the order in which it is measured."""
+    original, limits = networks[0].model, limits_for(networks[0].model)
+    config = EncoderConfig(threads=threads)
+    actions: dict[str, Callable[[], object]] = {}
+    if encode_time:
+        actions["encode 0"] = lambda: encode_model(original, config)
+    for number, network in enumerate(networks):
+        if network.stream is not None:
+            actions[f"decode {number}"] = lambda data=network.stream: decode_stream(  # type: ignore[misc]
+                data, limits, threads=threads
+            )
+    for number, module in enumerate(modules):
+        if module is not None and values is not None:
+            actions[f"run {number}"] = lambda module=module: run(module, values)  # type: ignore[misc]
+    return actions
+
+
+def _sizes(network: Network, original: Model) -> dict[str, Any]:
+    """Return what there is to say of a network that does not run."""
+    parameters = sum(tensor.size for tensor in network.model.tensors.values())
+    whole = 4 * sum(tensor.size for tensor in original.tensors.values())
+    coded = None if network.stream is None else len(network.stream)
+    layers = _layer_bytes(network)
+    return {
+        "label": network.label,
+        "parameters": parameters,
+        "fp32_bytes": 4 * parameters,
+        "coded_bytes": coded,
+        "ratio": None if coded is None else coded / max(whole, 1),
+        "layer_bytes": layers,
+        "other_bytes": 0 if coded is None else coded - sum(layers.values()),
+        "ranks": {factors.layer: factors.rank for factors in network.model.factors},
+    }
+
+
+def _layer_bytes(network: Network) -> dict[str, int]:
+    """Return bytes by layer, in the order of the tensors."""
+    thin = {name: f.layer for f in network.model.factors for name in (f.u, f.v, f.v_bias)}
+    tensors = network.model.tensors.values()
+    sizes = {thin.get(tensor.name, _layer(tensor.name)): 0 for tensor in tensors}
+    if network.stream is None:
+        for tensor in tensors:
+            sizes[_layer(tensor.name)] += 4 * tensor.size
+        return sizes
+    for unit in inspect(network.stream, limits=limits_for(network.model)).tensors:
+        layer = thin.get(unit.names[0], _layer(unit.names[0]))
+        sizes[layer] = sizes.get(layer, 0) + unit.unit_bytes
+    return {layer: size for layer, size in sizes.items() if size}
+
+
+def _layer(name: str) -> str:
+    return next((name.removesuffix(e) for e in _ENDINGS if name.endswith(e)), name)
+
+
+def _spectra(networks: Sequence[Network]) -> Iterator[Spectrum]:
+    """Yield the singular values of layers of low rank, in the order of the layers."""
+    original = networks[0].model
     chosen: dict[tuple[str, Scheme], dict[str, int]] = {}
-    for label, model in models.items():
-        for factors in model.factors:
-            chosen.setdefault((factors.layer, Scheme.of(factors)), {})[label] = factors.rank
-    found = []
-    for (layer, scheme), ranks in chosen.items():
-        weight = original.tensors.get(f"{layer}.weight")
-        if weight is not None and weight.shape == scheme.kernel_shape:
-            values = Decomposition.of(scheme, weight.read()).singular_values
-            relative = values / max(float(values[0]), np.finfo(np.float64).tiny)
-            found.append(Spectrum(layer, scheme.name, tuple(map(float, relative)), ranks))
-    return tuple(found)
+    for network in networks[1:]:
+        for factors in network.model.factors:
+            key = factors.layer, Scheme.of(factors)
+            chosen.setdefault(key, {})[network.label] = factors.rank
+    names = list(original.tensors)
+    for (layer, scheme), ranks in sorted(
+        chosen.items(), key=lambda item: names.index(f"{item[0][0]}.weight")
+    ):
+        weight = original.tensors[f"{layer}.weight"]
+        values = _singular_values(scheme.matrix(weight.read().astype(np.float64)))
+        relative = values / max(float(values[0]), np.finfo(np.float64).tiny)
+        word = f"{scheme.name}, transposed" if scheme.transposed else scheme.name
+        yield Spectrum(layer, word, tuple(map(float, relative)), ranks)
+
+
+def _singular_values(matrix: np.ndarray) -> np.ndarray:
+    """Return singular values, descending, as well as a plot needs them."""
+    small = matrix if len(matrix) <= matrix.shape[1] else matrix.T
+    squares = np.linalg.eigvalsh(small @ small.T)[::-1]
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))
+
+
+def _finite(value: Any) -> Any:
+    """Return a value of dictionaries and lists with None for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _machine() -> str:

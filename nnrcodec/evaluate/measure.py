@@ -1,96 +1,65 @@
-"""How long networks run, and how much memory that takes."""
+"""What it takes to run networks: time, and multiply-adds."""
 
 from __future__ import annotations
 
-import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from nnrcodec.calibration.synthetic import synthetic_inputs
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph
 from nnrcodec.model import Model
+from nnrcodec.progress import Progress
 
 Values = tuple[torch.Tensor, ...]
 
-_PEAK = """
-import sys
-from pathlib import Path
-import torch
-from nnrcodec.evaluate.networks import original_of, reconstructed, running
 
-def peak():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if "VmHWM" in line)
-
-original, stream, inputs, threads = sys.argv[1:]
-torch.set_num_threads(int(threads))
-values = torch.load(inputs, weights_only=True)
-if stream:
-    from nnrcodec.decoder import decode_stream
-    from nnrcodec.limits import Limits
-    before = peak()
-    model = decode_stream(Path(stream).read_bytes(), Limits())
-    for tensor in model.tensors.values():
-        tensor.read()
-    decoding = peak() - before
-    if model.graph is None:
-        model = reconstructed(original_of(original), Path(stream).read_bytes())
-else:
-    model, decoding = original_of(original), 0
-module = running(model)
-before = peak()
-with torch.inference_mode():
-    module(*values)
-print(decoding, peak() - before)
-"""
-
-
-def example_input(model: Model, size: Sequence[int] | None) -> Values:
-    """Return an input to run a network on.
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """How long something took, several times.
 
     Parameters
     ----------
-    model : Model
-        With a graph.
-    size : sequence of int, optional
-        Height and width of pictures, where the network leaves them free.
+    median : float
+        Half of the times it was faster.
+    quartiles : tuple of float
+        A quarter of the times it was faster than the first, or slower than the second.
     """
-    (values,) = synthetic_inputs(model, 1)
-    if size is None:
-        return _channels_last(values)
-    graph = model.graph
-    if graph is None or len(values) != 1 or values[0].ndim != 2 + len(size):
-        raise ConfigError(f"an input size of {len(size)} numbers does not fit what the model takes")
-    _check_free(graph, size)
-    return _channels_last((torch.rand(*values[0].shape[:2], *size),))
 
+    median: float
+    quartiles: tuple[float, float]
 
-def _check_free(graph: Graph, size: Sequence[int]) -> None:
-    for wanted, declared in zip(size, graph.inputs[0].shape[2:], strict=True):
-        if isinstance(declared, int) and declared != wanted:
-            raise ConfigError(f"the model takes {declared} samples along an axis, not {wanted}")
-
-
-def _channels_last(values: Values) -> Values:
-    layout = torch.channels_last
-    return tuple(v.contiguous(memory_format=layout) if v.ndim == 4 else v for v in values)
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Seconds:
+        """Sum up what was measured."""
+        if len(seconds) == 1:
+            return cls(seconds[0], (seconds[0], seconds[0]))
+        first, _, last = quantiles(seconds, n=4, method="inclusive")
+        return cls(median(seconds), (first, last))
 
 
 def interleaved(
-    actions: Mapping[str, Callable[[], object]],
-    rounds: int,
-    progress: Callable[[int, int], None],
-) -> dict[str, float]:
-    """Return the median of the seconds that each action takes.
+    actions: Mapping[str, Callable[[], object]], rounds: int, progress: Progress
+) -> dict[str, Seconds]:
+    """Measure how long each of some actions takes.
 
     All are done once before, to warm up, and then in turn, round after round, so that what slows
     the machine down slows down all of them.
+
+    Parameters
+    ----------
+    actions : mapping of str to callable
+        By name.
+    rounds : int
+        How often each is measured.
+    progress : callable
+        Told how many were done.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     done, total = 0, (rounds + 1) * len(actions)
@@ -102,45 +71,76 @@ def interleaved(
                 seconds[name].append(time.perf_counter() - start)
             done += 1
             progress(done, total)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    return {name: Seconds.of(each) for name, each in seconds.items()}
 
 
-def peak_memory(
-    original: str | Path, stream: bytes | None, values: Values, threads: int
-) -> tuple[int, int] | None:
-    """Return by how many bytes decoding, and then running, raise the peak of a fresh process.
+def run(module: torch.nn.Module, values: Values) -> Any:
+    """Run a network without gradients.
+
+    Raises
+    ------
+    ConfigError
+        If it does not take such an input.
+    """
+    try:
+        with torch.inference_mode():
+            return module(*values)
+    except (ValueError, RuntimeError, TypeError, IndexError) as error:
+        shapes = " and ".join("x".join(map(str, value.shape)) or "()" for value in values)
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"the network does not run on an input of {shapes}: {reason}") from error
+
+
+def multiply_adds(module: torch.nn.Module, values: Values) -> int:
+    """Return how many multiply-adds convolutions and products of matrices take for an input."""
+    with FlopCounterMode(display=False) as counter:
+        run(module, values)
+    return int(counter.get_total_flops()) // 2
+
+
+def example_input(model: Model, size: Sequence[int] | None) -> Values:
+    """Return an input to run a network on.
 
     Parameters
     ----------
-    original : str or Path
-        The file of the original network.
-    stream : bytes, optional
-        The stream that is decoded and run; without it the original is.
-    values : tuple of Tensor
-        The input.
-    threads : int
-        Of PyTorch.
+    model : Model
+        With a graph.
+    size : sequence of int, optional
+        Height and width of pictures, where the network leaves them free.
 
-    Returns
-    -------
-    tuple of int, or None
-        None where the system does not tell (``VmHWM`` in ``/proc/self/status``).
+    Raises
+    ------
+    ConfigError
+        If such an input cannot be made up.
     """
-    if not Path("/proc/self/status").exists():
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, coded = Path(folder, "inputs.pt"), Path(folder, "stream.nnr")
-        torch.save(values, inputs)
-        if stream is not None:
-            coded.write_bytes(stream)
-        arguments = [str(original), str(coded) if stream is not None else "", str(inputs)]
-        ended = subprocess.run(  # noqa: S603 (our own interpreter, our own program)
-            [sys.executable, "-c", _PEAK, *arguments, str(threads)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if ended.returncode:
-        raise ConfigError(f"measuring memory failed: {ended.stderr.strip().splitlines()[-1]}")
-    decoding, running = (1024 * int(number) for number in ended.stdout.split()[-2:])
-    return decoding, running
+    graph = model.graph
+    if size is not None and graph is not None:
+        _check_size(graph, size)
+    (values,) = synthetic_inputs(model, 1)
+    if size is not None:
+        shape = (*values[0].shape[:2], *size)
+        made = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        values = (made.to(values[0].dtype),)
+    return channels_last(values)
+
+
+def _check_size(graph: Graph, size: Sequence[int]) -> None:
+    written = "x".join(map(str, size))
+    if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 2 + len(size):
+        raise ConfigError(f"an input size of {written} does not fit what the network takes")
+    for wanted, declared in zip(size, graph.inputs[0].shape[2:], strict=True):
+        dim = graph.dims[declared] if isinstance(declared, str) else None
+        low, high = (max(1, dim.low), dim.high) if dim else (int(declared), int(declared))
+        if wanted < low or (high is not None and wanted > high):
+            legal = f"at least {low}" if high is None else f"{low} to {high}"
+            legal = legal if low != high else f"{low}"
+            raise ConfigError(
+                f"an input size of {written} does not fit: the network takes {legal} samples where "
+                f"that has {wanted}"
+            )
+
+
+def channels_last(values: Values) -> Values:
+    """Return values with the channels of pictures last in memory."""
+    layout = torch.channels_last
+    return tuple(v.contiguous(memory_format=layout) if v.ndim == 4 else v for v in values)

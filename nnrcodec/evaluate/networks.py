@@ -3,24 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
-from nnrcodec.decoder import decode_stream
-from nnrcodec.errors import ConfigError
+from nnrcodec.decoder import Decoded, decode_all, merged_model
+from nnrcodec.dtypes import cast, is_float
+from nnrcodec.errors import BitstreamError, ConfigError, UnsupportedFeatureError
 from nnrcodec.formats import load
-from nnrcodec.graph.module import DecodedModel, build_module
+from nnrcodec.graph.graph import Graph
+from nnrcodec.graph.module import DecodedModel, build_module, channels_last
+from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model
+from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.sources import model_of
 
+Shapes = dict[str, tuple[int, ...]]
 
-def original_of(source: Any) -> Model:
-    """Return the original: from a path, or whatever `nnrcodec.encode` takes."""
-    return load(Path(source)) if isinstance(source, str | Path) else model_of(source)
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """One of the networks that are compared.
+
+    Parameters
+    ----------
+    label : str
+        What it is called.
+    model : Model
+        Its tensors; those of a stream as they are in it, thin layers too.
+    stream : bytes or None
+        What it came out of; None for the original.
+    runs : Model or None
+        What runs, with a graph: that of the stream, or that of the original.
+    """
+
+    label: str
+    model: Model
+    stream: bytes | None
+    runs: Model | None
+
+
+def original_of(
+    source: Any, example_inputs: tuple[Any, ...] | None = None, dynamic_shapes: Any = None
+) -> Model:
+    """Return the original: from a path, or from whatever `nnrcodec.encode` takes."""
+    if isinstance(source, str | Path):
+        return load(Path(source))
+    return model_of(source, example_inputs, dynamic_shapes)
+
+
+def original_network(original: Model) -> Network:
+    """Return the first of the networks."""
+    if not original.tensors:
+        raise ConfigError("there are no tensors in this model: nothing to compare with")
+    return Network("original", original, None, original if original.graph is not None else None)
+
+
+def coded_network(label: str, stream: bytes, original: Model) -> Network:
+    """Return the network of a stream.
+
+    A stream of tensors only gets the graph of the original, its factors multiplied out.
+
+    Raises
+    ------
+    ConfigError
+        If it is an update, or of another model than the original.
+    BitstreamError, UnsupportedFeatureError
+        If it does not decode; a note says which stream it is.
+    """
+    limits = limits_for(original)
+    try:
+        if inspect(stream, limits=limits).is_update:
+            raise ConfigError(
+                f"{label} is an update, differences to a base model: write the whole model first "
+                "(nnr-decode BASE UPDATE -o NEW.pt2, nnr-encode NEW.pt2)"
+            )
+        decoded = decode_all(stream, limits)
+        _require_same(label, decoded, original)
+        runs: Model | None = decoded.model
+        if original.graph is None:
+            runs = None
+        elif decoded.model.graph is None:
+            runs = _with_graph(label, merged_model(decoded, limits), original, original.graph)
+    except (BitstreamError, UnsupportedFeatureError) as error:
+        error.add_note(f"in the stream {label!r}")
+        raise
+    return Network(label, decoded.model, stream, runs)
+
+
+def limits_for(original: Model) -> Limits:
+    """Return limits that let a stream decode to as much as the original is."""
+    usual = Limits()
+    needed = 2 * sum(8 * tensor.size for tensor in original.tensors.values())
+    return replace(
+        usual,
+        free_decoded_bytes=max(usual.free_decoded_bytes, needed),
+        max_decoded_bytes=max(usual.max_decoded_bytes, needed),
+    )
 
 
 def streams_of(streams: Mapping[str, bytes | str | Path]) -> dict[str, bytes]:
@@ -38,26 +119,116 @@ def streams_of(streams: Mapping[str, bytes | str | Path]) -> dict[str, bytes]:
         try:
             found[label] = Path(stream).read_bytes() if not isinstance(stream, bytes) else stream
         except OSError as error:
-            raise ConfigError(f"cannot read {label}: {error.strerror}") from error
+            raise ConfigError(f"cannot read {stream!s}: {error.strerror}") from error
     return found
 
 
-def reconstructed(original: Model, stream: bytes) -> Model:
-    """Return the network of a stream.
-
-    A stream of tensors only gets the graph of the original, its factors multiplied out.
-    """
-    model = decode_stream(stream, Limits())
-    if model.graph is not None or original.graph is None:
-        return model
-    merged = decode_stream(stream, Limits(), merge=True)
-    missing = set(original.graph.tensor_names()) - merged.tensors.keys()
-    if missing:
-        raise ConfigError(f"the stream lacks tensor {min(missing)!r} of the original model")
-    return replace(merged, graph=original.graph)
-
-
 def running(model: Model) -> DecodedModel:
-    """Return a network that runs, convolutions with channels last, which is fast."""
-    module = build_module(model).requires_grad_(False)
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    """Return a network that runs, as fast as a receiver has it."""
+    return channels_last(build_module(model).requires_grad_(False))
+
+
+def picture_channels(model: Model) -> int:
+    """Return how many channels the pictures have that a network takes: 1 or 3.
+
+    Raises
+    ------
+    ConfigError
+        If it takes something else.
+    """
+    if model.graph is None:
+        raise ConfigError(NO_GRAPH)
+    inputs = model.graph.inputs
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or not is_float(inputs[0].dtype):
+        raise ConfigError(
+            "this network does not take pictures: expected one input (n, channels, height, width)"
+        )
+    channels = inputs[0].shape[1]
+    if isinstance(channels, int) and channels not in (1, 3):
+        raise ConfigError(f"this network takes {channels} channels; pictures have 1 or 3")
+    return channels if isinstance(channels, int) else 1
+
+
+NO_GRAPH = (
+    "the original has tensors only, no graph, so it does not run: give a .pt2 file "
+    "(torch.export.save), or example_inputs with a module"
+)
+
+
+def _require_same(label: str, decoded: Decoded, original: Model) -> None:
+    """Raise unless a stream is of the original, as far as names, shapes and inputs tell."""
+    found = _original_shapes(decoded)
+    own = {t.name: t.shape for t in _weights(original)}
+    for name, shape in found.items():
+        if name in own and not _is_same_shape(shape, own[name]):
+            raise ConfigError(
+                f"{label} is of another model: its tensor {name!r} has shape {list(shape)}, "
+                f"that of the original has {list(own[name])}"
+            )
+    norms = {_parent(name) for name in own if name.endswith("running_mean")}
+    missing = [name for name in own if name not in found and _parent(name) not in norms]
+    parents = {_parent(name) for name in own}
+    extra = [
+        name
+        for name in found
+        if name not in own  # folding a batch norm gives a layer a bias
+        and not (name.rpartition(".")[2].startswith("bias") and _parent(name) in parents)
+    ]
+    if missing:
+        raise ConfigError(
+            f"{label} is of another model: the stream lacks tensor {missing[0]!r} of the original"
+        )
+    if extra:
+        raise ConfigError(
+            f"{label} is of another model: its tensor {extra[0]!r} is not in the original"
+        )
+    graphs = [graph for graph in (decoded.model.graph, original.graph) if graph is not None]
+    inputs = [[(entry.dtype, len(entry.shape)) for entry in graph.inputs] for graph in graphs]
+    if len(inputs) == 2 and inputs[0] != inputs[1]:
+        raise ConfigError(f"{label} is of another model: it takes other inputs")
+
+
+def _original_shapes(decoded: Decoded) -> Shapes:
+    """Return names and shapes of the tensors, those of thin layers as they were before."""
+    shapes = {tensor.name: tensor.shape for tensor in _weights(decoded.model)}
+    for factors in decoded.model.factors:
+        for name in (factors.u, factors.v):
+            shapes.pop(name, None)
+        shapes[f"{factors.layer}.weight"] = factors.kernel_shape
+        if factors.v_bias in shapes:
+            shapes[f"{factors.layer}.bias"] = shapes.pop(factors.v_bias)
+    for block in decoded.blocks:
+        for name in block.parts:
+            shapes.pop(name, None)
+        shapes[block.weight] = block.shape
+    return shapes
+
+
+def _weights(model: Model) -> list[Tensor]:
+    """Return what makes a network this one: counters and constants of its graph do not."""
+    tensors = model.tensors.values()
+    return [t for t in tensors if t.role is not Role.CONSTANT and is_float(t.dtype)]
+
+
+def _is_same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Compare shapes; streams of the standard have no tensors without dimensions."""
+    return one == other or {one, other} == {(), (1,)}
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _with_graph(label: str, merged: Model, original: Model, graph: Graph) -> Model:
+    """Return tensors in the places of those of the original, with its graph."""
+    used = set(graph.tensor_names())
+    tensors = []
+    for own in original.tensors.values():
+        if own.name in merged.tensors:
+            value = cast(merged.tensors[own.name].read(), own.dtype)
+            tensors.append(Tensor.of(own.name, np.reshape(value, own.shape), own.dtype, own.role))
+        elif own.role is Role.CONSTANT or not is_float(own.dtype):
+            tensors.append(own)
+        elif own.name in used:
+            raise ConfigError(f"{label}: the stream lacks tensor {own.name!r} of the original")
+    return Model.of(tensors, graph)

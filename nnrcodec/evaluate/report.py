@@ -3,44 +3,102 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 from nnrcodec.errors import ConfigError
-from nnrcodec.evaluate.evaluation import Evaluation, NetworkResult
-from nnrcodec.evaluate.plots import curves, scatter
+from nnrcodec.evaluate.evaluation import Evaluation, NetworkResult, Spectrum
+from nnrcodec.evaluate.plots import SERIES, Line, Point, line_plot, scatter, spectrum
+from nnrcodec.evaluate.tables import (
+    WITHOUT,
+    Column,
+    Grid,
+    conditions,
+    cost_columns,
+    group_grids,
+    headline,
+    size_columns,
+    titled,
+)
 from nnrcodec.formats import write_atomically
 
+_COLOURS = (
+    ("#0b62a8", "#62b0f0"),
+    ("#c2540a", "#f09a58"),
+    ("#1b7f4b", "#5fca8f"),
+    ("#8a3ab0", "#c58be6"),
+    ("#b3243a", "#f2808f"),
+    ("#0a7d8c", "#55c6d4"),
+    ("#7a6a00", "#d2bf4a"),
+    ("#5a5f6b", "#a9b1be"),
+)
+"""Of the networks, on light and on dark paper."""
+
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1d2430; --soft: #5b6675; --line: #dde2e8;
-  --paper: #fbfbfa; --card: #fff; --blue: #0b62a8; --orange: #c4590a; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #9aa5b4; --line: #313945;
-  --paper: #14181e; --card: #1b2028; --blue: #66b2ee; --orange: #f0995a; } }
+:root { color-scheme: light dark; --ink: #1d2430; --soft: #566172; --line: #dfe3e8;
+  --paper: #fbfbfa; --card: #fff; LIGHT }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --soft: #a1acba; --line: #333c48;
+  --paper: #14181e; --card: #1b2028; DARK } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; }
-main { max-width: 1180px; margin: 0 auto; padding: 48px 24px 72px; }
-h1 { font-size: 30px; line-height: 1.25; margin: 0 0 8px; max-width: 26em; }
-h2 { font-size: 19px; margin: 44px 0 12px; }
-p { max-width: 46em; } .soft { color: var(--soft); font-size: 14px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 15px; }
-th, td { padding: 7px 14px; text-align: right; border-bottom: 1px solid var(--line);
-  white-space: nowrap; } th { color: var(--soft); font-weight: 600; font-size: 13px; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-tr.reference td { color: var(--soft); }
-.plots { display: grid; gap: 20px; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); }
-figure { margin: 0; padding: 16px; background: var(--card); border: 1px solid var(--line);
-  border-radius: 8px; } figcaption { font-size: 14px; font-weight: 600; margin-bottom: 6px; }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft);
-  font: 12px system-ui, sans-serif; } svg text.name { fill: var(--ink); font-size: 12.5px; }
-.grid { stroke: var(--line); } .curve { fill: none; stroke: var(--blue); stroke-width: 1.8; }
-.mark { stroke: var(--orange); stroke-dasharray: 3 4; } .dot { fill: var(--blue); }
-.dot.reference { fill: var(--orange); }
-.bar { display: inline-block; height: 11px; border-radius: 2px; background: var(--blue);
-  vertical-align: middle; }
+main { max-width: 1180px; margin: 0 auto; padding: 44px 24px 72px; }
+h1 { font-size: 28px; line-height: 1.25; margin: 0 0 6px; overflow-wrap: anywhere; }
+h2 { font-size: 19px; margin: 42px 0 10px; }
+p { max-width: 52em; margin: 0 0 12px; overflow-wrap: anywhere; }
+.lead { font-size: 18px; } .soft, dd, li { color: var(--soft); font-size: 14px; }
+ul { padding-left: 18px; max-width: 62em; } li { overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; margin-bottom: 12px; }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums;
+  font-size: 15px; }
+caption { text-align: left; color: var(--soft); font-size: 14px; padding-bottom: 4px; }
+th, td { padding: 6px 14px; text-align: right; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+thead th { color: var(--soft); font-weight: 600; font-size: 13px; vertical-align: bottom; }
+thead th.label { white-space: normal; overflow-wrap: anywhere; min-width: 9em; max-width: 13em; }
+th:first-child { text-align: left; padding-left: 0; font-weight: 500; position: sticky; left: 0;
+  background: var(--paper); max-width: 22em; overflow: hidden; text-overflow: ellipsis; }
+thead th:first-child { font-weight: 600; }
+tr.reference td, tr.reference th { color: var(--soft); }
+tr.sum td, tr.sum th { font-weight: 600; border-bottom: 0; }
+td.barred { min-width: 108px; }
+.bar { display: block; height: 3px; margin: 2px 0 0 auto; border-radius: 2px; }
+.key { display: inline-block; min-width: 18px; height: 18px; border-radius: 9px; padding: 0 4px;
+  margin-right: 8px; vertical-align: 1px; text-align: center;
+  font: 600 11px/18px system-ui, sans-serif; color: var(--paper); }
+.key.original { background: var(--soft); }
+small { color: var(--soft); font-size: 12px; margin-left: 6px; }
+.plots { display: grid; gap: 18px;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
+.side { display: flex; flex-wrap: wrap; column-gap: 40px; } .side .scroll { min-width: 0; }
+.side th, .side td { padding-left: 10px; padding-right: 10px; }
+.side th:first-child { padding-left: 0; }
+figure { margin: 0; padding: 14px 16px 10px; background: var(--card); border-radius: 8px;
+  border: 1px solid var(--line); min-width: 0; }
+figcaption { font-size: 14px; font-weight: 600; margin-bottom: 6px; overflow-wrap: anywhere; }
+summary { cursor: pointer; margin: 4px 0 10px; }
+svg { width: 100%; height: auto; display: block; }
+svg text { fill: var(--soft); font: 11.5px system-ui, -apple-system, "Segoe UI", sans-serif; }
+svg text.name { fill: var(--ink); } svg .name, svg .note { paint-order: stroke; stroke-width: 4px;
+  stroke: var(--card); stroke-linejoin: round; }
+.grid, .axis { stroke: var(--line); } .axis { stroke: var(--soft); stroke-opacity: .55; }
+.reference { stroke: var(--soft); stroke-dasharray: 5 4; }
+.curve, .best { fill: none; stroke: var(--soft); stroke-width: 1.6; } .best { stroke-width: 1;
+  stroke-opacity: .6; } .mark { stroke-dasharray: 3 3; } .leader { stroke-opacity: .5; }
+.spread { stroke-width: 2.5; stroke-opacity: .45; } .dot.original { fill: var(--soft); }
+.spread.original, .curve.original { stroke: var(--soft); }
+@media (max-width: 600px) { main { padding: 26px 16px 48px; } h1 { font-size: 23px; }
+  .lead { font-size: 16px; } th, td { padding: 6px 9px; } table { font-size: 14px; }
+  figure { padding: 12px 10px 8px; } th:first-child { max-width: 9em; } }
+@media print { .scroll { overflow: visible; } figure { break-inside: avoid; } }
 """
+
+_MOST_ROWS, _MOST_COLUMNS = 40, 12
+"""Of a table that is shown without being asked for."""
+
+_LONGEST_IN_PLOTS = 10
 
 
 def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
@@ -61,195 +119,315 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
     Raises
     ------
     ConfigError
-        If the folder cannot be made.
+        If the page cannot be written.
     """
     folder = Path(folder)
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
     page = folder / "index.html"
-    write_atomically(page, "".join(_page(evaluation)).encode())
+    content = "".join(_page(evaluation))
+    write_atomically(page, content.encode(errors="backslashreplace"))
     return page
 
 
-def headline(evaluation: Evaluation) -> str:
-    """Return what came out, in a sentence: of the smallest stream."""
-    best = min(evaluation.networks[1:], key=lambda network: network.coded_bytes)
-    said = [f"{best.label}: {100 * best.ratio:.1f} % of the size"]
-    if best.run_seconds and evaluation.original.run_seconds:
-        said.append(f"{100 * best.run_seconds / evaluation.original.run_seconds:.0f} % run time")
-    change = score_change(evaluation, best)
-    if change is not None:
-        said.append(change)
-    return ", ".join(said)
-
-
-def score_change(evaluation: Evaluation, network: NetworkResult) -> str | None:
-    """Return by how much a score differs from that of the original."""
-    first, score = evaluation.original.score, network.score
-    if first is None or score is None or not math.isfinite(score.value):
-        return None
-    if not math.isfinite(first.value):  # agreement of the original with itself
-        return f"{score.value:.2f} {score.unit}"
-    return f"{score.value - first.value:+.3f} {score.unit}"
-
-
-def columns(evaluation: Evaluation) -> list[tuple[str, Callable[[NetworkResult], str]]]:
-    """Return headings and cells of the table of networks, of what was measured."""
-    first = evaluation.original
-    score = first.score
-    every: list[tuple[str, Callable[[NetworkResult], str], bool]] = [
-        ("network", lambda n: n.label, True),
-        ("parameters", lambda n: f"{n.parameters:,}", True),
-        ("bytes", lambda n: f"{n.coded_bytes:,}", True),
-        ("of original", lambda n: f"{100 * n.ratio:.2f} %", True),
-        (f"{evaluation.task}", lambda n: _score(n), score is not None),
-        (
-            "change",
-            lambda n: (n is not first and score_change(evaluation, n)) or "",
-            score is not None,
-        ),
-        ("run", lambda n: _seconds(n.run_seconds), first.run_seconds is not None),
-        (
-            "of original",
-            lambda n: _part(n.run_seconds, first.run_seconds),
-            first.run_seconds is not None,
-        ),
-        ("encode", lambda n: _seconds(n.encode_seconds), first.encode_seconds is not None),
-        ("decode", lambda n: _seconds(n.decode_seconds), True),
-        ("memory, run", lambda n: _megabytes(n.run_memory), first.run_memory is not None),
-        ("decode", lambda n: _megabytes(n.decode_memory), first.run_memory is not None),
-    ]
-    return [(title, cell) for title, cell, there in every if there]
+def check_folder(folder: Path) -> None:
+    """Refuse, before long work, a folder that cannot be made or written to."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
+    if not there.is_dir():
+        raise ConfigError(f"cannot write a report to {folder}: {there} is not a folder")
+    if not os.access(there, os.W_OK):
+        raise ConfigError(f"cannot write a report to {folder}: {there} is write-protected")
 
 
 def _page(evaluation: Evaluation) -> Iterator[str]:
+    title = escape(f"{evaluation.name}, coded")
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>Coded networks</title><style>{_STYLE}</style></head><body><main>"
-    yield f"<h1>{escape(headline(evaluation))}</h1>"
-    yield f'<p class="soft">{escape(conditions(evaluation))}</p>'
-    yield "<h2>All networks</h2>" + _networks_table(evaluation)
-    plots = list(_plots(evaluation))
+    yield f"<title>{title}</title><style>{_style()}</style></head><body><main>"
+    yield f"<h1>{title}</h1>"
+    yield f'<p class="lead">{escape(headline(evaluation))}.</p>'
+    yield "<h2>Size and quality</h2>" if evaluation.task else "<h2>Size</h2>"
+    yield _networks_table(evaluation, size_columns(evaluation))
+    plots = list(_quality_plots(evaluation))
     if plots:
-        yield f'<h2>What it costs</h2><div class="plots">{"".join(plots)}</div>'
-    yield from _parts_table(evaluation)
-    yield from _layers_table(evaluation)
-    if evaluation.spectra:
-        yield "<h2>Singular values of the layers of low rank</h2>"
-        yield "<p>How fast they fall, as parts of the first, and which rank was chosen.</p>"
-        yield f'<div class="plots">{"".join(_spectra(evaluation))}</div>'
-    yield "</main></body></html>"
+        yield f'<div class="plots">{"".join(plots)}</div>'
+    yield "<h2>Run time and memory</h2>"
+    yield _networks_table(evaluation, cost_columns(evaluation))
+    yield from _groups(evaluation)
+    yield from _layers(evaluation)
+    yield from _spectra(evaluation)
+    yield "<h2>How this was measured</h2><ul>"
+    yield from (f"<li>{escape(_sentence(said))}</li>" for said in conditions(evaluation))
+    yield "</ul></main></body></html>"
 
 
-def conditions(evaluation: Evaluation) -> str:
-    """Return how all was measured."""
-    said = [evaluation.machine]
-    if evaluation.input_shape:
-        shape = " x ".join(map(str, evaluation.input_shape))
-        threads = f"{evaluation.threads} thread{'s' if evaluation.threads > 1 else ''}"
-        said.append(
-            f"run time on an input of {shape}, {threads}, channels last, networks in turn, "
-            f"median of {evaluation.rounds} rounds after one to warm up"
+def _style() -> str:
+    light, dark = (
+        " ".join(f"--s{k}: {pair[paper]};" for k, pair in enumerate(_COLOURS)) for paper in (0, 1)
+    )
+    classes = "".join(
+        f".dot.s{k} {{ fill: var(--s{k}); }} .bar.s{k}, .key.s{k} {{ background: var(--s{k}); }} "
+        f"line.s{k}, .curve.s{k} {{ stroke: var(--s{k}); }}\n"
+        for k in range(SERIES)
+    )
+    return _STYLE.replace("LIGHT", light).replace("DARK", dark) + classes
+
+
+def _networks_table(evaluation: Evaluation, columns: Sequence[Column]) -> str:
+    (_, name), *rest = columns
+    rows = [
+        _row(
+            _key(None if network is evaluation.original else number - 1) + escape(name(network)),
+            [escape(column.cell(network)) for column in rest],
+            "" if number else "reference",
         )
-    if evaluation.original.run_memory is not None:
-        said.append("memory: growth of the peak of a fresh process")
-    if evaluation.original.encode_seconds is not None:
-        said.append("encoding: the original with default options")
-    return "; ".join(said) + "."
-
-
-def _networks_table(evaluation: Evaluation) -> str:
-    shown = columns(evaluation)
-    head = "".join(f"<th>{escape(title)}</th>" for title, _ in shown)
-    rows = "".join(
-        f"<tr{'' if number else ' class=reference'}>"
-        + "".join(f"<td>{escape(cell(network))}</td>" for _, cell in shown)
-        + "</tr>"
         for number, network in enumerate(evaluation.networks)
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>'
-
-
-def _plots(evaluation: Evaluation) -> Iterator[str]:
-    scored = [n for n in evaluation.networks if n.score and math.isfinite(n.score.value)]
-    if len(scored) < 2 or evaluation.original.score is None:
-        return
-    unit = f"{evaluation.task}, {evaluation.original.score.unit}"
-    sized = [(n.label, n.coded_bytes / 1000, n.score.value) for n in scored if n.score]
-    if len(sized) > 2:
-        sized = sized[1:]  # the original is far away, and would press the others together
-    yield _figure("Quality by size", scatter(sized, "size, kB", unit, reference=len(sized) == 2))
-    timed = [
-        (n.label, 100 * n.run_seconds / evaluation.original.run_seconds, n.score.value)
-        for n in scored
-        if n.score and n.run_seconds and evaluation.original.run_seconds
     ]
-    if len(timed) > 1:
+    return _table(_headings([column.title for column in columns]), rows)
+
+
+def _quality_plots(evaluation: Evaluation) -> Iterator[str]:
+    first = evaluation.original.score
+    coded = [
+        (number, network, network.score.value)
+        for number, network in enumerate(evaluation.coded)
+        if network.score is not None and math.isfinite(network.score.value)
+    ]
+    if first is None or len(coded) < 2:
+        return
+    names = _short_names(evaluation)
+    y_title = titled(evaluation.task or "", first.unit)
+    values = [value for *_, value in coded]
+    size = f"original, {evaluation.original.fp32_bytes / 1000:,.0f} kB"
+    marks = _reference_lines(evaluation, values, size)
+    sizes = [
+        Point(names[number], (network.coded_bytes or 0) / 1000, value, number)
+        for number, network, value in coded
+    ]
+    yield _figure("Quality by size", scatter(sizes, marks, "coded size, kB", y_title))
+    original = evaluation.original.run_seconds
+    if original is not None:
+        points = [
+            Point(
+                names[number],
+                100 * seconds.median / original.median,
+                value,
+                number,
+                _parts_of(seconds.quartiles, original.median),
+            )
+            for number, network, value in coded
+            if (seconds := network.run_seconds) is not None
+        ]
+        if math.isfinite(first.value):
+            spread = _parts_of(original.quartiles, original.median)
+            points.append(Point("original", 100.0, first.value, None, spread))
+        marks = _reference_lines(evaluation, values, "original")
         yield _figure(
-            "Quality by run time", scatter(timed, "run time, % of the original", unit, line=False)
+            "Quality by run time, with quartiles",
+            scatter(points, marks, "run time, % of the original", y_title),
+        )
+    yield from _part_plots(evaluation)
+
+
+def _parts_of(quartiles: tuple[float, float], whole: float) -> tuple[float, float]:
+    return 100 * quartiles[0] / whole, 100 * quartiles[1] / whole
+
+
+def _reference_lines(
+    evaluation: Evaluation, values: Sequence[float], original: str
+) -> dict[str, float]:
+    """Return what to compare with, unless it would press everything else together."""
+    first, baseline = evaluation.original.score, evaluation.baseline
+    lines = {}
+    if first is not None and math.isfinite(first.value):
+        lines[original] = first.value
+    if baseline is not None and math.isfinite(baseline.value):
+        shown = [*values, *lines.values()]
+        if max(*shown, baseline.value) - min(*shown, baseline.value) <= 3 * (
+            max(shown) - min(shown)
+        ):
+            lines[WITHOUT] = baseline.value
+    return lines
+
+
+def _part_plots(evaluation: Evaluation) -> Iterator[str]:
+    """Show the gain in each part of the data, where parts go by a number such as QP."""
+    first = evaluation.baseline or evaluation.original.score
+    names = ["original", *_short_names(evaluation)]
+    numbers = [None, *range(len(evaluation.coded))]
+    for group, parts in first.groups.items() if first is not None else ():
+        if len(parts) < 2 or not all(part.isdecimal() for part in parts):
+            continue
+        lines = [
+            Line(name, [n.score.groups[group][part] - parts[part] for part in parts], series)
+            for name, series, n in zip(names, numbers, evaluation.networks, strict=True)
+            if n.score is not None
+        ]
+        lines = [line for line in lines if all(map(math.isfinite, line.values))]
+        caption = f"Gain over {WITHOUT}" if evaluation.baseline else "Change to the original"
+        unit = titled("gain" if evaluation.baseline else "change", first.unit if first else "")
+        if lines:
+            yield _figure(
+                f"{caption}, by {group}", line_plot(lines, [float(p) for p in parts], group, unit)
+            )
+
+
+def _groups(evaluation: Evaluation) -> Iterator[str]:
+    grids = list(group_grids(evaluation))
+    first = evaluation.original.score
+    if not grids or first is None:
+        return
+    yield f"<h2>{escape(titled(evaluation.task or '', first.unit))}</h2>"
+    few = [_few_parts(grid) for grid in grids if len(grid.columns) <= _MOST_COLUMNS]
+    yield f'<div class="side">{"".join(few)}</div>'
+    yield from (_many_parts(grid) for grid in grids if len(grid.columns) > _MOST_COLUMNS)
+
+
+def _few_parts(grid: Grid) -> str:
+    """Return a table with a row for each network."""
+    before = sum(name == WITHOUT for name, _ in grid.rows[:1])
+    rows = []
+    for position, (name, cells) in enumerate(grid.rows):
+        number = position - before - 1  # the original is before those of the streams
+        key = "" if number < -1 else _key(None if number < 0 else number)
+        kind = "" if number >= 0 else "reference"
+        rows.append(_row(key + escape(name), map(escape, cells), kind))
+    return _table(_headings(["network", *grid.columns]), rows, f"by {grid.title}")
+
+
+def _many_parts(grid: Grid) -> str:
+    """Return a table with a row for each part, folded away."""
+    rows = [
+        _row(escape(part), (escape(cells[k]) for _, cells in grid.rows))
+        for k, part in enumerate(grid.columns)
+    ]
+    table = _table(_headings([grid.title, *(name for name, _ in grid.rows)]), rows)
+    return f"<details><summary>by {escape(grid.title)}</summary>{table}</details>"
+
+
+def _layers(evaluation: Evaluation) -> Iterator[str]:
+    layers = list(dict.fromkeys(layer for n in evaluation.networks for layer in n.layer_bytes))
+    sizes = [size for n in evaluation.coded for size in (*n.layer_bytes.values(), n.other_bytes)]
+    largest = max(sizes, default=1)
+
+    def cell(number: int, network: NetworkResult, size: int | None, layer: str = "") -> str:
+        if size is None:
+            return ""
+        rank = f"<small>R {network.ranks[layer]}</small>" if layer in network.ranks else ""
+        wide = 80 * size / max(largest, 1)
+        return (
+            f'{size:,}{rank}<span class="bar s{number % SERIES}" style="width:{wide:.0f}px"></span>'
         )
 
-
-def _parts_table(evaluation: Evaluation) -> Iterator[str]:
-    first = evaluation.original.score
-    if first is None or not first.parts:
-        return
-    names = "".join(f"<th>{escape(part)}</th>" for part in first.parts)
-    rows = "".join(
-        f"<tr><td>{escape(n.label)}</td>"
-        + "".join(f"<td>{n.score.parts[part]:.3f}</td>" for part in first.parts)
-        + "</tr>"
-        for n in evaluation.networks
-        if n.score
-    )
-    yield f"<h2>{escape(evaluation.task or '')} in parts, {escape(first.unit)}</h2>"
-    yield f'<div class="scroll"><table><tr><th>network</th>{names}</tr>{rows}</table></div>'
-
-
-def _layers_table(evaluation: Evaluation) -> Iterator[str]:
-    coded = evaluation.networks[1:]
-    layers = list(dict.fromkeys(layer for n in coded for layer in n.layer_bytes))
-    largest = max((b for n in coded for b in n.layer_bytes.values()), default=1)
-    yield '<h2>Bytes by layer</h2><div class="scroll"><table><tr><th>layer</th>'
-    yield "".join(f"<th>{escape(n.label)}</th>" for n in coded) + "</tr>"
+    rows = []
     for layer in layers:
-        yield f"<tr><td>{escape(layer)}</td>"
-        for network in coded:
-            size = network.layer_bytes.get(layer)
-            bar = f'<span class="bar" style="width:{60 * (size or 0) / largest:.0f}px"></span>'
-            yield f"<td>{f'{size:,} {bar}' if size is not None else ''}</td>"
-        yield "</tr>"
-    yield "</table></div>"
+        fp32 = evaluation.original.layer_bytes.get(layer)
+        cells = [
+            cell(k, n, n.layer_bytes.get(layer), layer) for k, n in enumerate(evaluation.coded)
+        ]
+        rows.append(_row(escape(layer), ["" if fp32 is None else f"{fp32:,}", *cells]))
+    other = [cell(k, n, n.other_bytes) for k, n in enumerate(evaluation.coded)]
+    rows.append(_row("graph, headers", ["", *other]))
+    total = [f"{n.coded_bytes:,}" for n in evaluation.coded]
+    rows.append(_row("together", [f"{evaluation.original.fp32_bytes:,}", *total], "sum"))
+    head = _headings(["layer", "original, fp32"])
+    head += "".join(_heading(k, n.label) for k, n in enumerate(evaluation.coded))
+    yield "<h2>Bytes by layer</h2>"
+    if any(n.ranks for n in evaluation.coded):
+        yield '<p class="soft">R: rank of a layer that has become two thin ones.</p>'
+    table = _table(head, rows)
+    folded = f"<details><summary>{len(rows)} rows</summary>{table}</details>"
+    yield folded if len(rows) > _MOST_ROWS else table
 
 
 def _spectra(evaluation: Evaluation) -> Iterator[str]:
-    for spectrum in evaluation.spectra:
-        yield _figure(
-            f"{spectrum.layer}, {spectrum.scheme}",
-            curves(spectrum.values, spectrum.ranks, "number", "singular value"),
+    if not evaluation.spectra:
+        return
+    yield "<h2>Singular values of the layers of low rank</h2>"
+    yield (
+        '<p class="soft">Of the original, as parts of the largest; with the ranks that were '
+        "chosen, and how much of the energy, the sum of squares, they keep.</p>"
+    )
+    names = {
+        n.label: name for n, name in zip(evaluation.coded, _short_names(evaluation), strict=True)
+    }
+    figures = (
+        _figure(
+            f"{found.layer}, {found.scheme}, {len(found.values)} values",
+            spectrum(found.values, _rank_marks(found, names), "rank", "singular value"),
         )
+        for found in evaluation.spectra
+    )
+    yield f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _rank_marks(found: Spectrum, names: Mapping[str, str]) -> list[tuple[str, int, int]]:
+    """Return a mark for each rank, with the streams that have it."""
+    streams: dict[int, list[str]] = {}
+    for label, rank in found.ranks.items():
+        streams.setdefault(rank, []).append(label)
+    return [
+        (
+            f"{_few([names[label] for label in labels])}: {rank} "
+            f"({100 * found.energy(rank):.1f} %)",
+            rank,
+            list(names).index(labels[0]),
+        )
+        for rank, labels in streams.items()
+    ]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more"
+
+
+def _short_names(evaluation: Evaluation) -> list[str]:
+    """Return what streams are called in plots: their names, or their numbers if names are long."""
+    names = [network.label for network in evaluation.coded]
+    if all(len(name) <= _LONGEST_IN_PLOTS for name in names):
+        return names
+    return [str(number) for number in range(1, len(names) + 1)]
+
+
+def _key(series: int | None) -> str:
+    """Return a sign in the colour of a network, with its number."""
+    colour = "original" if series is None else f"s{series % SERIES}"
+    return f'<span class="key {colour}">{"&nbsp;" if series is None else series + 1}</span>'
+
+
+def _heading(series: int, label: str) -> str:
+    return f'<th scope="col" class="label">{_key(series)}{escape(label)}</th>'
+
+
+def _headings(titles: Sequence[str]) -> str:
+    return "".join(f'<th scope="col">{escape(title)}</th>' for title in titles)
+
+
+def _table(headings: str, rows: Sequence[str], caption: str = "") -> str:
+    """Return a table; headings and rows are HTML."""
+    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return (
+        f'<div class="scroll"><table>{said}<thead><tr>{headings}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _row(name: str, cells: Sequence[str] | Iterator[str], kind: str = "") -> str:
+    """Return a row; name and cells are HTML."""
+    written = "".join(f"<td>{cell}</td>" for cell in cells)
+    shown = f' class="{kind}"' if kind else ""
+    return f'<tr{shown}><th scope="row">{name}</th>{written}</tr>'
 
 
 def _figure(caption: str, svg: str) -> str:
     return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
 
 
-def _score(network: NetworkResult) -> str:
-    if network.score is None:
-        return ""
-    value = network.score.value
-    return f"{value:.3f} {network.score.unit}" if math.isfinite(value) else "equal"
-
-
-def _seconds(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f} s"
-
-
-def _part(value: float | None, whole: float | None) -> str:
-    return f"{100 * value / whole:.1f} %" if value and whole else ""
-
-
-def _megabytes(value: int | None) -> str:
-    return "" if value is None else f"{value / 1e6:.1f} MB"
+def _sentence(said: str) -> str:
+    return f"{said[:1].upper()}{said[1:]}."

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,10 +16,18 @@ import torch
 from nnrcodec.calibration.inputs import given_inputs, load_inputs, read_picture
 from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.errors import ConfigError
-from nnrcodec.graph.graph import Graph
+from nnrcodec.evaluate.measure import run
+from nnrcodec.evaluate.networks import NO_GRAPH, original_of, running
+from nnrcodec.graph.module import DecodedModel
 
 _BATCH = 100
-"""Samples that a classifier is given at once."""
+"""Samples that a classifier is given at once, if it takes as many as one likes."""
+
+_PEAK = 255
+"""White, in a picture of 8 bits."""
+
+_Pair = tuple[str, int, np.ndarray, np.ndarray]
+"""Name of a picture, QP, the original picture and the decoded one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +37,27 @@ class Score:
     Parameters
     ----------
     value : float
-        The number that counts; more is better.
+        The number that counts; more is better. Infinite where there is no error at all.
     unit : str
         Of it, such as dB.
-    parts : mapping of str to float
-        What it is the mean of, or more to know, by name.
+    groups : mapping of str to mapping of str to float
+        The same for parts of the data: by what they were put together, then by name of the part.
+    more : mapping of str to float
+        Other numbers worth knowing, by name.
     """
 
     value: float
     unit: str
-    parts: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Task(Protocol):
-    """What a network is there for."""
+    """What a network is there for.
+
+    A task may also have a `baseline`, the `Score` of doing without a network.
+    """
 
     name: str
     unit: str
@@ -63,42 +80,46 @@ class PsnrTask:
     channels : int
         1 for gray, 3 for RGB.
 
+    Attributes
+    ----------
+    baseline : Score
+        Of the decoded pictures as they are.
+
     Raises
     ------
     ConfigError
         If there are no such pairs, or sizes differ.
     """
 
-    name = "psnr"
+    name = "PSNR"
     unit = "dB"
 
     def __init__(self, folder: str | Path, channels: int = 1) -> None:
-        folder = Path(folder)
-        self._pairs: list[tuple[str, int, np.ndarray, np.ndarray]] = []
-        for path in sorted(folder.glob("*_orig.png")):
-            picture = path.name.removesuffix("_orig.png")
-            original = read_picture(path, channels)
-            for decoded_path in sorted(folder.glob(f"{picture}_qp*_dec.png")):
-                qp = decoded_path.name.removeprefix(f"{picture}_qp").removesuffix("_dec.png")
-                decoded = read_picture(decoded_path, channels)
-                if decoded.shape != original.shape or not qp.isdigit():
-                    raise ConfigError(f"{decoded_path} does not fit {path}: other size, or no QP")
-                self._pairs.append((picture, int(qp), original, decoded))
+        self._pairs = list(_pairs(Path(folder), channels))
         if not self._pairs:
             raise ConfigError(
                 f"{folder} holds no pairs of pictures: expected NAME_orig.png and "
                 "NAME_qp37_dec.png, decoded at QP 37"
             )
+        self.baseline = self._score(lambda decoded: decoded)
 
     def score(self, module: torch.nn.Module) -> Score:
-        """Return the mean PSNR; parts are the means over the pictures of each QP, and of each."""
-        found = [(name, qp, _psnr(module, *pair)) for name, qp, *pair in self._pairs]
-        parts = {}
-        for qp in sorted({qp for _, qp, _ in found}):
-            parts[f"QP {qp}"] = float(np.mean([value for _, q, value in found if q == qp]))
-        for picture in sorted({name for name, _, _ in found}):
-            parts[picture] = float(np.mean([value for name, _, value in found if name == picture]))
-        return Score(float(np.mean([value for *_, value in found])), self.unit, parts)
+        """Return the mean PSNR; groups are means by QP and by picture, and each by itself."""
+        return self._score(lambda decoded: _filtered(module, decoded))
+
+    def _score(self, made: Callable[[np.ndarray], np.ndarray]) -> Score:
+        found = [
+            (name, qp, psnr(made(decoded), original)) for name, qp, original, decoded in self._pairs
+        ]
+        return Score(
+            _mean(value for *_, value in found),
+            self.unit,
+            {
+                "QP": _means((str(qp), value) for _, qp, value in sorted(found, key=_qp)),
+                "picture": _means((name, value) for name, _, value in found),
+                "picture, QP": {f"{name}, {qp}": value for name, qp, value in found},
+            },
+        )
 
 
 class AccuracyTask:
@@ -107,10 +128,11 @@ class AccuracyTask:
     Parameters
     ----------
     path : str or Path
-        An ``.npz`` file with ``images``, uint8 of shape (n, height, width, channels) or float of
-        the shape that the network takes, and ``labels``, integers (n,).
+        An ``.npz`` file with ``images``, uint8 of shape (n, height, width) or (n, height, width,
+        channels), or floats of the shape that the network takes, and ``labels``, integers (n,).
     mean, std : sequence of float
-        Taken off uint8 images, after division by 255, and divided by, for each channel.
+        Taken off uint8 images, after division by 255, and divided by: one number, or one for each
+        channel.
 
     Raises
     ------
@@ -124,28 +146,26 @@ class AccuracyTask:
     def __init__(
         self, path: str | Path, mean: Sequence[float] = (0.0,), std: Sequence[float] = (1.0,)
     ) -> None:
-        try:
-            with np.load(path, allow_pickle=False) as held:
-                images, self._labels = held["images"], held["labels"]
-        except (OSError, KeyError, ValueError) as error:
-            raise ConfigError(f"{path} is no .npz file with images and labels: {error}") from None
-        if images.dtype == np.uint8:
-            images = images.astype(np.float32) / 255
-            images = (images - np.array(mean, np.float32)) / np.array(std, np.float32)
-            images = images.transpose(0, 3, 1, 2) if images.ndim == 4 else images
-        if len(images) != len(self._labels) or not len(images):
-            raise ConfigError(f"{path} has {len(images)} images and {len(self._labels)} labels")
+        images, self._labels = _images_and_labels(Path(path))
+        if images.dtype == np.uint8 and images.ndim in (3, 4):
+            images = images[..., None] if images.ndim == 3 else images
+            images = _normalized(images, mean, std).transpose(0, 3, 1, 2)
         self._images = torch.from_numpy(np.ascontiguousarray(images, np.float32))
 
     def score(self, module: torch.nn.Module) -> Score:
         """Return the share of images that get their label, in per cent."""
-        right = 0
-        with torch.inference_mode():
-            for start in range(0, len(self._images), _BATCH):
-                (logits,) = real_tensors(module(self._images[start : start + _BATCH]))
-                guessed = logits.reshape(len(logits), -1).argmax(1).numpy()
-                right += int((guessed == self._labels[start : start + _BATCH]).sum())
-        return Score(100 * right / len(self._images), self.unit)
+        (least, size), right = _batch_sizes(module), 0
+        for start in range(0, len(self._images), size):
+            batch, labels = self._images[start : start + size], self._labels[start : start + size]
+            given = batch[torch.arange(max(len(batch), least)) % len(batch)]
+            logits = real_tensors(run(module, (given,)))
+            if len(logits) != 1 or logits[0].ndim < 2 or len(logits[0]) != len(given):
+                raise ConfigError("this network does not return one row of numbers for each image")
+            guessed = logits[0].flatten(1).argmax(1)[: len(batch)].numpy()
+            right += int((guessed == labels).sum())
+        count = len(self._images)
+        more = {"images": float(count), "right": float(right)}
+        return Score(100 * right / count, self.unit, more=more)
 
 
 class OutputsTask:
@@ -153,48 +173,57 @@ class OutputsTask:
 
     Parameters
     ----------
-    path : str or Path
-        Inputs, as `nnrcodec.calibration.inputs.load_inputs` reads them.
-    graph : Graph
-        Of the original network, to know what it takes.
-    original : torch.nn.Module
-        It.
+    model : path, Model, ...
+        The original, with a graph.
+    inputs : path, or iterable of Tensor or of tuples of them
+        A path as `nnrcodec.calibration.inputs.load_inputs` reads it.
     count : int
         Inputs at most.
+
+    Raises
+    ------
+    ConfigError
+        If there are no inputs, or they do not fit.
     """
 
     name = "outputs"
     unit = "dB SNR"
 
-    def __init__(
-        self, path: str | Path, graph: Graph, original: torch.nn.Module, count: int = 256
-    ) -> None:
-        self._inputs = given_inputs(load_inputs(path, graph, count))
-        self._wanted = list(self._run(original))
+    def __init__(self, model: Any, inputs: Any, count: int = 256) -> None:
+        original = original_of(model)
+        if original.graph is None:
+            raise ConfigError(NO_GRAPH)
+        if isinstance(inputs, str | Path):
+            inputs = load_inputs(inputs, original.graph, count)
+        self._inputs = given_inputs(inputs, count)
+        self._wanted = list(self._outputs(running(original)))
+        if not any(each.numel() for outputs in self._wanted for each in outputs):
+            raise ConfigError("this network returns no real numbers to compare")
 
     def score(self, module: torch.nn.Module) -> Score:
         """Return the ratio of the energies of outputs and errors; infinite if they are equal."""
         signal = noise = largest = 0.0
-        same = rows = 0
-        for wanted, made in zip(self._wanted, self._run(module), strict=True):
+        same = rows = elements = 0
+        for wanted, made in zip(self._wanted, self._outputs(module), strict=True):
+            if [each.shape for each in wanted] != [each.shape for each in made]:
+                raise ConfigError("the outputs of this network have other shapes")
             for a, b in zip(wanted, made, strict=True):
-                difference = (a - b).double()
+                difference = a.double() - b.double()
                 signal += float(a.double().square().sum())
                 noise += float(difference.square().sum())
-                largest = max(largest, float(difference.abs().max()))
-                if a.ndim == 2:
+                largest = max(largest, float(difference.abs().max())) if a.numel() else largest
+                elements += a.numel()
+                if a.ndim == 2 and a.shape[1] > 1:
                     same += int((a.argmax(1) == b.argmax(1)).sum())
                     rows += len(a)
-        ratio = 10 * math.log10(signal / noise) if noise and signal else math.inf
-        parts = {"largest error": largest}
+        more = {"RMS error": math.sqrt(noise / elements), "largest error": largest}
         if rows:
-            parts["same top-1, %"] = 100 * same / rows
-        return Score(ratio, self.unit, parts)
+            more["same top-1, %"] = 100 * same / rows
+        return Score(_decibel(signal, noise), self.unit, more=more)
 
-    def _run(self, module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-        with torch.inference_mode():
-            for values in self._inputs:
-                yield [real.clone() for real in real_tensors(module(*values))]
+    def _outputs(self, module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+        for values in self._inputs:
+            yield [real.clone() for real in real_tensors(run(module, values))]
 
 
 class CallableTask:
@@ -219,11 +248,107 @@ class CallableTask:
         return Score(float(self._function(module)), self.unit)
 
 
-def _psnr(module: torch.nn.Module, original: np.ndarray, decoded: np.ndarray) -> float:
-    with torch.inference_mode():
-        made = module(torch.from_numpy(decoded)[None].float() / 255)
-    if not isinstance(made, torch.Tensor) or made.shape[1:] != original.shape:
+def psnr(picture: np.ndarray, original: np.ndarray) -> float:
+    """Return the PSNR of a picture of 8 bits in dB.
+
+    Examples
+    --------
+    >>> black = np.zeros((8, 8), np.uint8)
+    >>> round(psnr(black + 1, black), 2), psnr(black, black)
+    (48.13, inf)
+    """
+    error = float(np.mean((picture.astype(np.float64) - original) ** 2))
+    return _decibel(_PEAK**2, error)
+
+
+def _pairs(folder: Path, channels: int) -> Iterator[_Pair]:
+    for path in sorted(folder.glob("*_orig.png")):
+        picture = path.name.removesuffix("_orig.png")
+        original = read_picture(path, channels)
+        name_of_decoded = re.compile(re.escape(picture) + r"_qp([0-9]+)_dec\.png")
+        for decoded_path in sorted(folder.iterdir()):
+            matched = name_of_decoded.fullmatch(decoded_path.name)
+            if matched:
+                decoded = read_picture(decoded_path, channels)
+                if decoded.shape != original.shape:
+                    raise ConfigError(f"{decoded_path} has another size than {path}")
+                yield picture, int(matched[1]), original, decoded
+
+
+def _filtered(module: torch.nn.Module, decoded: np.ndarray) -> np.ndarray:
+    """Return what a filter makes of a picture; NaN stays."""
+    made = run(module, (torch.from_numpy(decoded)[None].float() / _PEAK,))
+    if not isinstance(made, torch.Tensor) or made.shape[1:] != decoded.shape:
         raise ConfigError("this network does not make pictures of the size that it is given")
-    rounded = made[0].mul(255).round().clamp(0, 255).numpy().astype(np.float64)
-    error = float(np.mean((rounded - original) ** 2))
-    return 10 * math.log10(255**2 / error) if error else math.inf
+    return np.asarray(made[0].float().mul(_PEAK).round().clamp(0, _PEAK).numpy())
+
+
+def _qp(found: tuple[str, int, float]) -> int:
+    return found[1]
+
+
+def _mean(values: Iterable[float]) -> float:
+    several = list(values)
+    return math.fsum(several) / len(several) if all(map(math.isfinite, several)) else sum(several)
+
+
+def _means(named: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return the mean of the values of each name, in the order in which names turn up."""
+    several: dict[str, list[float]] = {}
+    for name, value in named:
+        several.setdefault(name, []).append(value)
+    return {name: _mean(values) for name, values in several.items()}
+
+
+def _decibel(signal: float, noise: float) -> float:
+    """Return a ratio of energies in dB."""
+    if noise == 0:
+        return math.inf
+    if not (math.isfinite(signal) and math.isfinite(noise)):
+        return math.nan
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def _images_and_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+            images, labels = held["images"], held["labels"]
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is no .npz file with images and labels: {error}") from None
+    if images.dtype.kind not in "fiu" or labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise ConfigError(
+            f"{path} has images of {images.dtype} and labels of {labels.dtype}, shape "
+            f"{list(labels.shape)}; expected numbers, and one integer for each image"
+        )
+    if images.ndim < 2 or len(images) != len(labels) or not len(images):
+        raise ConfigError(
+            f"{path} has images of shape {list(images.shape)} and {len(labels)} labels"
+        )
+    return images, labels
+
+
+def _normalized(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Normalize uint8 images with channels last."""
+    channels = images.shape[3]
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels) or not all(map(math.isfinite, values)):
+            raise ConfigError(
+                f"{name} is {', '.join(map(str, values))}: expected one number, or one for each "
+                f"of {channels} channels"
+            )
+    if min(std) <= 0:
+        raise ConfigError(f"std is {min(std)}: images are divided by it, it must be above 0")
+    offset, scale = np.array(mean, np.float32), np.array(std, np.float32)
+    return (images.astype(np.float32) / _PEAK - offset) / scale
+
+
+def _batch_sizes(module: torch.nn.Module) -> tuple[int, int]:
+    """Return how many samples a network takes at once at least, and how many to give to it."""
+    if not isinstance(module, DecodedModel) or not module._nnr_graph.inputs[0].shape:
+        return 1, _BATCH
+    graph = module._nnr_graph
+    declared = graph.inputs[0].shape[0]
+    if isinstance(declared, int):
+        return declared, declared
+    dim = graph.dims[declared]
+    return dim.low, max(dim.low, _BATCH if dim.high is None else min(_BATCH, dim.high))

@@ -9,13 +9,18 @@ from networks import NETWORKS
 from safetensors.torch import save_file
 
 import nnrcodec
-from nnrcodec.cli import decode, encode, info
+from nnrcodec.cli import decode, encode, evaluate, info
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit, write_units
 
-MAINS = {"nnr-encode": encode.main, "nnr-decode": decode.main, "nnr-info": info.main}
+MAINS = {
+    "nnr-encode": encode.main,
+    "nnr-decode": decode.main,
+    "nnr-info": info.main,
+    "nnr-eval": evaluate.main,
+}
 
 
 class Result:

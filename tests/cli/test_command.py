@@ -8,11 +8,12 @@ from data_units import header_of, stream_of, unit_of
 import nnrcodec
 from nnrcodec.cli import encode, info
 
-COMMANDS = ("nnr-encode", "nnr-decode", "nnr-info")
+COMMANDS = ("nnr-encode", "nnr-decode", "nnr-info", "nnr-eval")
 OPTIONS = {
     "nnr-encode": "--output --qp --nonweight-qp --qp-density --rank --energy --rank-ratio",
     "nnr-decode": "--output --merge --threads --max-bytes .pt2 .pt .pth .safetensors",
     "nnr-info": "--json --trace",
+    "nnr-eval": "--task --data --mean --std --input-size --rounds --threads --json --report psnr",
 }
 
 
