@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from nnrcodec.config import EncoderConfig, UniformConfig
+from nnrcodec.config import EncoderConfig
 from nnrcodec.decoder import decode_stream
 from nnrcodec.encoder import (
     LEFT_AFTER_RECOVERY,
@@ -39,6 +39,9 @@ TRIALS = 8
 
 NEAR = 0.02
 """A result this near its limit, as part of it, is good enough."""
+
+QP_DENSITY = 4
+"""The least in a search: coarser steps of qp would miss a target by several per cent."""
 
 _LOSS_SLOPE, _BYTES_SLOPE = 2.0, -0.6
 """By how much logarithms of loss and bytes change, about, with that of the scale."""
@@ -156,7 +159,9 @@ class _Search:
         low_rank = self._config.low_rank
         reduced: Reduced | None = None
         if low_rank is None or low_rank.rule is not None:
-            reduced = reduce_model(self._model, self._config, self._stages, self._inputs)
+            reduced = reduce_model(
+                self._model, _scaled(self._config, 1.0), self._stages, self._inputs
+            )
         elif self._config.recovery is not None:
             reduced = self._recovered()
         kept: dict[float, Encoded] = {}
@@ -232,9 +237,10 @@ class _Search:
 
 
 def _scaled(config: EncoderConfig, scale: float) -> EncoderConfig:
-    """Return a configuration with other default steps, and without its target."""
-    quantization: UniformConfig = config.quantization
-    return replace(config, quantization=replace(quantization, scale=scale))
+    """Return a configuration with other default steps, of which there are many."""
+    density = max(config.quantization.qp_density, QP_DENSITY)
+    quantization = replace(config.quantization, scale=scale, qp_density=density)
+    return replace(config, quantization=quantization)
 
 
 def _solve(

@@ -1,0 +1,77 @@
+"""Losses that need no labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from networks import Inputs, inputs_of, model_of, network, with_values
+from PIL import Image
+from torch import nn
+
+from nnrcodec.errors import ConfigError
+from nnrcodec.evaluate.loss import FILTERED_PSNR, score_for
+from nnrcodec.graph.module import build_module
+from nnrcodec.model import Model
+
+
+def shifted(model: Model, by: float) -> Model:
+    """Return a filter of which all outputs are larger by a constant."""
+    (bias,) = (name for name in model.tensors if name.endswith("bias"))
+    return with_values(model, {bias: model.tensors[bias].read() + np.float32(by)})
+
+
+@pytest.fixture
+def filtering() -> Model:
+    torch.manual_seed(0)
+    return model_of(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1)).eval(), (1, 1, 8, 8))
+
+
+@pytest.fixture
+def inputs() -> Inputs:
+    return inputs_of((1, 1, 16, 16), 3)
+
+
+def test_a_loss_in_per_cent_is_the_error_as_part_of_the_variance(
+    filtering: Model, inputs: Inputs
+) -> None:
+    score = score_for("%", None, filtering, inputs)
+    assert score(build_module(filtering)) == 0
+    module = build_module(filtering)
+    with torch.inference_mode():
+        outputs = torch.cat([module(*each).flatten() for each in inputs]).double()
+    expected = -100 * 0.1**2 / float(outputs.var(correction=0))
+    assert score(build_module(shifted(filtering, 0.1))) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_loss_in_db_is_that_of_pictures_at_a_known_distance(
+    filtering: Model, inputs: Inputs
+) -> None:
+    score = score_for("dB", None, filtering, inputs)
+    assert score(build_module(filtering)) == 0
+    by = 10 ** (-FILTERED_PSNR / 20)  # as much error again as there is taken to be
+    expected = -10 * np.log10(2)
+    assert score(build_module(shifted(filtering, by))) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_folder_of_pairs_is_measured(filtering: Model, inputs: Inputs, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    original = rng.integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(original).save(tmp_path / "a_orig.png")
+    Image.fromarray(255 - original).save(tmp_path / "a_qp30_dec.png")
+    identity = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.ones_(identity.weight)
+    score = score_for("dB", str(tmp_path), filtering, inputs)
+    error = np.mean((255 - 2 * original.astype(np.float64)) ** 2)
+    assert score(identity) == pytest.approx(10 * np.log10(255**2 / error), rel=1e-6)
+
+
+def test_what_cannot_be_measured_says_so(inputs: Inputs) -> None:
+    classifier = network("resnet")
+    images = inputs_of(classifier.shape, 2)
+    with pytest.raises(ConfigError, match="pictures of pictures"):
+        score_for("dB", None, classifier.model(), images)
+    with pytest.raises(ConfigError, match="give either"):
+        score_for("%", None, classifier.model(), None)
