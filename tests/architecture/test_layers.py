@@ -101,6 +101,7 @@ ONLY_IN = {
         "calibration/walk.py",
         "recovery.py",
         "evaluate/evaluation.py",
+        "evaluate/loss.py",
         "evaluate/measure.py",
         "evaluate/networks.py",
         "evaluate/tasks.py",
