@@ -23,6 +23,9 @@ _LONGEST = 22
 _ROWS = sorted((rows / 2 for rows in range(-10, 11)), key=abs)
 """How far above or below a point its name may stand, in lines of text."""
 
+_MOST_ABOVE = 4
+"""Names of marks for which there is room above a falling curve."""
+
 _FLOOR = 1e-4
 """Singular values below this part of the largest are drawn there."""
 
@@ -204,9 +207,10 @@ def spectrum(
     heights = [math.log10(max(value, _FLOOR)) for value in values]
     bottom = min(-1, math.floor(heights[max(0, math.ceil(0.97 * len(heights)) - 1)]))
     heights = [max(height, bottom) for height in heights]
+    above = 8 + _LINE * min(len(marks), _MOST_ABOVE)
     parts, x_axis, y_axis = _frame(
         (0, max(len(values), 2)),
-        (bottom, 0.08),
+        (bottom, -bottom * above / (_HEIGHT - _TOP - _BOTTOM - above)),
         x_title,
         y_title,
         [tick for tick in ticks(0, max(len(values), 2)) if tick == round(tick)],

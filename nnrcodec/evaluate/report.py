@@ -59,7 +59,8 @@ th, td { padding: 6px 14px; text-align: right; border-bottom: 1px solid var(--li
 thead th { color: var(--soft); font-weight: 600; font-size: 13px; vertical-align: bottom; }
 thead th.label { white-space: normal; overflow-wrap: anywhere; min-width: 9em; max-width: 13em; }
 th:first-child { text-align: left; padding-left: 0; font-weight: 500; position: sticky; left: 0;
-  background: var(--paper); max-width: 22em; overflow: hidden; text-overflow: ellipsis; }
+  background: var(--paper); background-clip: padding-box; max-width: 22em;
+  overflow: hidden; text-overflow: ellipsis; }
 thead th:first-child { font-weight: 600; }
 tr.reference td, tr.reference th { color: var(--soft); }
 tr.sum td, tr.sum th { font-weight: 600; border-bottom: 0; }
