@@ -44,6 +44,9 @@ from nnrcodec.update_encoding import UpdateEncoder
 if TYPE_CHECKING:
     from nnrcodec.calibration.synthetic import Inputs
 
+UNITS = {"psnr": "dB", "accuracy": "%"}
+"""Tasks of which a loss can be limited, and their units."""
+
 DESCRIPTION = f"""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
 
@@ -144,7 +147,7 @@ def _add_targets(made: argparse.ArgumentParser) -> None:
         metavar="N",
         help="make the stream as good as so many bytes allow",
     )
-    add_task(group, ("psnr", "accuracy"))
+    add_task(group, tuple(UNITS))
 
 
 def _add_calibration(made: argparse.ArgumentParser) -> None:
@@ -359,10 +362,10 @@ def _score(options: argparse.Namespace, model: Model, inputs: Inputs | None) -> 
     from nnrcodec.evaluate.loss import score_for
 
     unit = _loss(options.max_loss)[1]
-    if options.task or options.data:
+    if options.task:
+        if unit not in ("", UNITS[options.task]):
+            raise ConfigError(f"--max-loss is in {unit}, the task has {UNITS[options.task]}")
         task = task_of(options, model)
-        if unit and task and unit != task.unit:
-            raise ConfigError(f"--max-loss is in {unit}, but the task is scored in {task.unit}")
         return None if task is None else lambda module: task.score(module).value
     return score_for(unit, options.calib, model, inputs)
 

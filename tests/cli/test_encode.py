@@ -1,8 +1,10 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from networks import NETWORKS
 
 import nnrcodec
 from nnrcodec.cli import encode
@@ -252,3 +254,105 @@ def test_a_stream_goes_to_a_pipe_and_messages_beside_it(call, models, state, tmp
         assert received.result(60) == nnrcodec.encode(state)
     assert (result.code, result.out) == (0, "")
     assert result.err.startswith(f"{pipe}: 6,852 -> ")
+
+
+@pytest.fixture(scope="session")
+def calib(models):
+    """Return a file of calibration inputs for the small network."""
+    path = models / "inputs.npy"
+    (network,) = (network for network in NETWORKS if network.name == "plain_cnn")
+    shape = (6 * network.shape[0], *network.shape[1:])
+    np.save(path, np.random.default_rng(0).random(shape, np.float32))
+    return path
+
+
+def test_calibration_inputs_make_other_levels_and_are_the_same_every_time(
+    call, models, calib, tmp_path
+):
+    sizes = []
+    for options in ([], ["--calib", calib], ["--calib", calib], ["--calib", "none"]):
+        result = call("nnr-encode", models / "net.pt2", "-o", tmp_path / "net.nnr", *options)
+        assert (result.code, result.err) == (0, "")
+        sizes.append((tmp_path / "net.nnr").read_bytes())
+    plain, first, second, without = sizes
+    assert first == second != plain == without
+
+
+def test_ranks_for_a_part_of_the_multiply_adds_are_reported(call, models, calib, tmp_path):
+    result = call(
+        "nnr-encode",
+        *(models / "net.pt2", "-o", tmp_path / "net.nnr", "--calib", calib),
+        *("--target-macs", "60%", "--finetune", "0.02", "--seed", "3"),
+    )
+    assert (result.code, result.err) == (0, "")
+    assert "separable" in result.out or "channel" in result.out
+    assert "recovery: " in result.out
+    decoded = nnrcodec.decode_model((tmp_path / "net.nnr").read_bytes())
+    (network,) = (network for network in NETWORKS if network.name == "plain_cnn")
+    assert decoded(network.example()).shape == network.shape
+
+
+def test_a_loss_is_kept_to_and_its_trials_are_shown(call, models, calib, tmp_path):
+    result = call(
+        "nnr-encode",
+        *(models / "net.pt2", "-o", tmp_path / "net.nnr", "--calib", calib, "--max-loss", "2%"),
+    )
+    assert (result.code, result.err) == (0, "")
+    (taken,) = (line for line in result.out.splitlines() if line.endswith("taken"))
+    assert float(taken.split()[3]) <= 2
+    assert taken.split()[4] == "%"
+
+
+def test_the_accuracy_of_a_classifier_limits_its_loss(call, tmp_path):
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 6 * 6, 3)]
+    module = torch.nn.Sequential(*layers).eval()
+    images = torch.rand(16, 3, 8, 8)
+    program = torch.export.export(module, (images,))
+    torch.export.save(program, tmp_path / "net.pt2")
+    labels = module(images).argmax(1).numpy()
+    np.savez(tmp_path / "test.npz", images=images.numpy(), labels=labels)
+    np.savez(tmp_path / "calib.npz", images=images.numpy())
+    result = call(
+        "nnr-encode",
+        *(tmp_path / "net.pt2", "--calib", tmp_path / "calib.npz", "--max-loss", "7%"),
+        *("--task", "accuracy", "--data", tmp_path / "test.npz"),
+    )
+    assert (result.code, result.err) == (0, "")
+    assert "taken" in result.out
+
+
+def test_bytes_of_a_state_dict_keep_to_a_target(call, models, tmp_path):
+    options = ["--target-bytes", "2000"]
+    result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", *options)
+    assert (result.code, result.err) == (0, "")
+    assert (tmp_path / "net.nnr").stat().st_size <= 2000
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("net.pt", ["--calib", "synthetic"], "need a network that runs"),
+        ("net.pt", ["--max-loss", "1%"], "has no graph"),
+        ("net.pt2", ["--max-loss", "much"], "expected a number"),
+        ("net.pt2", ["--max-loss", "1%", "--target-bytes", "9"], "not allowed with"),
+        ("net.pt2", ["--max-loss", "1%", "--qp", "-20"], "give no qp"),
+        ("net.pt2", ["--calib", "missing"], "there are no calibration inputs"),
+        ("net.pt2", ["--calib", "none", "--finetune", "1"], "need calibration inputs"),
+        ("net.pt2", ["--task", "psnr", "--data", "."], "give it"),
+        ("net.pt2", ["--max-loss", "1%", "--task", "psnr"], "go together"),
+        ("net.pt2", ["--max-loss", "1%", "--task", "psnr", "--data", "."], "the task has dB"),
+        ("net.pt2", ["--target-macs", "1%"], "low rank can bring multiply-adds down to"),
+        ("net.pt2", ["--target-macs", "fast"], "invalid _part value"),
+        ("net.pt2", ["--finetune", "0"], "cannot take 0.0 minutes"),
+        ("net.pt2", ["--optimise", "both"], "give --low-rank or a rule"),
+    ],
+)
+def test_targets_and_inputs_that_do_not_fit_are_refused(
+    call, models, tmp_path, monkeypatch, file, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    result = call("nnr-encode", models / file, "-o", tmp_path / "net.nnr", *options)
+    assert result.code == 2
+    assert message in result.err
+    assert not (tmp_path / "net.nnr").exists()
