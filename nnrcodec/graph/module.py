@@ -131,6 +131,10 @@ def channels_last(module: DecodedModel) -> DecodedModel:
     A convolution gives its output the layout of its kernel, so all after it have it, too. Pairs of
     thin convolutions gain most.
     """
+    module._nnr_calls = tuple(
+        call._replace(function=IN_ANY_LAYOUT.get(call.node.op, call.function))
+        for call in module._nnr_calls
+    )
     for node in module._nnr_graph.nodes:
         if node.op.startswith("aten.conv2d"):
             for leaf in node.leaves():
@@ -263,7 +267,7 @@ def _function(op: str) -> Callable[..., Any]:
         raise UnsupportedFeatureError(
             f"PyTorch {torch.__version__} has no operator {op}; a newer one has", feature=op
         )
-    return IN_ANY_LAYOUT.get(op, FUNCTIONS[op])
+    return FUNCTIONS[op]
 
 
 def _signature(graph: Graph) -> inspect.Signature:

@@ -1,0 +1,47 @@
+"""Decoded models lay kernels out with channels last; values do not depend on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import NETWORKS, Network
+from torch import nn
+
+import nnrcodec
+from nnrcodec.graph.module import build_module, channels_last
+
+
+@pytest.mark.parametrize("chosen", NETWORKS, ids=lambda network: network.name)
+def test_every_network_computes_the_same_with_channels_last(chosen: Network) -> None:
+    plain, fast = build_module(chosen.model()), channels_last(build_module(chosen.model()))
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            fast(chosen.example()), plain(chosen.example()), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_views_of_outputs_with_channels_last_work() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return y.view(y.shape[0], -1).view(y.shape[0], 4, -1)
+
+    torch.manual_seed(0)
+    module, x = Viewing().eval(), torch.randn(2, 3, 8, 8)
+    decoded = nnrcodec.decode_model(nnrcodec.encode(module, (x,)))
+    assert decoded.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert decoded(x).shape == module(x).shape
+    torch.testing.assert_close(decoded(x), module(x), rtol=0.1, atol=0.1)
+
+
+def test_a_pair_keeps_the_layout_between_its_layers() -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1)).eval()
+    config = nnrcodec.EncoderConfig(low_rank=nnrcodec.LowRankConfig(ranks={"0": 4}))
+    x = torch.randn(1, 8, 12, 12)
+    decoded = nnrcodec.decode_model(nnrcodec.encode(module, (x,), config))
+    assert decoded(x).is_contiguous(memory_format=torch.channels_last)
