@@ -412,6 +412,17 @@ def test_inputs_far_from_zero_are_told_apart() -> None:
     assert error_between(model, promised(found), inputs) < 0.01 * plain
 
 
+def test_where_the_mean_of_its_inputs_is_does_not_matter_to_a_layer_with_a_bias() -> None:
+    model = made(lambda: nn.Sequential(nn.Linear(12, 24)), (60, 12))
+    inputs = inputs_of((60, 12), 4)
+    moved = [(value + 8,) for (value,) in inputs]
+    found, other = (
+        quantize_with_inputs(model, each, asked()).quantized for each in (inputs, moved)
+    )
+    same = found["0.weight"].levels == other["0.weight"].levels
+    assert same.mean() > 0.95
+
+
 def test_what_cannot_be_quantized_is_left_out() -> None:
     class Parts(nn.Module):
         def __init__(self) -> None:

@@ -174,6 +174,19 @@ def test_of_full_rank_nothing_changes() -> None:
     assert error_between(model, found, inputs) < 1e-8
 
 
+def test_where_the_mean_of_its_inputs_is_does_not_matter_to_a_layer_with_a_bias() -> None:
+    model = made(lambda: nn.Sequential(nn.Linear(12, 8)), (60, 12))
+    inputs = inputs_of((60, 12), 4)
+    moved = [(value + 8,) for (value,) in inputs]
+    config = LowRankConfig(ranks={"0": 3})
+    weights = []
+    for each in (inputs, moved):
+        found, _ = decompose_with_inputs(model, config, each)
+        u, v = (found.tensors[f"0.{name}.weight"].read() for name in "uv")
+        weights.append(v @ u)
+    np.testing.assert_allclose(*weights, atol=1e-4)
+
+
 @pytest.mark.parametrize("make", [lambda: nn.Conv2d(6, 8, 3), lambda: nn.ConvTranspose2d(6, 8, 3)])
 def test_of_two_schemes_the_one_is_taken_that_errs_less(make: Callable[[], nn.Module]) -> None:
     shape = (2, 6, 12, 12)
