@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
@@ -97,7 +98,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+@functools.cache
 def made(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Model:
+    """Return a network as it is exported, which takes a while the first time."""
     torch.manual_seed(0)
     return model_of(make().eval(), shape)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -65,7 +66,9 @@ def normalized() -> nn.Module:
     return module
 
 
+@functools.cache
 def made(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> Model:
+    """Return a network as it is exported, which takes a while the first time."""
     torch.manual_seed(0)
     return model_of(make().eval(), shape)
 
