@@ -138,7 +138,7 @@ def recover(
         optimizer.step()
         clock.tick()
         if progress is not None:
-            progress(round(1000 * clock.gone), 1000)
+            progress(*clock.shown)
         due = int(_JUDGEMENTS * clock.gone) > judged and clock.step > _WARM_UP
         if due or clock.gone >= 1:
             judged = int(_JUDGEMENTS * clock.gone)
@@ -168,6 +168,12 @@ class _Clock:
     def seconds(self) -> float:
         """Time since the start."""
         return time.perf_counter() - self._start
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Steps or seconds that are gone, and all."""
+        whole = self._config.steps or round(60 * (self._config.minutes or 0))
+        return round(self.gone * whole), whole
 
     def tick(self) -> None:
         """Count a step."""

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -33,6 +34,7 @@ from nnrcodec.encoder import CODERS, Encoded
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import FORMATS, load, write_atomically
 from nnrcodec.model import Model
+from nnrcodec.progress import Progress
 from nnrcodec.quant.trellis import DEFAULT_LAMBDA
 from nnrcodec.reduce.batch_norm import FoldReport
 from nnrcodec.reduce.low_rank import LayerReport
@@ -313,7 +315,7 @@ def _encode(options: argparse.Namespace) -> None:
     model = load(options.input)
     inputs = _inputs(options, config, model)
     score = _score(options, model, inputs)
-    found = encode_best(model, config, progress_bar, inputs, score)
+    found = encode_best(model, config, _stage, inputs, score)
     encoded = found.encoded
     write_atomically(output, encoded.data)
 
@@ -334,6 +336,11 @@ def _encode(options: argparse.Namespace) -> None:
         f"{time.perf_counter() - start:.1f} s; tensors: {coders}",
         file=messages,
     )
+
+
+def _stage(name: str) -> AbstractContextManager[Progress]:
+    """Show how far a stage is."""
+    return progress_bar(name, unit={"coding": " weights", "recovery": ""}.get(name, " layers"))
 
 
 def _inputs(options: argparse.Namespace, config: EncoderConfig, model: Model) -> Inputs | None:

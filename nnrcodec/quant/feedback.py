@@ -101,12 +101,14 @@ class Feedback:
         row_weights : ndarray, shape (groups, N)
             Not negative.
         damping : float
-            Part of the mean of the diagonal that is added to it.
+            Part of the mean of the diagonal that is added to it, and of the mean of `row_weights`
+            that each counts at least: what these inputs do not show may matter to others.
         """
         found = [feedback_of(moment.astype(np.float64), damping) for moment in second_moment]
         weights = row_weights.astype(np.float64)
         if not weights.sum() > 0:
             weights = np.ones_like(weights)
+        weights = np.maximum(weights, damping * weights.mean())
         factors, scales = (np.stack(part) for part in zip(*found, strict=True))
         return cls(factors, scales, weights, second_moment)
 

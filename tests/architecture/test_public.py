@@ -39,7 +39,9 @@ PUBLIC = [
 ]
 
 SIGNATURES = {
-    "encode": "(model, example_inputs=None, config=None, *, dynamic_shapes=None)",
+    "encode": (
+        "(model, example_inputs=None, config=None, *, calib=None, score=None, dynamic_shapes=None)"
+    ),
     "decode": "(data, *, merge=False, limits=None, threads=None)",
     "decode_model": "(data, *, merge=False, limits=None, threads=None)",
     "inspect": "(data, *, limits=None, trace=None)",

@@ -68,7 +68,7 @@ def raising(error):
 
 
 def test_an_interrupt_exits_with_130_and_leaves_nothing(call, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "encode_model", raising(KeyboardInterrupt))
+    monkeypatch.setattr(encode, "encode_best", raising(KeyboardInterrupt))
     result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr")
     assert (result.code, result.out, result.err) == (130, "", "nnr-encode: interrupted\n")
     assert list(tmp_path.iterdir()) == []
@@ -125,6 +125,6 @@ def test_a_bar_is_shown_on_a_terminal_and_wiped_away(call, models, tmp_path, mon
     monkeypatch.setattr("sys.stderr", terminal)
     assert encode.main([str(models / "net.pt"), "-o", str(tmp_path / "net.nnr")]) == 0
     shown = terminal.getvalue()
-    assert shown.startswith("\rencoding: ")
+    assert shown.startswith("\rcoding: ")
     assert "\n" not in shown
     assert shown.rpartition("\r")[0].rpartition("\r")[2].isspace()
