@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nnrcodec.calibration.expectation import Expectation, expectation
+from nnrcodec.calibration.moments import Moments
 from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import Stop, walk
@@ -114,12 +115,58 @@ def quantize_with_inputs(
     return QuantizedModel(replace(model, tensors=tensors), quantized)
 
 
+_GAINS = 0.5, 2.0
+"""By how much the batch norm after a layer may be turned down or up."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Shift:
-    """A tensor that moves the output of a layer: up by its value, or down."""
+    """A tensor that moves the output of a layer: up by its value, or down if it is a mean.
+
+    Parameters
+    ----------
+    name : str
+        Of the bias, or of the mean of the batch norm after the layer.
+    variance : str or None
+        Of that batch norm, which can make up for the scale of the output as well.
+    eps : float
+        Added to the variance.
+    """
 
     name: str
-    sign: int
+    variance: str | None = None
+    eps: float = 0.0
+
+    def corrected(
+        self,
+        tensors: Mapping[str, Tensor],
+        moments: Moments,
+        original: np.ndarray,
+        made: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """Return the values with which the output of a weight comes nearest to the original one.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            As they are.
+        moments : Moments
+            Of what the layer takes.
+        original, made : ndarray, shape (groups, rows, K)
+            Its weight, and what has become of it.
+        """
+        value = tensors[self.name].read().astype(np.float64)
+        change = moments.bias_change(original, made)
+        if self.variance is None:
+            return {self.name: value + change}
+        # the batch norm shall give of y what it gave of gain * (y - mean of y) + original mean
+        gain = np.clip(moments.gains(original, made), *_GAINS)
+        mean = moments.output_mean(made)
+        variance = tensors[self.variance].read().astype(np.float64)
+        return {
+            self.name: mean + (value - mean - change) / gain,
+            self.variance: np.maximum((variance + self.eps) / gain**2 - self.eps, 0),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +218,15 @@ class _Way:
         quantized = {tensor.name: Quantized(levels, qp, dq, value)}
         stop.replace(tensor.name, value)
         if shift is not None:
-            change = moments.bias_change(original, layer.matrices(value))
-            name = shift.name
-            corrected = tensors[name].read().astype(np.float64) + shift.sign * change
-            tensors[name] = _with_values(tensors[name], corrected)
-            if corrected.size >= FEWEST_ELEMENTS and are_quantizable(corrected):
-                quantized[name] = self._moved(tensors[name], float(np.diag(metric).mean()), dq=dq)
-            stop.replace(name, quantized[name].value if name in quantized else tensors[name].read())
+            made = layer.matrices(value)
+            for name, values in shift.corrected(tensors, moments, original, made).items():
+                tensors[name] = _with_values(tensors[name], values)
+                has_steps = values.size >= FEWEST_ELEMENTS and are_quantizable(values)
+                if name == shift.name and has_steps:
+                    sensitivity = float(np.diag(metric).mean())
+                    quantized[name] = self._moved(tensors[name], sensitivity, dq=dq)
+                moved = quantized[name].value if name in quantized else tensors[name].read()
+                stop.replace(name, moved)
         return quantized
 
     def _can_depend(self, layer: Layer) -> bool:
@@ -223,14 +272,14 @@ def _shifts(model: Model) -> dict[str, _Shift]:
     if graph is None:
         return {}
     found = {
-        normalized.weight: _Shift(normalized.running_mean, -1)
-        for normalized in normalized_convolutions(model)
-        if len(graph.users(TensorRef(normalized.running_mean))) == 1
+        n.weight: _Shift(n.running_mean, n.running_var, n.eps)
+        for n in normalized_convolutions(model)
+        if all(len(graph.users(TensorRef(name))) == 1 for name in (n.running_mean, n.running_var))
     }
     for layer in find_layers(model):
         bias = own_bias(model, layer.name)
         if bias is not None:
-            found[layer.weight] = _Shift(bias.name, 1)
+            found[layer.weight] = _Shift(bias.name)
     return found
 
 

@@ -288,7 +288,9 @@ def test_the_mean_of_a_batch_norm_is_moved(width: int) -> None:
         for name, tensor in found.model.tensors.items()
         if not np.array_equal(tensor.read(), model.tensors[name].read())
     }
-    assert changed == {"1.running_mean", "4.running_mean", "6.bias"}
+    assert changed == {
+        *("1.running_mean", "1.running_var", "4.running_mean", "4.running_var", "6.bias")
+    }
     assert ("1.running_mean" in found.quantized) == (width == 18)
     first = model_of(nn.Sequential(*normalized(width)[:2]).eval(), IMAGES)
     start = with_values(first, {n: model.tensors[n].read() for n in first.tensors})
@@ -300,6 +302,16 @@ def test_the_mean_of_a_batch_norm_is_moved(width: int) -> None:
     there["1.running_mean"] = model.tensors["1.running_mean"].read()
     unmoved = means(with_values(first, there), inputs) - means(start, inputs)
     assert moved.abs().max() < 0.1 * unmoved.abs().max()
+
+
+def test_a_batch_norm_makes_up_for_the_scale_of_what_is_quantized() -> None:
+    """Coarse steps with a rate make weights smaller; what comes out of the batch norm is not."""
+    model, inputs = made(lambda: normalized(18), IMAGES), inputs_of(IMAGES, 4)
+    found = quantize_with_inputs(model, inputs, asked(-14))
+    kept = {"1.running_var", "4.running_var"}
+    without = with_values(promised(found), {n: model.tensors[n].read() for n in kept})
+    errors = [error_between(model, other, inputs) for other in (promised(found), without)]
+    assert errors[0] < errors[1]
 
 
 def test_biases_of_their_own_only_are_corrected() -> None:

@@ -112,6 +112,29 @@ class Moments:
         both = 2 * np.einsum("grk,gkl,grl->", original, self.cross, changed, optimize=True)
         return max(self.output_energy(original) - both + _form(changed, self.second), 0.0)
 
+    def gains(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
+        """Return what outputs would have to be multiplied by to come nearest to the original ones.
+
+        Parameters
+        ----------
+        original, changed : ndarray, shape (groups, rows, K)
+            Weights as matrices.
+
+        Returns
+        -------
+        ndarray of float64, shape (groups * rows,)
+            By least squares about the means; 1 for an output that does not vary.
+        """
+        about = self.centered()
+        both = np.einsum("grk,gkl,grl->gr", original, about.cross, changed, optimize=True)
+        power = np.einsum("grk,gkl,grl->gr", changed, about.second, changed, optimize=True)
+        varies = power > ROUNDING * np.maximum(np.abs(both), np.finfo(np.float64).tiny)
+        return np.divide(both, power, out=np.ones_like(both), where=varies).reshape(-1)
+
+    def output_mean(self, changed: np.ndarray) -> np.ndarray:
+        """Return the mean of what a weight puts out behind changed layers, float64 (N,)."""
+        return np.einsum("grk,gk->gr", changed, self.mean).reshape(-1)
+
     def bias_change(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
         """Return what has to be added to the bias for the mean output to stay, float64 (N,)."""
         change = np.einsum("grk,gk->gr", original, self.original_mean)
