@@ -48,8 +48,10 @@ class Moments:
         Mean of x.
     cross : ndarray of float64, shape (groups, K, K)
         Mean of x_original x^T.
-    original_second, original_mean
-        Like `second` and `mean`, of what the layer of the original network takes.
+    original_mean : ndarray of float64, shape (groups, K)
+        Mean of x_original, what the layer of the original network takes.
+    original_square : ndarray of float64, shape (groups,)
+        Mean square of it, summed over the columns.
     """
 
     count: int
@@ -57,21 +59,21 @@ class Moments:
     second: np.ndarray
     mean: np.ndarray
     cross: np.ndarray
-    original_second: np.ndarray
     original_mean: np.ndarray
+    original_square: np.ndarray
 
     def centered(self) -> Moments:
         """Return the moments about the means: what counts where a bias can make up for them."""
         mean, original = self.mean, self.original_mean
-        second, varies = _about(self.second, mean)
-        if self.cross is self.second:
-            cross = original_second = second
-        else:
+        second = self.second - _outer(mean, mean)
+        varies = _vary(np.trace(second, axis1=1, axis2=2), np.trace(self.second, axis1=1, axis2=2))
+        second[~varies] = 0
+        cross, square = second, self.original_square - np.sum(original**2, axis=1)
+        if self.cross is not self.second:
             cross = self.cross - _outer(original, mean)
-            original_second, both = _about(self.original_second, original)
-            cross[~(varies & both)] = 0
+            cross[~(varies & _vary(square, self.original_square))] = 0
         nothing = np.zeros_like(mean)
-        return Moments(self.count, self.positions, second, nothing, cross, original_second, nothing)
+        return Moments(self.count, self.positions, second, nothing, cross, nothing, square)
 
     def fitted(self, matrices: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
         """Return the weight that, behind the changed layers, comes nearest to the original output.
@@ -95,22 +97,6 @@ class Moments:
         lift = np.where(means > 0, ridge * means, 1.0)[:, None, None] * np.eye(k)
         right = np.swapaxes(self.cross + lift, 1, 2) @ np.swapaxes(matrices, 1, 2)
         return np.swapaxes(np.linalg.solve(self.second + lift, right), 1, 2)
-
-    def output_energy(self, matrices: np.ndarray) -> float:
-        """Return the mean square of the output of the original layer, summed over its rows."""
-        return _form(matrices, self.original_second)
-
-    def output_error(self, original: np.ndarray, changed: np.ndarray) -> float:
-        """Return the mean squared difference of the outputs, summed over the rows.
-
-        Parameters
-        ----------
-        original, changed : ndarray, shape (groups, rows, K)
-            Weights as matrices: of the original layer, which takes its own input, and of the
-            changed one, which takes what it gets behind changed layers.
-        """
-        both = 2 * np.einsum("grk,gkl,grl->", original, self.cross, changed, optimize=True)
-        return max(self.output_energy(original) - both + _form(changed, self.second), 0.0)
 
     def gains(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
         """Return what outputs would have to be multiplied by to come nearest to the original ones.
@@ -142,17 +128,9 @@ class Moments:
         return change.reshape(-1)
 
 
-def _about(second: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return second moments about the mean, zero where nothing varies; and where something does."""
-    centered = second - _outer(mean, mean)
-    variance, square = (np.trace(matrix, axis1=1, axis2=2) for matrix in (centered, second))
-    varies = variance > ROUNDING * square
-    centered[~varies] = 0
-    return centered, varies
-
-
-def _form(matrices: np.ndarray, second: np.ndarray) -> float:
-    return float(np.einsum("grk,gkl,grl->", matrices, second, matrices, optimize=True))
+def _vary(variance: np.ndarray, square: np.ndarray) -> np.ndarray:
+    """Return whether variances are more than what rounding makes of constants."""
+    return variance > np.maximum(ROUNDING * square, np.finfo(np.float32).tiny)
 
 
 def measure(
@@ -181,6 +159,7 @@ def measure(
     share = min(1.0, most / sum(counts))
     generator = torch.Generator().manual_seed(seed)
     x_sums, y_sums = _Sums(changed_views[0]), _Sums(views[0])
+    second = torch.zeros(groups, k, k, dtype=torch.float64)
     both = torch.zeros(groups, k, k, dtype=torch.float64)
     total = 0
     for view, changed_view in zip(views, changed_views, strict=True):
@@ -191,16 +170,19 @@ def measure(
         total += len(picked)
         for part in torch.split(picked, _BATCH):
             x = x_sums.add(changed_view.patches(part))
+            second += (x.transpose(1, 2) @ x).double()
             if changed_view is not view:
                 y = y_sums.add(view.patches(part))
                 both += (y.transpose(1, 2) @ x).double()
-    second, mean = x_sums.moments(total)
-    cross, original_second, original_mean = second, second, mean
-    if changed_views is not views:
-        original_second, original_mean = y_sums.moments(total)
-        first = original_mean - y_sums.point
-        cross = (both / total).numpy() + _outer(first, x_sums.point) + _outer(y_sums.point, mean)
-    return Moments(total, sum(counts), second, mean, cross, original_second, original_mean)
+    first, mean = x_sums.means(total)
+    moment = (second / total).numpy() + _outer(first, x_sums.point) + _outer(x_sums.point, mean)
+    if changed_views is views:
+        square = np.trace(moment, axis1=1, axis2=2)
+        return Moments(total, sum(counts), moment, mean, moment, mean, square)
+    first, original_mean = y_sums.means(total)
+    cross = (both / total).numpy() + _outer(first, x_sums.point) + _outer(y_sums.point, mean)
+    square = y_sums.mean_square(total)
+    return Moments(total, sum(counts), moment, mean, cross, original_mean, square)
 
 
 class _Sums:
@@ -211,20 +193,25 @@ class _Sums:
         self._point = first.mean(1, keepdim=True)
         self.point: np.ndarray = self._point[:, 0].double().numpy()
         self._first = torch.zeros(self.point.shape, dtype=torch.float64)
-        self._second = torch.zeros(*self.point.shape, first.shape[2], dtype=torch.float64)
+        self._squares = torch.zeros(len(self.point), dtype=torch.float64)
 
     def add(self, x: torch.Tensor) -> torch.Tensor:
         """Add patches, shape (groups, patches, K); return them about the point."""
         x = x - self._point
         self._first += x.double().sum(1)
-        self._second += (x.transpose(1, 2) @ x).double()
+        self._squares += torch.stack([part.flatten().double().square().sum() for part in x])
         return x
 
-    def moments(self, total: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return second moment and mean, about zero, of as many patches."""
-        first, second = (self._first / total).numpy(), (self._second / total).numpy()
-        mean = first + self.point
-        return second + _outer(first, self.point) + _outer(self.point, mean), mean
+    def means(self, total: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean about the point, and about zero."""
+        first = (self._first / total).numpy()
+        return first, first + self.point
+
+    def mean_square(self, total: int) -> np.ndarray:
+        """Return the mean square about zero, summed over the columns."""
+        first, mean = self.means(total)
+        squares = (self._squares / total).numpy()
+        return squares + np.sum(first * self.point + self.point * mean, axis=1)
 
 
 def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:

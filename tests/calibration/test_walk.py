@@ -64,7 +64,7 @@ def moments_with(model: Model, inputs: Inputs, changes: dict[str, np.ndarray]) -
 
 
 def assert_same(found: Moments, expected: Moments) -> None:
-    for name in ("second", "mean", "cross", "original_second", "original_mean"):
+    for name in ("second", "mean", "cross", "original_square", "original_mean"):
         np.testing.assert_allclose(
             getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-4
         )
