@@ -198,7 +198,7 @@ def decode_model(
     BitstreamError, UnsupportedFeatureError
         As for `decode`.
     """
-    from nnrcodec.graph.module import build_module, channels_last
+    from nnrcodec.graph.module import build_module, made_fast
 
     limits = limits or Limits()
     model = decode_stream(data, limits, merge=merge, threads=threads)
@@ -207,7 +207,7 @@ def decode_model(
             "this stream has tensors only, no graph: use nnrcodec.load_into(module, data), or "
             "encode the network from a .pt2 file or with example inputs"
         )
-    return channels_last(build_module(model, limits))
+    return made_fast(build_module(model, limits))
 
 
 def load_into(

@@ -28,7 +28,7 @@ from nnrcodec.calibration.inputs import few, load_inputs
 from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
 from nnrcodec.encoder import encode_model
 from nnrcodec.formats import load
-from nnrcodec.graph.module import build_module, channels_last
+from nnrcodec.graph.module import build_module, made_fast
 from nnrcodec.model import Model
 
 POSTFILTER = Path(__file__).resolve().parents[1] / "postfilter"
@@ -129,7 +129,7 @@ def resnet_case(folder: Path) -> Case:
 
 def output_error(model: Model, inputs: Inputs) -> Callable[[Module], float]:
     """Return a function that compares outputs with those of the original."""
-    original = channels_last(build_module(model))
+    original = made_fast(build_module(model))
 
     def run(module: Module) -> torch.Tensor:
         with torch.inference_mode():
@@ -145,7 +145,7 @@ def measured(case: Case, label: str, config: EncoderConfig, inputs: Inputs | Non
     data = encode_model(case.model, config, inputs=None if inputs is None else few(inputs)).data
     seconds = time.perf_counter() - start
     module = nnrcodec.decode_model(data)
-    loss = case.score(channels_last(build_module(case.model))) - case.score(module)
+    loss = case.score(made_fast(build_module(case.model))) - case.score(module)
     return Point(label, len(data), loss, case.error(module), seconds)
 
 

@@ -18,7 +18,7 @@ from evaluate import FOLDER, Filter, load_pairs, mean_gain, score_pairs
 import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.formats import load
-from nnrcodec.graph.module import build_module
+from nnrcodec.graph.module import build_module, made_fast
 from nnrcodec.model import Model
 
 PAPER_RANKS = {"net.2": 32, "net.4": 24}
@@ -83,11 +83,6 @@ def command(name: str, *arguments: str) -> tuple[float, float]:
     return time.perf_counter() - start, int(run.stdout.split()[-1]) / 1024
 
 
-def channels_last(post_filter: torch.nn.Module) -> torch.nn.Module:
-    """Lay out the kernels of a filter as the activations are: faster, the same results."""
-    return post_filter.to(memory_format=torch.channels_last)
-
-
 def print_records(model: Model) -> None:
     """Print the size of the unit that holds record and graph, for the filter and a deeper net."""
     layers: list[torch.nn.Module] = []
@@ -144,7 +139,7 @@ def main() -> None:
 
     print("| options | bytes | of fp32 | bits per weight | PSNR change | encode s | decode s |")
     print("|---|---|---|---|---|---|---|")
-    filters: dict[str, Filter] = {"original": channels_last(original)}
+    filters: dict[str, Filter] = {"original": made_fast(original)}
     nnrcodec.decode(nnrcodec.encode(model))  # compiles the kernels where that was not done before
     for name, config in configurations().items():
         start = time.perf_counter()
@@ -160,7 +155,7 @@ def main() -> None:
             flush=True,
         )
         if name.endswith(str(QPS[0])):
-            filters[name] = channels_last(decoded)
+            filters[name] = decoded
     print_records(model)
     if not arguments.no_times:
         print_run_times(filters, arguments.rounds)

@@ -14,7 +14,7 @@ from nnrcodec.dtypes import cast, is_float
 from nnrcodec.errors import BitstreamError, ConfigError, UnsupportedFeatureError
 from nnrcodec.formats import load
 from nnrcodec.graph.graph import Graph
-from nnrcodec.graph.module import DecodedModel, build_module, channels_last
+from nnrcodec.graph.module import DecodedModel, build_module, made_fast
 from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
@@ -125,7 +125,7 @@ def streams_of(streams: Mapping[str, bytes | str | Path]) -> dict[str, bytes]:
 
 def running(model: Model) -> DecodedModel:
     """Return a network that runs, as fast as a receiver has it."""
-    return channels_last(build_module(model).requires_grad_(False))
+    return made_fast(build_module(model).requires_grad_(False))
 
 
 def picture_channels(model: Model) -> int:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import NETWORKS, Network
+from networks import NETWORKS, Network, model_of
 from torch import nn
 
 import nnrcodec
-from nnrcodec.graph.module import build_module, channels_last
+from nnrcodec.graph.module import build_module, made_fast
 
 
 @pytest.mark.parametrize("chosen", NETWORKS, ids=lambda network: network.name)
 def test_every_network_computes_the_same_with_channels_last(chosen: Network) -> None:
-    plain, fast = build_module(chosen.model()), channels_last(build_module(chosen.model()))
+    plain, fast = build_module(chosen.model()), made_fast(build_module(chosen.model()))
     with torch.inference_mode():
         torch.testing.assert_close(
             fast(chosen.example()), plain(chosen.example()), rtol=1e-4, atol=1e-5
@@ -45,3 +45,32 @@ def test_a_pair_keeps_the_layout_between_its_layers() -> None:
     x = torch.randn(1, 8, 12, 12)
     decoded = nnrcodec.decode_model(nnrcodec.encode(module, (x,), config))
     assert decoded(x).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_relu_writes_into_what_nothing_else_wants() -> None:
+    """But not into what is used again, is a view, or comes from outside."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.a(torch.relu(x))
+            z = torch.relu(y) + y
+            w = self.b(z)
+            v = w.flatten(1)
+            return torch.relu(v).sum() + w.sum() + torch.relu(self.a(z)).sum() + x.sum()
+
+    torch.manual_seed(0)
+    model = model_of(Mixed().eval(), (2, 3, 6, 6))
+    plain, fast = build_module(model), made_fast(build_module(model))
+    x = torch.randn(2, 3, 6, 6)
+    kept = x.clone()
+    with torch.inference_mode():
+        torch.testing.assert_close(fast(x), plain(x))
+    assert torch.equal(x, kept)
+    functions = [call.function for call in fast._nnr_calls]
+    assert functions.count(torch.ops.aten.relu_.default) == 1
+    fast(x).backward()
+    assert all(p.grad is not None for p in fast.parameters())
