@@ -170,6 +170,10 @@ class EncoderConfig:
                 raise ConfigError(
                     "lambda weighs bits in dependent quantization, which is off: leave one away"
                 )
+        if self.recovery is not None and self.low_rank is None:
+            raise ConfigError(
+                "recovery is for networks of low rank: say which layers, or that ranks are open"
+            )
         if self.max_loss is not None and not (math.isfinite(self.max_loss) and self.max_loss > 0):
             raise ConfigError(f"max_loss is {self.max_loss}, expected a number above 0")
         if self.target_bytes is not None and self.target_bytes < 1:

@@ -85,6 +85,8 @@ class UpdateEncoder:
                 "an update has the tensors of its base model: low rank, batch-norm folding and "
                 "codebooks are for the base model only"
             )
+        if config.has_target:
+            raise ConfigError("max_loss and target_bytes are for the base model only")
         self._config = replace(config, profile="nnc")
         self._decoder = UpdateDecoder(limits=limits, threads=config.threads)
         for index, data in enumerate((base, *updates)):

@@ -225,6 +225,7 @@ def test_integers_that_move_too_far_are_refused_by_name() -> None:
         EncoderConfig(codebook=True),
         EncoderConfig(fold_batch_norm=True),
         EncoderConfig(low_rank=LowRankConfig(energy=0.5)),
+        EncoderConfig(target_bytes=100),
     ],
 )
 def test_tools_that_change_the_model_are_refused(config: EncoderConfig) -> None:

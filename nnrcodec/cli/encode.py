@@ -310,6 +310,8 @@ def _encode(options: argparse.Namespace) -> None:
     check_task(options)
     output = _output(options)
     if options.base:
+        if options.calib not in (None, "none"):
+            raise ConfigError("--calib is for the base model: updates are coded without inputs")
         _encode_update(options, config, output, start)
         return
     model = load(options.input)
