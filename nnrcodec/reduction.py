@@ -9,7 +9,7 @@ bias is corrected for the mean of the output to stay.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -42,6 +42,12 @@ _WORTH_IT = 0.95
 
 _BIT = 2 * math.log(2)
 """By how many times what a weight adds the error falls with one more bit, at high rates."""
+
+_CLEARLY = 0.7
+"""Part of a layer's cost in bits and error that its factors may have to be worth it in bytes.
+
+Both are estimates, and those of the levels' error hold for high rates only: at low ones a layer that
+is left whole does better than they say."""
 
 _HANDY = 8
 """Ranks above twice this are tried in multiples of it: channels are computed so many at a time."""
@@ -217,11 +223,21 @@ def _choices(
         # what quantization makes of a weight counts as well, at the price of bits
         offers = _offers(model, config, inputs, lambda fit, _: fit.bits(each) + fit.elements / _BIT)
         price = _BIT * each / allowance.left
-        best = {name: min(o, key=lambda x: x.error + price * x.cost) for name, o in offers.items()}
-        return {name: o.choice for name, o in best.items() if o.choice is not None}
+        worth = {name: _clearly_best(o, price) for name, o in offers.items()}
+        return {name: o.choice for name, o in worth.items() if o.choice is not None}
     found = rank_choices(model, config, inputs)
     within = [s for s in found if s.error * allowance.left <= allowance.total]
     return within[-1].choices
+
+
+def _clearly_best(offers: Sequence[Offer], price: float) -> Offer:
+    """Return the offer of least cost in bits and error, but the layer as it is if that is near."""
+
+    def together(offer: Offer) -> float:
+        return offer.error + price * offer.cost
+
+    whole, best = offers[0], min(offers, key=together)
+    return best if together(best) <= _CLEARLY * together(whole) else whole
 
 
 def _offers(

@@ -328,7 +328,8 @@ def test_networks_run_after_profile_nnc(network: Network) -> None:
     decoded = nnrcodec.decode_model(data)
     nnrcodec.load_into(original, data)
     example = network.example()
-    assert torch.equal(decoded(example), original(example))
+    # channels are last in one of them, so that sums may be taken in another order
+    torch.testing.assert_close(decoded(example), original(example), atol=1e-5, rtol=1e-5)
 
 
 # The whole stream.

@@ -99,7 +99,7 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     Examples
     --------
     >>> ticks(0, 10), ticks(-0.3, 0.04)
-    ([0, 2, 4, 6, 8, 10], [-0.3, -0.25, -0.2, -0.15, -0.1, -0.05, 0.0])
+    ([0.0, 2.0, 4.0, 6.0, 8.0, 10.0], [-0.3, -0.25, -0.2, -0.15, -0.1, -0.05, 0.0])
     """
     span = high - low or abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(span / wanted))

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 import nnrcodec
 from nnrcodec.cli import decode, encode, evaluate, info
+from nnrcodec.quant.feedback import Feedback, quantize_with_feedback
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
@@ -35,6 +36,8 @@ def compiled_kernels():
     """Have all loops compiled before a command is run, which would say that it does so."""
     weight = np.random.default_rng(0).normal(size=(40, 40))
     nnrcodec.decode(nnrcodec.encode({"w": weight}))
+    feedback = Feedback.of(np.eye(40)[None], np.ones((1, 40)))
+    quantize_with_feedback(weight[None], feedback, -12, 2)
 
 
 @pytest.fixture

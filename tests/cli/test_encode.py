@@ -338,7 +338,11 @@ def test_bytes_of_a_state_dict_keep_to_a_target(call, models, tmp_path):
         ("net.pt2", ["--max-loss", "1%", "--target-bytes", "9"], "not allowed with"),
         ("net.pt2", ["--max-loss", "1%", "--qp", "-20"], "give no qp"),
         ("net.pt2", ["--calib", "missing"], "there are no calibration inputs"),
-        ("net.pt2", ["--calib", "none", "--low-rank", "auto", "--finetune", "1"], "need calibration inputs"),
+        (
+            "net.pt2",
+            ["--calib", "none", "--low-rank", "auto", "--finetune", "1"],
+            "need calibration inputs",
+        ),
         ("net.pt2", ["--task", "psnr", "--data", "."], "give it"),
         ("net.pt2", ["--max-loss", "1%", "--task", "psnr"], "go together"),
         ("net.pt2", ["--max-loss", "1%", "--task", "psnr", "--data", "."], "the task has dB"),

@@ -136,7 +136,7 @@ def test_an_exported_program_and_a_file(module, file, streams):
 def test_agreement_with_the_original(original, streams):
     task = OutputsTask(original, [torch.rand(1, 1, 9, 9)])
     found = evaluate(original, streams, task, **QUICK)
-    assert found.original.score.value == math.inf
+    assert found.original.score.value > 120  # other threads may sum in another order
     assert all(10 < network.score.value < 200 for network in found.coded)
     json.dumps(found.as_dict(), allow_nan=False)
 

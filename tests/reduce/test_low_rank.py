@@ -78,7 +78,6 @@ def branches():
 @pytest.mark.parametrize(
     "rules",
     [
-        {},
         {"energy": 0.9, "rank_ratio": 0.5},
         {"energy": 0.0},
         {"energy": 1.1},
