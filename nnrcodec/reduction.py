@@ -46,8 +46,8 @@ _BIT = 2 * math.log(2)
 _CLEARLY = 0.7
 """Part of a layer's cost in bits and error that its factors may have to be worth it in bytes.
 
-Both are estimates, and those of the levels' error hold for high rates only: at low ones a layer that
-is left whole does better than they say."""
+Both are estimates, and those of the levels' error hold for high rates only: at low ones a layer
+that is left whole does better than they say."""
 
 _HANDY = 8
 """Ranks above twice this are tried in multiples of it: channels are computed so many at a time."""
