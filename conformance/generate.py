@@ -81,20 +81,20 @@ def _convolution() -> torch.nn.Module:
 @valid
 def example_default() -> bytes:
     """The example filter with default step sizes."""
-    return nnrcodec.encode(load(EXAMPLE), config=STATIC)
+    return nnrcodec.encode(load(EXAMPLE), config=STATIC, calib=None)
 
 
 @valid
 def example_low_rank() -> bytes:
     """The example filter, layers 2 and 3 of rank 32 and 24; the graph has the thin pairs."""
     low_rank = LowRankConfig(ranks={"net.2": 32, "net.4": 24})
-    return nnrcodec.encode(load(EXAMPLE), config=replace(STATIC, low_rank=low_rank))
+    return nnrcodec.encode(load(EXAMPLE), config=replace(STATIC, low_rank=low_rank), calib=None)
 
 
 @valid
 def tiny_graph() -> bytes:
     """A convolution, a batch norm with its counter, a ReLU: every role, a graph, dynamic sizes."""
-    return nnrcodec.encode(_convolution(), (torch.zeros(1, 2, 6, 8),), STATIC)
+    return nnrcodec.encode(_convolution(), (torch.zeros(1, 2, 6, 8),), STATIC, calib=None)
 
 
 @valid
@@ -103,7 +103,7 @@ def tiny_low_rank() -> bytes:
     torch.manual_seed(17)
     network = torch.nn.Sequential(torch.nn.Conv2d(8, 12, 3, stride=2, padding=1, dilation=2))
     config = replace(STATIC, low_rank=LowRankConfig(ranks={"0": 4}))
-    return nnrcodec.encode(network, (torch.zeros(1, 8, 16, 20),), config)
+    return nnrcodec.encode(network, (torch.zeros(1, 8, 16, 20),), config, calib=None)
 
 
 @valid
@@ -194,7 +194,7 @@ def integers() -> bytes:
 @valid
 def nnc_graph() -> bytes:
     """Units of the standard only: a block of kernel, bias and batch norm; a record all the same."""
-    return nnrcodec.encode(_convolution(), (torch.zeros(1, 2, 6, 8),), STANDARD)
+    return nnrcodec.encode(_convolution(), (torch.zeros(1, 2, 6, 8),), STANDARD, calib=None)
 
 
 @valid

@@ -5,6 +5,7 @@ PyTorch is imported only when a function needs it, so that ``import nnrcodec`` i
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,15 @@ if TYPE_CHECKING:
 Calib = str | Path | Iterable[Any]
 """Where calibration inputs are from."""
 
+logger = logging.getLogger(__name__)
+
 
 def encode(
     model: Any,
     example_inputs: tuple[Any, ...] | None = None,
     config: EncoderConfig | None = None,
     *,
-    calib: Calib | None = None,
+    calib: Calib | None = "auto",
     score: ScoreOf | None = None,
     dynamic_shapes: Any = None,
 ) -> bytes:
@@ -50,12 +53,13 @@ def encode(
         needs no model code; without them only its state dict is.
     config : EncoderConfig, optional
         What to do; the default quantizes weights finely enough for most networks.
-    calib : iterable, path or "synthetic", optional
+    calib : iterable, path, "auto", "synthetic" or None
         Calibration inputs, of a network with a graph: what it is called with each time, a tensor or
         a tuple of them; or a path that `nnrcodec.calibration.inputs.load_inputs` reads; or
         "synthetic" for inputs that are made up. The encoder then looks at what the network does
         with them, which makes streams far smaller at the same quality. A few dozen inputs suffice;
-        recovery profits from some hundreds.
+        recovery profits from some hundreds. "auto" makes inputs up where that can be done, and
+        None goes by the weights alone, which is faster.
     score : callable, optional
         Takes a network, a `torch.nn.Module` with the signature of the original, and returns how
         well it does; more is better. `EncoderConfig.max_loss` is in its unit.
@@ -87,31 +91,39 @@ def encode(
     True
     """
     source = model_of(model, example_inputs, dynamic_shapes)
-    inputs = calibration_inputs(source, calib) if calib is not None else None
+    inputs = calibration_inputs(source, calib)
     return encode_best(source, config or EncoderConfig(), inputs=inputs, score=score).encoded.data
 
 
 def calibration_inputs(
-    model: Model, calib: Calib, count: int | None = None, seed: int = 0
-) -> Inputs:
+    model: Model, calib: Calib | None, count: int | None = None, seed: int = 0
+) -> Inputs | None:
     """Return calibration inputs for a network.
 
     Parameters
     ----------
     model : Model
-        With a graph.
-    calib : iterable, path or "synthetic"
+        With a graph, if inputs are asked for.
+    calib : iterable, path, "auto", "synthetic" or None
         As for `encode`.
     count : int, optional
         How many there are at most; by default 32, but all of an iterable.
     seed : int
         Of what is chosen at random.
 
+    Returns
+    -------
+    sequence of tuple of torch.Tensor, or None
+        None if `calib` is, or if it is "auto" and there are none to be had; why is logged.
+
     Raises
     ------
     ConfigError
         If there are none, or the model has no graph.
     """
+    automatic = isinstance(calib, str) and calib == "auto"
+    if calib is None or (automatic and model.graph is None):
+        return None
     if model.graph is None:
         raise ConfigError(
             "calibration inputs need a network that runs: a .pt2 file, or a module with example "
@@ -120,8 +132,16 @@ def calibration_inputs(
     from nnrcodec.calibration.inputs import COUNT, given_inputs, load_inputs
     from nnrcodec.calibration.synthetic import synthetic_inputs
 
+    if automatic:
+        from nnrcodec.calibration.default import default_inputs
+
+        try:
+            return default_inputs(model, count, seed)
+        except ConfigError as error:
+            logger.warning("going by the weights alone, without calibration inputs: %s", error)
+            return None
     if isinstance(calib, str) and calib == "synthetic":
-        return synthetic_inputs(model, count or COUNT, seed)
+        return synthetic_inputs(model, count, seed)
     if isinstance(calib, str | Path):
         return load_inputs(calib, model.graph, count or COUNT, seed)
     return given_inputs(calib, count)

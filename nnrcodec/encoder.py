@@ -183,7 +183,8 @@ def reduce_model(
             allowance = Allowance(expected.each(scale), expected.part(scale), left)
             with stages("low rank") as progress:
                 reduced, layers = decompose_with_inputs(
-                    reduced, config.low_rank, few(inputs), allowance, progress
+                    *(reduced, config.low_rank, few(inputs), allowance, progress),
+                    weighting=expected.weighting,
                 )
     if config.recovery is not None:
         if inputs is None:
@@ -225,8 +226,13 @@ def encode_reduced(
         from nnrcodec.calibration.inputs import few
         from nnrcodec.quantization import quantize_with_inputs
 
+        expected = reduced.expected
+        same = expected is not None and not reduced.layers and reduced.recovered is None
         with stages("quantizing") as progress:
-            found = quantize_with_inputs(model, few(inputs), config, reduced.expected, progress)
+            found = quantize_with_inputs(
+                *(model, few(inputs), config, expected, progress),
+                weighting=expected.weighting if expected is not None and same else None,
+            )
         model, known = found.model, found.quantized
     with stages("coding") as progress:
         coded = _raw_last(_code(model, config, known, progress))

@@ -68,6 +68,7 @@ def quantize_with_inputs(
     config: EncoderConfig,
     expected: Expectation | None = None,
     progress: Progress | None = None,
+    weighting: Mapping[str, np.ndarray] | None = None,
 ) -> QuantizedModel:
     """Quantize the weights of all layers, such that the output of the network changes least.
 
@@ -84,6 +85,8 @@ def quantize_with_inputs(
         What these do; by default to this model.
     progress : callable, optional
         Called after each layer.
+    weighting : mapping of str to ndarray, optional
+        The sensitivities of this model, if they are known already.
 
     Returns
     -------
@@ -97,7 +100,7 @@ def quantize_with_inputs(
     ModelError
         If the model has no graph.
     """
-    weighting = sensitivities(model, inputs)
+    weighting = sensitivities(model, inputs) if weighting is None else weighting
     layers = [layer for layer in find_layers(model) if _has_steps(model.tensors[layer.weight])]
     weights = {layer.weight for layer in layers}
     if expected is None:
@@ -202,7 +205,7 @@ class _Way:
         target = seen.fitted(original)
         feedback = Feedback.of(seen.second, np.diag(metric).reshape(layer.groups, layer.rows))
         dq = self._can_depend(layer)
-        qp = self._qp(target, feedback.sensitivity if metric.any() else 0.0, dq=dq)
+        qp = self._qp(target, feedback.sensitivity if metric.any() else 0.0)
         found = quantize_with_feedback(
             target,
             feedback,
@@ -237,12 +240,18 @@ class _Way:
 
     def _moved(self, tensor: Tensor, sensitivity: float, *, dq: bool) -> Quantized:
         """Quantize what moves the output of a layer."""
-        values = tensor.read()
-        qp = self._qp(values, sensitivity, dq=dq)
+        values, config = tensor.read(), self.config.quantization
+        qp = self._qp(values, sensitivity)
+        if dq and config.asked_qp(values.ndim) is None:
+            least = qp_offset_range(config.qp_density)[0]
+            qp = max(dependent_qp(qp, config.qp_density), least)
         return (quantize_by_search if dq else quantize_uniform)(tensor, values, self.config, qp)
 
-    def _qp(self, values: np.ndarray, sensitivity: float, *, dq: bool) -> int:
-        """Return the qp at which each weight adds the error that it may; by default if none."""
+    def _qp(self, values: np.ndarray, sensitivity: float) -> int:
+        """Return the qp at which rounding would have each weight add the error that it may.
+
+        It is taken for dependent quantization with feedback as well, which then adds less.
+        """
         config, allowed = (
             self.config.quantization,
             qp_offset_range(self.config.quantization.qp_density),
@@ -257,8 +266,7 @@ class _Way:
         elif sensitivity > 0:
             step = min(math.sqrt(12 * self.error / sensitivity), coarsest)
         step = max(step, 2 * peak / MAX_LEVEL, step_size(allowed[0], density))
-        qp = qp_of_step_size(step, density)
-        return max(dependent_qp(qp, density) if dq else qp, allowed[0])
+        return max(qp_of_step_size(step, density), allowed[0])
 
 
 def _has_steps(tensor: Tensor) -> bool:

@@ -88,6 +88,7 @@ def decompose_with_inputs(
     inputs: Inputs,
     allowance: Allowance | None = None,
     progress: Progress | None = None,
+    weighting: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Model, tuple[LayerReport, ...]]:
     """Replace layers by two thin ones each, such that the output of the network changes least.
 
@@ -103,6 +104,8 @@ def decompose_with_inputs(
         What ranks are chosen by if `config` has no rule.
     progress : callable, optional
         Called after each layer.
+    weighting : mapping of str to ndarray, optional
+        The sensitivities of the model, if they are known already.
 
     Returns
     -------
@@ -118,12 +121,12 @@ def decompose_with_inputs(
     ModelError
         If the model has no graph.
     """
+    weighting = sensitivities(model, inputs) if weighting is None else weighting
     if config.needs_inputs:
-        choices = _choices(model, config, inputs, allowance)
+        choices = _choices(model, config, inputs, allowance, weighting)
         if not choices:
             return model, ()
         config = LowRankConfig(ranks=choices)
-    weighting = sensitivities(model, inputs)
     offered = _offered(model, config)
     solutions: dict[tuple[str, SchemeName], _Solution] = {}
     done = 0
@@ -160,7 +163,11 @@ def decompose_with_inputs(
 
 
 def rank_choices(
-    model: Model, config: LowRankConfig, inputs: Inputs, progress: Progress | None = None
+    model: Model,
+    config: LowRankConfig,
+    inputs: Inputs,
+    progress: Progress | None = None,
+    weighting: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Selection, ...]:
     """Return the best schemes and ranks for all budgets, by what they are measured to do.
 
@@ -174,6 +181,8 @@ def rank_choices(
         Calibration inputs.
     progress : callable, optional
         Called after each layer.
+    weighting : mapping of str to ndarray, optional
+        The sensitivities of the model, if they are known already.
 
     Returns
     -------
@@ -192,6 +201,7 @@ def rank_choices(
         model,
         config,
         inputs,
+        sensitivities(model, inputs) if weighting is None else weighting,
         lambda fit, moments: cost(fit.layer, fit.scheme, fit.rank, moments),
         progress,
     )
@@ -204,11 +214,16 @@ def rank_choices(
 
 
 def _choices(
-    model: Model, config: LowRankConfig, inputs: Inputs, allowance: Allowance | None
+    model: Model,
+    config: LowRankConfig,
+    inputs: Inputs,
+    allowance: Allowance | None,
+    weighting: Mapping[str, np.ndarray],
 ) -> Mapping[str, Choice]:
     """Return schemes and ranks: within a budget, or as the allowed error makes worth it."""
     if config.target_macs is not None:
-        found = rank_choices(model, replace(config, optimise="runtime"), inputs)
+        by_time = replace(config, optimise="runtime")
+        found = rank_choices(model, by_time, inputs, weighting=weighting)
         for selection in found:
             if selection.cost <= config.target_macs:
                 return selection.choices
@@ -221,11 +236,17 @@ def _choices(
     if config.optimise == "bytes":
         each = allowance.each
         # what quantization makes of a weight counts as well, at the price of bits
-        offers = _offers(model, config, inputs, lambda fit, _: fit.bits(each) + fit.elements / _BIT)
+        offers = _offers(
+            model,
+            config,
+            inputs,
+            weighting,
+            lambda fit, _: fit.bits(each) + fit.elements / _BIT,
+        )
         price = _BIT * each / allowance.left
         worth = {name: _clearly_best(o, price) for name, o in offers.items()}
         return {name: o.choice for name, o in worth.items() if o.choice is not None}
-    found = rank_choices(model, config, inputs)
+    found = rank_choices(model, config, inputs, weighting=weighting)
     within = [s for s in found if s.error * allowance.left <= allowance.total]
     return within[-1].choices
 
@@ -244,6 +265,7 @@ def _offers(
     model: Model,
     config: LowRankConfig,
     inputs: Inputs,
+    weighting: Mapping[str, np.ndarray],
     cost: Callable[[_Fit, Moments], float],
     progress: Progress | None = None,
 ) -> dict[str, list[Offer]]:
@@ -252,7 +274,6 @@ def _offers(
     Errors are squared errors of the network's output, if nothing else is changed.
     """
     everything = LowRankConfig(rank_ratio=_WORTH_IT, scheme=config.scheme, optimise=config.optimise)
-    weighting = sensitivities(model, inputs)
     offered, layers = _offered(model, everything), find_layers(model)
     offers: dict[str, list[Offer]] = {}
     for number, stop in enumerate(walk(model, inputs), 1):

@@ -285,7 +285,8 @@ def _encode_lone(tensor: Tensor, name: str, config: EncoderConfig) -> tuple[Unit
         return encode_integer_unit(name, int32_levels(tensor, values), config.cabac), values
     ways = list(_ways(tensor, values, name, config))
     if not ways:
-        return encode_raw_unit(name, _as_float32(tensor, values)), values
+        stored = _as_float32(tensor, values)
+        return encode_raw_unit(name, stored), cast(stored, tensor.dtype)
     if len(ways) == 1:
         return ways[0]
     step = step_size(config.quantization.qp_for(values), config.quantization.qp_density)
@@ -352,16 +353,17 @@ def _within_dtype(
 
 
 def _as_float32(tensor: Tensor, values: np.ndarray) -> np.ndarray:
-    """Return values that are stored, exactly.
+    """Return values that are stored: exactly, but for what is too small to be a normal float32.
 
     Raises
     ------
     ModelError
         If float32 does not have them.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         narrowed = values.astype(np.float32)
-    if not np.array_equal(narrowed, values):
+    tiny = np.abs(values) < np.finfo(np.float32).tiny
+    if not np.array_equal(narrowed[~tiny], values[~tiny]):
         raise ModelError(
             f"tensor {tensor.name!r} has values that are infinite or beyond the step sizes of the "
             f"standard, and {tensor.dtype} cannot be stored in profile nnc; profile ext stores it"

@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 import nnrcodec
 from nnrcodec import ConfigError, EncoderConfig, LowRankConfig, ModelError, UniformConfig
 from nnrcodec.model import Model, Tensor
+from nnrcodec.sources import model_of
 
 (FILTER,) = (n for n in NETWORKS if n.name == "residual_filter")
 
@@ -44,14 +46,51 @@ def test_a_module_without_inputs_is_encoded_as_its_state_dict() -> None:
 
 def test_a_module_with_inputs_is_encoded_with_its_graph() -> None:
     module = FILTER.module()
-    data = nnrcodec.encode(module, (FILTER.example(),))
+    data = nnrcodec.encode(module, (FILTER.example(),), calib=None)
     assert nnrcodec.inspect(data).has_graph
     assert_decodes_near(data, {k: v.numpy() for k, v in module.state_dict().items()})
 
 
+def test_inputs_are_made_up_for_what_runs_unless_there_shall_be_none() -> None:
+    model = model_of(FILTER.module(), (FILTER.example(),))
+    streams = {calib: nnrcodec.encode(model, calib=calib) for calib in ("auto", "synthetic", None)}
+    assert streams["auto"] == streams["synthetic"] == nnrcodec.encode(model) != streams[None]
+    state = FILTER.module().state_dict()
+    assert nnrcodec.encode(state) == nnrcodec.encode(state, calib=None)
+
+
+class Behind(nn.Module):
+    """A convolution of what a function makes of the input."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(1, 8, 3), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.function(x))
+
+
+@pytest.mark.parametrize(
+    ("module", "example", "reason"),
+    [
+        (Behind(lambda x: torch.log(x - 2)), torch.full((1, 1, 8, 8), 3.0), "NaN or infinity"),
+        (Behind(torch.Tensor.float), torch.ones(1, 1, 8, 8).int(), "not an index into a table"),
+    ],
+)
+def test_where_inputs_cannot_be_made_up_weights_alone_do(
+    module: nn.Module, example: torch.Tensor, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_of(module, (example,))
+    data = nnrcodec.encode(model)
+    assert reason in caplog.text
+    assert data == nnrcodec.encode(model, calib=None)
+    with pytest.raises(ConfigError):
+        nnrcodec.encode(model, calib="synthetic")
+
+
 def test_a_decoded_module_is_in_evaluation_mode_and_has_the_state_dict_of_the_original() -> None:
     module = FILTER.module()
-    decoded = nnrcodec.decode_model(nnrcodec.encode(module, (FILTER.example(),)))
+    decoded = nnrcodec.decode_model(nnrcodec.encode(module, (FILTER.example(),), calib=None))
     assert not decoded.training
     assert decoded.state_dict().keys() == module.state_dict().keys()
 

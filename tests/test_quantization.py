@@ -334,7 +334,7 @@ def test_biases_of_their_own_only_are_corrected() -> None:
 
 
 def test_later_layers_make_up_for_earlier_ones() -> None:
-    """What the walk sees is what is decoded: a last layer of fine steps is fitted to that."""
+    """What the walk sees is what is decoded: the last layer is fitted to that."""
     model, inputs = made(lambda: convolutions(8), IMAGES), inputs_of(IMAGES, 4)
     coarse = quantize_with_inputs(model, inputs, asked(-14))
     first = {n: each.value for n, each in coarse.quantized.items() if n in ("0.weight", "2.weight")}
@@ -342,7 +342,9 @@ def test_later_layers_make_up_for_earlier_ones() -> None:
     behind = with_values(model, first)
     last = {n: promised(coarse).tensors[n].read() for n in ("4.weight", "4.bias")}
     fitted = error_between(model, with_values(behind, last), inputs)
-    assert fitted < error_between(model, behind, inputs)
+    step = step_size(-14, 2)
+    rounded = {n: step * np.rint(model.tensors[n].read() / step) for n in ("4.weight",)}
+    assert fitted < 0.9 * error_between(model, with_values(behind, rounded), inputs)
 
 
 # Step sizes

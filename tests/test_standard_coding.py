@@ -181,6 +181,13 @@ def test_scalars_are_exact_or_nearly_so(value: float) -> None:
         assert decoded["s"] == value
 
 
+@pytest.mark.parametrize("size", [1, 40])
+def test_numbers_below_those_of_float32_come_back_nearly(size: int) -> None:
+    decoded, _ = round_trip({"s": np.full(size, 1e-40)})
+    assert decoded["s"].dtype == np.float64
+    np.testing.assert_allclose(decoded["s"], 1e-40, rtol=1e-4)
+
+
 def test_all_dtypes_come_back() -> None:
     tensors = []
     for dtype in DTYPES:

@@ -5,24 +5,31 @@ decoder. The baseline knows the weights only: dependent quantization with a rate
 of qp for all tensors, of which the best pair is taken at each size. Against it stand streams that
 were made with calibration inputs, and with inputs that are made up ("no data").
 
+With ``--ablation`` each part of what calibration inputs are used for is left away in turn. Last
+come time and memory of the command for a network of 700 000 weights.
+
 The networks are the example post-filter (calibrated with the training pairs of ``make_pairs.py``,
 judged on its evaluation set), and with ``--data DIR`` the CIFAR-10 ResNet-20 of ``resnet20.py``:
 the first half of the pictures calibrates, without labels, the second half judges.
 """
 
 import argparse
+import itertools
 import math
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
 import nnrcodec
+import nnrcodec.quantization
 from nnrcodec import EncoderConfig, UniformConfig
 from nnrcodec.calibration.inputs import few, load_inputs
 from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
@@ -35,6 +42,8 @@ POSTFILTER = Path(__file__).resolve().parents[1] / "postfilter"
 sys.path.insert(0, str(POSTFILTER))
 
 Module = torch.nn.Module
+
+DEFAULT = EncoderConfig()
 
 
 @dataclass(frozen=True)
@@ -50,9 +59,7 @@ class Case:
     inputs : sequence of tuple of Tensor
         Calibration inputs.
     score : callable
-        More is better.
-    error : callable
-        Mean squared error of the outputs, relative.
+        Runs a network on all inputs it is judged by; more is better.
     limits : tuple of float
         Losses at which bytes are compared.
     qps : range
@@ -64,7 +71,6 @@ class Case:
     model: Model
     inputs: Inputs
     score: Callable[[Module], float]
-    error: Callable[[Module], float]
     limits: tuple[float, ...]
     qps: range
 
@@ -87,16 +93,14 @@ def filter_case(pairs: Path) -> Case:
 
     model = load(POSTFILTER / "filter.pt2")
     judged = load_pairs(POSTFILTER / "eval")
-    pictures = [torch.from_numpy(d)[None, None] / 255 for p in judged for d in p.decoded.values()]
     return Case(
         "post-filter",
         "dB",
         model,
         load_inputs(training_pairs(pairs), model.graph),
         lambda module: mean_gain(score_pairs(module, judged)),
-        output_error(model, [(picture,) for picture in pictures]),
         (0.02, 0.05),
-        range(-40, -18, 2),
+        range(-40, -26),
     )
 
 
@@ -121,47 +125,121 @@ def resnet_case(folder: Path) -> Case:
         model,
         calib,
         accuracy,
-        output_error(model, [(judged,)]),
         (0.5,),
         range(-24, -4, 1),
     )
 
 
-def output_error(model: Model, inputs: Inputs) -> Callable[[Module], float]:
-    """Return a function that compares outputs with those of the original."""
-    original = made_fast(build_module(model))
+class Recorded(torch.nn.Module):
+    """A network, and all that it has put out."""
 
-    def run(module: Module) -> torch.Tensor:
-        with torch.inference_mode():
-            return torch.cat([module(*each).flatten() for each in inputs]).double()
+    def __init__(self, module: Module) -> None:
+        super().__init__()
+        self.module = module
+        self.outputs: list[torch.Tensor] = []
 
-    wanted = run(original)
-    return lambda module: float((run(module) - wanted).square().mean() / wanted.var())
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        """Run it."""
+        self.outputs.append(self.module(*values))
+        return self.outputs[-1]
 
-
-def measured(case: Case, label: str, config: EncoderConfig, inputs: Inputs | None) -> Point:
-    """Encode, decode and judge."""
-    start = time.perf_counter()
-    data = encode_model(case.model, config, inputs=None if inputs is None else few(inputs)).data
-    seconds = time.perf_counter() - start
-    module = nnrcodec.decode_model(data)
-    loss = case.score(made_fast(build_module(case.model))) - case.score(module)
-    return Point(label, len(data), loss, case.error(module), seconds)
+    def all_outputs(self) -> torch.Tensor:
+        """Return them in one."""
+        return torch.cat([output.detach().flatten() for output in self.outputs]).double()
 
 
-def baseline(case: Case) -> Iterator[Point]:
+class Judge:
+    """Compares decoded networks with the original one."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        original = Recorded(made_fast(build_module(case.model)))
+        self.score = case.score(original)
+        self.wanted = original.all_outputs()
+
+    def measured(self, label: str, config: EncoderConfig, inputs: Inputs | None) -> Point:
+        """Encode, decode and judge."""
+        start = time.perf_counter()
+        several = None if inputs is None else few(inputs)
+        data = encode_model(self.case.model, config, inputs=several).data
+        seconds = time.perf_counter() - start
+        decoded = Recorded(nnrcodec.decode_model(data))
+        loss = self.score - self.case.score(decoded)
+        error = (decoded.all_outputs() - self.wanted).square().mean() / self.wanted.var()
+        point = Point(label, len(data), loss, float(error), seconds)
+        print(f"{self.case.name}, {point}", file=sys.stderr, flush=True)
+        return point
+
+
+def baseline(judge: Judge) -> Iterator[Point]:
     """Yield streams that know nothing but the weights."""
-    for qp in case.qps:
+    for qp in judge.case.qps:
         for offset in (8, 16, 24):
             config = EncoderConfig(quantization=UniformConfig(qp=qp, nonweight_qp=qp - offset))
-            yield measured(case, f"qp {qp}, {qp - offset}", config, None)
+            yield judge.measured(f"qp {qp}, {qp - offset}", config, None)
 
 
-def by_scale(case: Case, inputs: Inputs | None, scales: Sequence[float]) -> Iterator[Point]:
+def by_scale(
+    judge: Judge, inputs: Inputs | None, scales: Sequence[float], config: EncoderConfig = DEFAULT
+) -> Iterator[Point]:
     """Yield streams whose steps follow from one scale."""
     for scale in scales:
-        config = EncoderConfig(quantization=UniformConfig(scale=scale, qp_density=4))
-        yield measured(case, f"x {scale:.3g}", config, inputs)
+        steps = UniformConfig(scale=scale, qp_density=4)
+        yield judge.measured(f"x {scale:.3g}", replace(config, quantization=steps), inputs)
+
+
+def without_feedback() -> AbstractContextManager[object]:
+    """Levels look at their own errors only, as if inputs were white."""
+    of = nnrcodec.quantization.Feedback.of
+
+    def white(second: np.ndarray, rows: np.ndarray) -> object:
+        power = np.trace(second, axis1=1, axis2=2) / second.shape[1]
+        return of(power[:, None, None] * np.eye(second.shape[1]), rows)
+
+    return mock.patch.object(nnrcodec.quantization.Feedback, "of", white)
+
+
+def without_refreshing() -> AbstractContextManager[object]:
+    """Layers are measured in the original network only, not behind what was quantized."""
+    measure = nnrcodec.calibration.walk.measure
+    return mock.patch.object(
+        nnrcodec.calibration.walk,
+        "measure",
+        lambda layer, original, _: measure(layer, original, original),
+    )
+
+
+def without_corrections() -> AbstractContextManager[object]:
+    """Biases, batch norms and weights are not moved to make up for earlier errors."""
+    several = ExitStack()
+    several.enter_context(mock.patch.object(nnrcodec.quantization, "_shifts", lambda _: {}))
+    several.enter_context(
+        mock.patch.object(nnrcodec.quantization.Moments, "fitted", lambda _, weight: weight)
+    )
+    return several
+
+
+def ablation(judge: Judge, scales: Sequence[float]) -> dict[str, list[Point]]:
+    """Return the curves of encoders that lack one part each."""
+    curves, case = {}, judge.case
+    for name, part in (
+        ("without error feedback", without_feedback),
+        ("without refreshed moments", without_refreshing),
+        ("without corrections", without_corrections),
+    ):
+        with part():
+            curves[name] = list(by_scale(judge, case.inputs, scales))
+    rate = EncoderConfig(lambda_=0.0)
+    curves["without rate (lambda 0)"] = list(by_scale(judge, case.inputs, scales, rate))
+    curves["without steps of its own"] = [
+        judge.measured(
+            f"qp {qp}, {qp - 16}",
+            EncoderConfig(quantization=UniformConfig(qp=qp, nonweight_qp=qp - 16)),
+            case.inputs,
+        )
+        for qp in case.qps[:: len(case.qps) // 5]
+    ]
+    return curves
 
 
 def bytes_at(points: Sequence[Point], limit: float) -> float:
@@ -191,6 +269,27 @@ def error_at(points: Sequence[Point], size: float) -> float:
     sizes = np.log([point.size for point in hull])
     errors = np.log([point.error for point in hull])
     return float(np.exp(np.interp(math.log(size), sizes, errors)))
+
+
+def print_speed(pairs: Path) -> None:
+    """Print what 21 layers of 64 channels take with 32 patches of 96x96 from a folder."""
+    from figures import command
+
+    torch.manual_seed(0)
+    channels = (1, *20 * (64,), 1)
+    layers: list[Module] = []
+    for taken, made in itertools.pairwise(channels):
+        layers += [torch.nn.Conv2d(taken, made, 3, padding=1), torch.nn.ReLU()]
+    network = torch.nn.Sequential(*layers[:-1])
+    size = sum(parameter.numel() for parameter in network.parameters())
+    dims = {0: torch.export.Dim("n"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    program = torch.export.export(network, (torch.rand(2, 1, 40, 48),), dynamic_shapes=(dims,))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "deep.pt2"
+        torch.export.save(program, path)
+        options = ["-o", f"{folder}/deep.nnr", "--calib", str(pairs)]
+        seconds, megabytes = command("nnr-encode", str(path), *options)
+    print(f"\n{size} weights, 32 patches of 96x96: {seconds:.0f} s, at most {megabytes:.0f} MB")
 
 
 def report(case: Case, curves: dict[str, list[Point]]) -> None:
@@ -226,6 +325,7 @@ def main() -> None:
     default = Path(tempfile.gettempdir()) / "postfilter" / "train"
     parser.add_argument("--pairs", type=Path, default=default, help="training pairs of the filter")
     parser.add_argument("--data", type=Path, help="folder with the ResNet-20 and its pictures")
+    parser.add_argument("--ablation", action="store_true", help="leave each part away in turn")
     parser.add_argument("--only", choices=("filter", "resnet"), help="only one of the networks")
     arguments = parser.parse_args()
     cases = []
@@ -234,14 +334,20 @@ def main() -> None:
     if arguments.data and arguments.only != "filter":
         cases.append((resnet_case(arguments.data), (0.7, 1.0, 1.4, 2.0, 2.8)))
     for case, scales in cases:
-        made_up = synthetic_inputs(case.model)
+        made_up, judge = synthetic_inputs(case.model), Judge(case)
         curves = {
-            "baseline": list(baseline(case)),
-            "weights only, own steps": list(by_scale(case, None, (*scales, 3.0, 4.0))),
-            "calibrated": list(by_scale(case, case.inputs, scales)),
-            "no data": list(by_scale(case, made_up, scales)),
+            "baseline": list(baseline(judge)),
+            "weights only, own steps": list(by_scale(judge, None, (*scales, 3.0, 4.0))),
+            "calibrated": list(by_scale(judge, case.inputs, scales)),
+            "no data": list(by_scale(judge, made_up, scales)),
         }
+        if arguments.ablation:
+            curves |= ablation(judge, scales)
         report(case, curves)
+    if arguments.only is None:
+        from paper import training_pairs
+
+        print_speed(training_pairs(arguments.pairs))
 
 
 if __name__ == "__main__":

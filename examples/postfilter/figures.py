@@ -26,6 +26,10 @@ INNER_RANKS = {f"net.{index}": 32 for index in (2, 4, 6, 8, 10)}
 QPS = (-36, -32, -28)
 
 
+DEFAULT = "default options"
+"""What looks at inputs that the encoder makes up; all else goes by the weights alone."""
+
+
 def configurations() -> dict[str, EncoderConfig]:
     """Return what is measured, by its name in the table."""
     ranks = {
@@ -33,7 +37,7 @@ def configurations() -> dict[str, EncoderConfig]:
         "net.2 R 32, net.4 R 24": PAPER_RANKS,
         "all inner R 32": INNER_RANKS,
     }
-    made = {"default options": EncoderConfig()}
+    made = {DEFAULT: EncoderConfig(), "weights alone": EncoderConfig()}
     for label, rank in ranks.items():
         low_rank = LowRankConfig(ranks=rank) if rank else None
         for qp in QPS:
@@ -88,10 +92,11 @@ def print_records(model: Model) -> None:
     layers: list[torch.nn.Module] = []
     for _ in range(20):
         layers += [torch.nn.Conv2d(64, 64, 3, padding=1), torch.nn.ReLU()]
-    deep = nnrcodec.encode(torch.nn.Sequential(*layers), (torch.rand(1, 64, 16, 24),))
+    deep = nnrcodec.encode(torch.nn.Sequential(*layers), (torch.rand(1, 64, 16, 24),), calib=None)
     print("\n| record | bytes | of the stream |")
     print("|---|---|---|")
-    for name, data in (("the filter", nnrcodec.encode(model)), ("20 layers, conv + ReLU", deep)):
+    one = nnrcodec.encode(model, calib=None)
+    for name, data in (("the filter", one), ("20 layers, conv + ReLU", deep)):
         size = nnrcodec.inspect(data).record_bytes
         print(f"| {name} | {size} | {100 * size / len(data):.2f} % |")
 
@@ -115,6 +120,7 @@ def print_commands() -> None:
             ["nnr-encode", str(FOLDER / "filter.safetensors"), "-o", stream],
             ["nnr-decode", stream, "-o", f"{folder}/filter.safetensors"],
             ["nnr-encode", str(FOLDER / "filter.pt2"), "-o", stream],
+            ["nnr-encode", str(FOLDER / "filter.pt2"), "-o", stream, "--calib", "none"],
             ["nnr-decode", stream, "-o", weights],
             ["nnr-decode", stream, "-o", program],
         ):
@@ -143,7 +149,7 @@ def main() -> None:
     nnrcodec.decode(nnrcodec.encode(model))  # compiles the kernels where that was not done before
     for name, config in configurations().items():
         start = time.perf_counter()
-        data = nnrcodec.encode(model, config=config)
+        data = nnrcodec.encode(model, config=config, calib="auto" if name == DEFAULT else None)
         encoded = time.perf_counter()
         decoded = nnrcodec.decode_model(data)
         done = time.perf_counter()

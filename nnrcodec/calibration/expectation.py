@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,11 +28,14 @@ class Expectation:
         Mean squared error of the output with the default steps of scale 1, not as a part.
     elements : int
         Weights that add to it.
+    weighting : mapping of str to ndarray
+        The sensitivities that it was estimated with.
     """
 
     variance: float
     error: float
     elements: int
+    weighting: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def each(self, scale: float) -> float:
         """Return the squared error that each weight may add if all add the same."""
@@ -77,4 +80,4 @@ def expectation(
         noise = step**2 / 12 * layer.columns * stop.input_variance()
         error += float(np.trace(weighting[layer.weight])) * noise
         elements += math.prod(layer.shape)
-    return Expectation(output_variance(model, inputs), error, elements)
+    return Expectation(output_variance(model, inputs), error, elements, weighting)

@@ -152,54 +152,55 @@ def measure(
     Moments
     """
     k, groups = layer.columns, layer.groups
-    views = [_windows(layer, value) for value in original]
-    changed_views = views if changed is original else [_windows(layer, v) for v in changed]
-    counts = [view.positions for view in views]
+    lines = [_Lines.of(layer, value) for value in original]
+    changed_lines = lines if changed is original else [_Lines.of(layer, v) for v in changed]
+    positions = sum(each.count * each.length for each in lines)
     most = max(_FEWEST_PER_COLUMN * k, int(_OPERATIONS / (groups * k * k)), _BATCH)
-    share = min(1.0, most / sum(counts))
+    share = min(1.0, most / positions)
     generator = torch.Generator().manual_seed(seed)
-    x_sums, y_sums = _Sums(changed_views[0]), _Sums(views[0])
+    x_sums, y_sums = _Sums(changed_lines[0]), _Sums(lines[0])
     second = torch.zeros(groups, k, k, dtype=torch.float64)
     both = torch.zeros(groups, k, k, dtype=torch.float64)
     total = 0
-    for view, changed_view in zip(views, changed_views, strict=True):
-        picked = torch.arange(view.positions)
+    for each, changed_each in zip(lines, changed_lines, strict=True):
+        picked = torch.arange(each.count)
         if share < 1:
-            wanted = math.ceil(share * view.positions)
-            picked = torch.randperm(view.positions, generator=generator)[:wanted].sort().values
-        total += len(picked)
-        for part in torch.split(picked, _BATCH):
-            x = x_sums.add(changed_view.patches(part))
-            second += (x.transpose(1, 2) @ x).double()
-            if changed_view is not view:
-                y = y_sums.add(view.patches(part))
-                both += (y.transpose(1, 2) @ x).double()
+            wanted = math.ceil(share * each.count)
+            picked = torch.randperm(each.count, generator=generator)[:wanted].sort().values
+        total += len(picked) * each.length
+        for part in torch.split(picked, max(_BATCH // each.length, 1)):
+            x = x_sums.add(changed_each.patches(part))
+            second += (x @ x.transpose(1, 2)).double()
+            if changed_each is not each:
+                y = y_sums.add(each.patches(part))
+                both += (y @ x.transpose(1, 2)).double()
     first, mean = x_sums.means(total)
     moment = (second / total).numpy() + _outer(first, x_sums.point) + _outer(x_sums.point, mean)
-    if changed_views is views:
+    if changed_lines is lines:
         square = np.trace(moment, axis1=1, axis2=2)
-        return Moments(total, sum(counts), moment, mean, moment, mean, square)
+        return Moments(total, positions, moment, mean, moment, mean, square)
     first, original_mean = y_sums.means(total)
     cross = (both / total).numpy() + _outer(first, x_sums.point) + _outer(y_sums.point, mean)
     square = y_sums.mean_square(total)
-    return Moments(total, sum(counts), moment, mean, cross, original_mean, square)
+    return Moments(total, positions, moment, mean, cross, original_mean, square)
 
 
 class _Sums:
     """Sums over patches, taken about a point near their mean: about zero, float32 is too coarse."""
 
-    def __init__(self, view: _Windows) -> None:
-        first = view.patches(torch.arange(min(view.positions, _BATCH)))
-        self._point = first.mean(1, keepdim=True)
-        self.point: np.ndarray = self._point[:, 0].double().numpy()
+    def __init__(self, lines: _Lines) -> None:
+        few = max(_BATCH // lines.length, 1)
+        first = lines.patches(torch.arange(min(lines.count, few)))
+        self._point = first.mean(2, keepdim=True)
+        self.point: np.ndarray = self._point[:, :, 0].double().numpy()
         self._first = torch.zeros(self.point.shape, dtype=torch.float64)
         self._squares = torch.zeros(len(self.point), dtype=torch.float64)
 
     def add(self, x: torch.Tensor) -> torch.Tensor:
-        """Add patches, shape (groups, patches, K); return them about the point."""
-        x = x - self._point
-        self._first += x.double().sum(1)
-        self._squares += torch.stack([part.flatten().double().square().sum() for part in x])
+        """Add patches, shape (groups, K, patches); return them about the point."""
+        x = x.sub_(self._point)
+        self._first += x.sum(2, dtype=torch.float64)
+        self._squares += torch.stack([part.flatten().dot(part.flatten()) for part in x]).double()
         return x
 
     def means(self, total: int) -> tuple[np.ndarray, np.ndarray]:
@@ -219,55 +220,93 @@ def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, slots=True)
-class _Windows:
-    """All patches of an input, as a view of it: shape (batch, *positions, groups, C, *taps)."""
+class _Lines:
+    """All patches of an input, line by line of the output.
 
-    view: torch.Tensor
-    axes: int
+    Parameters
+    ----------
+    rows : Tensor, shape (rows, C, samples)
+        The input by rows along its last axis; of a linear layer there is one sample in each.
+    first : Tensor of int64, shape (lines,)
+        The first row that each line of the output sees.
+    further : tuple of int
+        Which rows it sees, counted from that one.
+    taps : int
+        Samples of a row that make one of the output, by the last axis of the kernel.
+    stride, dilation : int
+        Along that axis.
+    length : int
+        Samples in a line of the output.
+    groups : int
+    """
+
+    rows: torch.Tensor
+    first: torch.Tensor
+    further: tuple[int, ...]
+    taps: int
+    stride: int
+    dilation: int
+    length: int
     groups: int
 
+    @classmethod
+    def of(cls, layer: Layer, value: torch.Tensor) -> _Lines:
+        """Return those of what a layer takes."""
+        axes = len(layer.kernel)
+        if axes == 0:
+            flat = value.reshape(-1, value.shape[-1], 1)
+            return cls(flat, torch.arange(len(flat)), (0,), 1, 1, 1, 1, 1)
+        if value.ndim == axes + 1:  # without an axis for the batch
+            value = value[None]
+        if layer.transposed:
+            value = _stretched(value, layer.stride)
+        stride = (1,) * axes if layer.transposed else layer.stride
+        around = [size for pair in reversed(layer.padding) for size in pair]
+        value = torch.nn.functional.pad(value, around).movedim(1, -2)
+        taps, dilation = layer.kernel, layer.dilation
+        out = [
+            (n - d * (k - 1) - 1) // s + 1
+            for n, d, k, s in zip(
+                (*value.shape[1:-2], value.shape[-1]), dilation, taps, stride, strict=True
+            )
+        ]
+        number = torch.arange(math.prod(value.shape[:-2])).reshape(value.shape[:-2])
+        first, further = number, number[0]
+        for axis in range(axes - 1):
+            first = first.narrow(axis + 1, 0, stride[axis] * (out[axis] - 1) + 1)
+            first = first.index_select(
+                axis + 1, torch.arange(0, first.shape[axis + 1], stride[axis])
+            )
+            seen = dilation[axis] * torch.arange(taps[axis])
+            further = further.index_select(axis, seen)
+        return cls(
+            value.reshape(-1, *value.shape[-2:]),
+            first.flatten(),
+            tuple(further.flatten().tolist()),
+            taps[-1],
+            stride[-1],
+            dilation[-1],
+            out[-1],
+            layer.groups,
+        )
+
     @property
-    def positions(self) -> int:
-        """Number of patches."""
-        return math.prod(self.view.shape[: self.axes + 1])
+    def count(self) -> int:
+        """Number of lines."""
+        return len(self.first)
 
     def patches(self, picked: torch.Tensor) -> torch.Tensor:
-        """Return patches by their number: float32, shape (groups, patches, K)."""
-        index = torch.unravel_index(picked, self.view.shape[: self.axes + 1])
-        values = self.view[index].reshape(len(picked), self.groups, -1)
-        return values.float().transpose(0, 1)
-
-
-def _windows(layer: Layer, value: torch.Tensor) -> _Windows:
-    axes = len(layer.kernel)
-    if axes == 0:
-        flat = value.reshape(-1, value.shape[-1])
-        return _Windows(flat[:, None, :], 0, 1)
-    if value.ndim == axes + 1:  # without an axis for the batch
-        value = value[None]
-    if layer.transposed:
-        value = _stretched(value, layer.stride)
-    stride = (1,) * axes if layer.transposed else layer.stride
-    around = [size for pair in reversed(layer.padding) for size in pair]
-    value = torch.nn.functional.pad(value, around).contiguous()
-    batch, channels, *sizes = value.shape
-    steps = value.stride()
-    taps, dilation = layer.kernel, layer.dilation
-    out = [
-        (n - d * (k - 1) - 1) // s + 1
-        for n, d, k, s in zip(sizes, dilation, taps, stride, strict=True)
-    ]
-    view = value.as_strided(
-        (batch, *out, layer.groups, channels // layer.groups, *taps),
-        (
-            steps[0],
-            *(step * s for step, s in zip(steps[2:], stride, strict=True)),
-            steps[1] * (channels // layer.groups),
-            steps[1],
-            *(step * d for step, d in zip(steps[2:], dilation, strict=True)),
-        ),
-    )
-    return _Windows(view, axes, layer.groups)
+        """Return the patches of lines by their number: float32, shape (groups, K, patches)."""
+        channels, begin = self.rows.shape[1], self.first[picked]
+        shape = channels, len(self.further), self.taps, len(picked), self.length
+        made = torch.empty(shape, dtype=torch.float32)
+        reach = self.stride * (self.length - 1) + 1
+        for position, ahead in enumerate(self.further):
+            rows = self.rows.index_select(0, begin + ahead).transpose(0, 1)
+            for tap in range(self.taps):
+                start = tap * self.dilation
+                made[:, position, tap] = rows[:, :, start : start + reach : self.stride]
+        return made.reshape(self.groups, -1, len(picked) * self.length)
 
 
 def _stretched(value: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:

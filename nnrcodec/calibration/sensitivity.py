@@ -64,8 +64,8 @@ def sensitivities(
             gradients = torch.autograd.grad(total, list(tracked.values()), allow_unused=True)
         for name, gradient in zip(tracked, gradients, strict=True):
             if gradient is not None:
-                flat = gradient.reshape(len(gradient), -1).double()
-                sums[name] += flat @ flat.T
+                flat = gradient.reshape(len(gradient), -1)
+                sums[name] += (flat @ flat.T).double()
     return {name: (total / max(elements, 1)).numpy() for name, total in sums.items()}
 
 

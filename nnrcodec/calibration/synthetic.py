@@ -30,20 +30,25 @@ Inputs = Sequence[tuple[torch.Tensor, ...]]
 SIDE = 96
 """Height and width of pictures where the network leaves them free."""
 
+_COUNT = 32
+
+_POSITIONS = 2**20
+"""Positions in all inputs, of the largest in each: what a network makes of them has to be kept."""
+
 _LEAVES = 150
 _LENGTH = 64
 """Any other size that is free, but for the first, which is 1."""
 
 
-def synthetic_inputs(model: Model, count: int = 32, seed: int = 0) -> Inputs:
+def synthetic_inputs(model: Model, count: int | None = None, seed: int = 0) -> Inputs:
     """Make inputs that a network takes.
 
     Parameters
     ----------
     model : Model
         With a graph.
-    count : int
-        How many.
+    count : int, optional
+        How many; by default 32, or fewer if they are large.
     seed : int
 
     Raises
@@ -56,6 +61,9 @@ def synthetic_inputs(model: Model, count: int = 32, seed: int = 0) -> Inputs:
         raise ConfigError("a network without a graph or inputs has no calibration inputs")
     rng = np.random.default_rng(seed)
     shapes = _shapes(model, graph)
+    if count is None:
+        positions = max(math.prod(shape) // max(shape[1:2], default=1) for shape in shapes)
+        count = max(min(_COUNT, _POSITIONS // max(positions, 1)), 1)
     inputs = [
         tuple(_value(index, shape, model, graph, rng) for index, shape in enumerate(shapes))
         for _ in range(count)

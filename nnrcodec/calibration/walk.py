@@ -15,7 +15,7 @@ import torch
 
 from nnrcodec.calibration.inputs import require_fit, running
 from nnrcodec.calibration.moments import ROUNDING, Moments, measure
-from nnrcodec.errors import ModelError
+from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.graph import Graph, Ref
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, run_node, tensor_named
@@ -43,8 +43,20 @@ class Stop:
         self._changed = changed
 
     def moments(self) -> Moments:
-        """Measure what the layer takes."""
-        return measure(self.layer, self._original, self._changed)
+        """Measure what the layer takes.
+
+        Raises
+        ------
+        ConfigError
+            If that is not finite.
+        """
+        found = measure(self.layer, self._original, self._changed)
+        if not (np.isfinite(found.second).all() and np.isfinite(found.cross).all()):
+            raise ConfigError(
+                f"layer {self.layer.name} takes NaN or infinity when the network runs with the "
+                "calibration inputs"
+            )
+        return found
 
     def input_variance(self) -> float:
         """Return the mean variance of the channels that the layer of the original takes."""

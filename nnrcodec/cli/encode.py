@@ -56,16 +56,15 @@ A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
 model code. All others are state dicts, tensors only:
 {", ".join(sorted(FORMATS.keys() - {".pt2"}))}.
 
-Without options every tensor is quantized in proportion to its own scale, by a
-search for the levels that cost least, and goes through the coder that makes it
-smaller. The options for low rank replace a layer by two thin ones, such as a
-d x d convolution by a d x 1 and a 1 x d one, which also makes the network
-faster.
+The encoder looks at what a network does with calibration inputs, and chooses step
+sizes and levels such that its output changes least for the bytes. Give it inputs
+of the kind that the network sees (--calib): a few dozen suffice, no labels are
+needed. Otherwise it makes some up. Of a state dict it knows the weights alone:
+every tensor is quantized in proportion to its own scale.
 
-With calibration inputs (--calib) the encoder looks at what the network does with
-them: streams get far smaller at the same quality, low rank costs less, and ranks
-and step sizes can be found for a loss or a size. A few dozen inputs suffice, and
-no labels are needed."""
+The options for low rank replace a layer by two thin ones, such as a d x d
+convolution by a d x 1 and a 1 x d one, which also makes the network faster. Ranks
+and step sizes can be found for a loss or a size."""
 
 EXAMPLES = """\
 examples:
@@ -78,7 +77,7 @@ examples:
   nnr-encode net.pt2 --rank-ratio 0.5 --low-rank auto --optimise runtime
       the better scheme for each layer, half of its multiply-adds; linear too
   nnr-encode filter.pt2 --calib pictures          what the network does with pictures
-  nnr-encode filter.pt2 --calib synthetic         ... with inputs that are made up
+  nnr-encode filter.pt2 --calib none              by the weights alone, and at once
   nnr-encode filter.pt2 --calib pairs --max-loss 0.03dB --low-rank auto
       as small as a loss of 0.03 dB allows, with the ranks that this takes
   nnr-encode filter.pt2 --calib pairs --target-macs 30% --finetune 10
@@ -158,7 +157,8 @@ def _add_calibration(made: argparse.ArgumentParser) -> None:
         "--calib",
         metavar="PATH",
         help="a folder of pictures, or a .npy, .npz or .pt file with inputs; 'synthetic' makes "
-        "some up; 'none' does without [none, or synthetic where something needs them]",
+        "some up; 'none' goes by the weights alone, which is faster [made up where that can be "
+        "done]",
     )
     group.add_argument(
         "--calib-count",
@@ -352,12 +352,9 @@ def _inputs(options: argparse.Namespace, config: EncoderConfig, model: Model) ->
     if calib == "none" and needed:
         raise ConfigError("--finetune, --target-macs and open ranks need calibration inputs")
     if calib is None:
-        useful = config.has_target and model.graph is not None
-        calib = "synthetic" if needed or useful else "none"
-    if calib == "none":
-        return None
+        calib = "synthetic" if needed else "auto"
     count = options.calib_count or (512 if config.recovery is not None else None)
-    return calibration_inputs(model, calib, count, options.seed)
+    return calibration_inputs(model, None if calib == "none" else calib, count, options.seed)
 
 
 def _score(options: argparse.Namespace, model: Model, inputs: Inputs | None) -> ScoreOf | None:

@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         help="threads to run, encode and decode with [%(default)s]",
     )
     made.add_argument(
-        "--no-encode", action="store_true", help="do not time encoding (with default options)"
+        "--no-encode", action="store_true", help="do not time encoding (by the weights alone)"
     )
     made.add_argument("--no-memory", action="store_true", help="do not measure memory")
     made.add_argument("--json", action="store_true", help="print JSON, as described below")

@@ -71,7 +71,7 @@ class NetworkResult:
     multiply_adds : int, optional
         To run on the input.
     encode_seconds, decode_seconds, run_seconds : Seconds, optional
-        Encoding is that of the original with default options.
+        Encoding is that of the original by its weights alone, without calibration inputs.
     decode_memory, run_memory : int, optional
         Bytes by which the peak of a fresh process grows; running includes the tensors.
     layer_bytes : mapping of str to int

@@ -139,7 +139,7 @@ def conditions(evaluation: Evaluation) -> Iterator[str]:
         shapes = " and ".join("x".join(map(str, shape)) for shape in evaluation.input_shapes)
         yield f"run: one input of {shapes}, channels last"
     if evaluation.original.encode_seconds is not None:
-        yield "encode: the original, with default options"
+        yield "encode: the original, by the weights alone"
     if any(n.run_memory is not None or n.decode_memory is not None for n in networks):
         yield "memory: growth of the peak of a fresh process; running includes the tensors"
     yield "ratio: coded bytes to the fp32 bytes of the original"

@@ -31,6 +31,10 @@ _AXES = {
     "aten.linear.default": 0,
 }
 
+LARGEST = 6144
+"""Inputs or outputs of a layer beyond which it is no longer looked at: matrices of second moments
+have the square of that many elements, and there are several."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
@@ -126,8 +130,8 @@ class Layer:
 def find_layers(model: Model) -> tuple[Layer, ...]:
     """Return the layers of a model, in the order in which they run.
 
-    Left out are layers whose weight is used more than once or is not of a float dtype, and
-    geometries that other nodes compute.
+    Left out are layers whose weight is used more than once or is not of a float dtype, geometries
+    that other nodes compute, and more inputs or outputs than `LARGEST`.
 
     Parameters
     ----------
@@ -147,6 +151,8 @@ def find_layers(model: Model) -> tuple[Layer, ...]:
         if node.op in _AXES:
             layer = _layer_of(position, node, model)
             if layer is None or uses[layer.weight] != 1 or graph.is_output(TensorRef(layer.weight)):
+                continue
+            if max(layer.columns, layer.outputs) > LARGEST:
                 continue
             layers.append(layer)
     return tuple(layers)

@@ -28,8 +28,9 @@ from nnrcodec.quant.trellis import (
     sample_of,
 )
 
-DEFAULT_LAMBDA = 0.7
-"""Squared steps that a bit is worth in dependent quantization."""
+DEFAULT_LAMBDA = 0.1
+"""Squared steps that a bit is worth in dependent quantization: less than without feedback, for what
+is lost to save bits is what later columns cannot make up for."""
 
 UNIFORM_LAMBDA = 0.2
 """The same without."""

@@ -40,7 +40,8 @@ PUBLIC = [
 
 SIGNATURES = {
     "encode": (
-        "(model, example_inputs=None, config=None, *, calib=None, score=None, dynamic_shapes=None)"
+        "(model, example_inputs=None, config=None, *, calib='auto', score=None, "
+        "dynamic_shapes=None)"
     ),
     "decode": "(data, *, merge=False, limits=None, threads=None)",
     "decode_model": "(data, *, merge=False, limits=None, threads=None)",

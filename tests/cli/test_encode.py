@@ -269,13 +269,15 @@ def calib(models):
 def test_calibration_inputs_make_other_levels_and_are_the_same_every_time(
     call, models, calib, tmp_path
 ):
-    sizes = []
-    for options in ([], ["--calib", calib], ["--calib", calib], ["--calib", "none"]):
+    streams = []
+    for options in ([], ["--calib", "synthetic"], *2 * [["--calib", calib]], ["--calib", "none"]):
         result = call("nnr-encode", models / "net.pt2", "-o", tmp_path / "net.nnr", *options)
         assert (result.code, result.err) == (0, "")
-        sizes.append((tmp_path / "net.nnr").read_bytes())
-    plain, first, second, without = sizes
-    assert first == second != plain == without
+        streams.append((tmp_path / "net.nnr").read_bytes())
+    default, made_up, first, second, without = streams
+    assert default == made_up
+    assert first == second
+    assert len({made_up, first, without}) == 3
 
 
 def test_ranks_for_a_part_of_the_multiply_adds_are_reported(call, models, calib, tmp_path):

@@ -14,7 +14,7 @@ import torch
 from networks import inputs_of, network
 
 import nnrcodec
-from nnrcodec.config import EncoderConfig, LowRankConfig
+from nnrcodec.config import EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.encoder import reduce_model
 from nnrcodec.graph.module import build_module
 
@@ -74,26 +74,33 @@ def test_bytes_at_a_loss_are_found_between_points(script: Any) -> None:
     assert benchmark.error_at(points, 200) == pytest.approx(0.01)
 
 
-def test_streams_with_inputs_are_judged_as_those_without(script: Any) -> None:
+def test_streams_are_judged_and_parts_are_left_away(
+    script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     benchmark = script("benchmark")
     chosen = network("plain_cnn")
     inputs = inputs_of(chosen.shape, 4)
-    model = chosen.model()
-    case = benchmark.Case(
-        "tiny",
-        "",
-        model,
-        inputs,
-        lambda _: 0.0,
-        benchmark.output_error(model, inputs),
-        (),
-        range(0),
-    )
-    assert case.error(build_module(model)) < 1e-6
-    (blind,) = benchmark.by_scale(case, None, [1.0])
-    (aware,) = benchmark.by_scale(case, inputs, [1.0])
-    assert 0 < aware.error < 1
-    assert blind.size > 0 < aware.size
+
+    def score(module: torch.nn.Module) -> float:
+        with torch.inference_mode():
+            return -sum(float(module(*each).square().mean()) for each in inputs)
+
+    case = benchmark.Case("tiny", "", chosen.model(), inputs, score, (), range(-24, -18))
+    judge = benchmark.Judge(case)
+    original = judge.measured("fine", EncoderConfig(quantization=UniformConfig(qp=-60)), None)
+    assert abs(original.loss) < 1e-3
+    assert original.error < 1e-6
+    (blind,) = benchmark.by_scale(judge, None, [1.0])
+    (aware,) = benchmark.by_scale(judge, inputs, [1.0])
+    assert aware.size < blind.size
+    assert max(aware.error, blind.error) < 0.1
+    curves = benchmark.ablation(judge, [1.0])
+    assert len(curves) == 5
+    errors = [points[0].error for points in curves.values()]
+    assert len({*errors, aware.error}) == 6
+    assert capsys.readouterr().err.count("tiny, Point(") == 3 + 4 + len(case.qps)
+    (again,) = benchmark.by_scale(judge, inputs, [1.0])
+    assert again.error == aware.error
 
 
 @pytest.mark.skipif(
