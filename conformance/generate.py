@@ -212,6 +212,12 @@ def nnc_names() -> bytes:
 
 
 @valid
+def nnc_tiny_doubles() -> bytes:
+    """Doubles below the normal numbers of float32: stored as that has them."""
+    return nnrcodec.encode({"w": np.full((5, 8), -1e-40)}, config=STANDARD)
+
+
+@valid
 def nnc_blocks_of_levels() -> bytes:
     """Blocks of 8 rows and columns with entry points, cropped at both borders; rows of zeros."""
     values = _random(45, 27)

@@ -48,7 +48,7 @@ def test_quick_start_encodes_decodes_and_says_what_it_achieved(tmp_path: Path) -
     shown = run(" && ".join(rest).replace(".venv/bin/", f"{BIN}/"), tmp_path)
     percent = re.search(r"\((\d+\.\d) %\)", shown)
     assert percent
-    assert 0 < float(percent[1]) < 16
+    assert 0 < float(percent[1]) < 9
     change = re.search(r"change ([+-]\d\.\d+) dB", shown)
     assert change
     assert float(change[1]) >= -0.02
@@ -56,7 +56,7 @@ def test_quick_start_encodes_decodes_and_says_what_it_achieved(tmp_path: Path) -
 
 def test_the_test_command_is_what_the_gate_runs() -> None:
     command = block("test")
-    assert command.endswith(".venv/bin/python -m pytest")
+    assert ".venv/bin/python -m pytest" in command
     assert "command: test" in (ROOT / ".ci" / "run").read_text()
 
 

@@ -166,7 +166,7 @@ def main() -> None:
         help="folder of training pairs, or 'synthetic' for pictures made up (default: %(default)s)",
     )
     parser.add_argument(
-        "--minutes", type=float, default=10, help="of recovery, of all inner layers"
+        "--minutes", type=float, default=12, help="of recovery, of all inner layers"
     )
     parser.add_argument(
         "--macs", type=float, default=0.27, help="of the original, all inner layers"

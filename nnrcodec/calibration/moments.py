@@ -157,22 +157,24 @@ def measure(
     positions = sum(each.count * each.length for each in lines)
     most = max(_FEWEST_PER_COLUMN * k, int(_OPERATIONS / (groups * k * k)), _BATCH)
     share = min(1.0, most / positions)
+    every = min(int(1 / share), lines[0].length)  # far apart, they say more
     generator = torch.Generator().manual_seed(seed)
     x_sums, y_sums = _Sums(changed_lines[0]), _Sums(lines[0])
     second = torch.zeros(groups, k, k, dtype=torch.float64)
     both = torch.zeros(groups, k, k, dtype=torch.float64)
     total = 0
     for each, changed_each in zip(lines, changed_lines, strict=True):
-        picked = torch.arange(each.count)
+        picked, phase = torch.arange(each.count), 0
         if share < 1:
-            wanted = math.ceil(share * each.count)
+            wanted = math.ceil(min(share * every, 1) * each.count)
             picked = torch.randperm(each.count, generator=generator)[:wanted].sort().values
-        total += len(picked) * each.length
-        for part in torch.split(picked, max(_BATCH // each.length, 1)):
-            x = x_sums.add(changed_each.patches(part))
+            phase = int(torch.randint(min(every, each.length), (1,), generator=generator))
+        for part in torch.split(picked, max(_BATCH * every // each.length, 1)):
+            x = x_sums.add(changed_each.patches(part, every, phase))
+            total += x.shape[2]
             second += (x @ x.transpose(1, 2)).double()
             if changed_each is not each:
-                y = y_sums.add(each.patches(part))
+                y = y_sums.add(each.patches(part, every, phase))
                 both += (y @ x.transpose(1, 2)).double()
     first, mean = x_sums.means(total)
     moment = (second / total).numpy() + _outer(first, x_sums.point) + _outer(x_sums.point, mean)
@@ -295,18 +297,28 @@ class _Lines:
         """Number of lines."""
         return len(self.first)
 
-    def patches(self, picked: torch.Tensor) -> torch.Tensor:
-        """Return the patches of lines by their number: float32, shape (groups, K, patches)."""
+    def patches(self, picked: torch.Tensor, every: int = 1, phase: int = 0) -> torch.Tensor:
+        """Return patches of some lines: float32, shape (groups, K, patches).
+
+        Parameters
+        ----------
+        picked : Tensor of int64
+            Numbers of the lines.
+        every, phase : int
+            Which samples of each: every so many, from the one at the phase.
+        """
         channels, begin = self.rows.shape[1], self.first[picked]
-        shape = channels, len(self.further), self.taps, len(picked), self.length
+        length = len(range(phase, self.length, every))
+        shape = channels, len(self.further), self.taps, len(picked), length
         made = torch.empty(shape, dtype=torch.float32)
-        reach = self.stride * (self.length - 1) + 1
+        step = self.stride * every
+        reach = step * (length - 1) + 1
         for position, ahead in enumerate(self.further):
             rows = self.rows.index_select(0, begin + ahead).transpose(0, 1)
             for tap in range(self.taps):
-                start = tap * self.dilation
-                made[:, position, tap] = rows[:, :, start : start + reach : self.stride]
-        return made.reshape(self.groups, -1, len(picked) * self.length)
+                start = tap * self.dilation + self.stride * phase
+                made[:, position, tap] = rows[:, :, start : start + reach : step]
+        return made.reshape(self.groups, -1, len(picked) * length)
 
 
 def _stretched(value: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
