@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from nnrcodec.coded_size import bits_of, bits_of_pair, bits_of_whole
 from nnrcodec.quant.feedback import Feedback, quantize_with_feedback
 from nnrcodec.quant.step_size import step_size
-from nnrcodec.quant.trellis import dependent_qp
 from nnrcodec.reduce.least_error import Objective, best_product
 
 
@@ -28,7 +27,7 @@ def test_bits_are_about_those_of_the_quantizer(qp: int) -> None:
     rng = np.random.default_rng(1)
     target, second = rng.normal(size=(1, 64, 96)), correlated(96, 2)[None]
     feedback = Feedback.of(second, np.ones((1, 64)))
-    coded = quantize_with_feedback(target, feedback, dependent_qp(qp, 2), 2)
+    coded = quantize_with_feedback(target, feedback, qp, 2)
     each = step_size(qp, 2) ** 2 / 12 * feedback.sensitivity
     estimated = bits_of_whole(Objective.of(target[0], second[0]), each)
     assert estimated == pytest.approx(coded.bits, rel=0.25)

@@ -202,7 +202,7 @@ class _Sums:
         """Add patches, shape (groups, K, patches); return them about the point."""
         x = x.sub_(self._point)
         self._first += x.sum(2, dtype=torch.float64)
-        self._squares += torch.stack([part.flatten().dot(part.flatten()) for part in x]).double()
+        self._squares += torch.linalg.vector_norm(x, dim=(1, 2), dtype=torch.float64).square()
         return x
 
     def means(self, total: int) -> tuple[np.ndarray, np.ndarray]:

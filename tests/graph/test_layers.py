@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from networks import SingleLayer, network, single_layers, values
 from torch import nn
 
-from nnrcodec.calibration.moments import _windows
+from nnrcodec.calibration.moments import _Lines
 from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref, TensorRef
 from nnrcodec.graph.layers import find_layers
 from nnrcodec.model import Model, Tensor
@@ -42,7 +42,9 @@ def model_with(*nodes: Node, output: object = None, weight: np.ndarray | None = 
 def test_matrices_times_patches_are_what_torch_computes(single: SingleLayer) -> None:
     layer = single.layer()
     made = single.output(torch.from_numpy(single.weight()), single.input())
-    patches = _windows(layer, single.input()).patches(torch.arange(made[..., 0].numel()))
+    lines = _Lines.of(layer, single.input())
+    assert lines.count * lines.length == made[..., 0].numel()
+    patches = lines.patches(torch.arange(lines.count)).transpose(1, 2)
     matrices = torch.from_numpy(np.ascontiguousarray(layer.matrices(single.weight())))
     assert matrices.shape == (layer.groups, layer.rows, layer.columns)
     expected = (patches @ matrices.transpose(1, 2)).transpose(0, 1).reshape(made.shape)
