@@ -129,8 +129,8 @@ def calibration_inputs(
             "calibration inputs need a network that runs: a .pt2 file, or a module with example "
             "inputs"
         )
-    from nnrcodec.calibration.inputs import COUNT, given_inputs, load_inputs
-    from nnrcodec.calibration.synthetic import synthetic_inputs
+    from nnrcodec.calibration.inputs import given_inputs, load_inputs
+    from nnrcodec.calibration.synthetic import COUNT, synthetic_inputs
 
     if automatic:
         from nnrcodec.calibration.default import default_inputs

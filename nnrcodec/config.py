@@ -115,7 +115,8 @@ class EncoderConfig:
         each weight is rounded by itself. Static tables are always for rounded weights.
     lambda_ : float, optional
         What a bit costs in that search, in squared steps; 0 looks for the least squared error and
-        None is the default of `nnrcodec.quant.trellis`.
+        None is the default of `nnrcodec.quant.feedback` with calibration inputs, and of
+        `nnrcodec.quant.trellis` without.
     codebook : bool
         Try a list of the levels that occur, which helps tensors with few different values.
     cabac : CabacConfig

@@ -226,12 +226,11 @@ def encode_reduced(
         from nnrcodec.calibration.inputs import few
         from nnrcodec.quantization import quantize_with_inputs
 
-        expected = reduced.expected
-        same = expected is not None and not reduced.layers and reduced.recovered is None
+        expected, same = reduced.expected, not reduced.layers and reduced.recovered is None
         with stages("quantizing") as progress:
             found = quantize_with_inputs(
                 *(model, few(inputs), config, expected, progress),
-                weighting=expected.weighting if expected is not None and same else None,
+                weighting=expected.weighting if expected and same else None,
             )
         model, known = found.model, found.quantized
     with stages("coding") as progress:

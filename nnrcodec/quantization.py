@@ -266,7 +266,7 @@ class _Way:
         elif sensitivity > 0:
             step = min(math.sqrt(12 * self.error / sensitivity), coarsest)
         step = max(step, 2 * peak / MAX_LEVEL, step_size(allowed[0], density))
-        return max(qp_of_step_size(step, density), allowed[0])
+        return qp_of_step_size(step, density)
 
 
 def _has_steps(tensor: Tensor) -> bool:

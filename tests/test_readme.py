@@ -56,7 +56,7 @@ def test_quick_start_encodes_decodes_and_says_what_it_achieved(tmp_path: Path) -
 
 def test_the_test_command_is_what_the_gate_runs() -> None:
     command = block("test")
-    assert ".venv/bin/python -m pytest" in command
+    assert command.endswith(".venv/bin/python -m pytest -n auto --dist loadfile")
     assert "command: test" in (ROOT / ".ci" / "run").read_text()
 
 

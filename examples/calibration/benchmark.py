@@ -31,7 +31,7 @@ import torch
 import nnrcodec
 import nnrcodec.quantization
 from nnrcodec import EncoderConfig, UniformConfig
-from nnrcodec.calibration.inputs import few, load_inputs
+from nnrcodec.calibration.inputs import load_inputs
 from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
 from nnrcodec.encoder import encode_model
 from nnrcodec.formats import load
@@ -160,8 +160,7 @@ class Judge:
     def measured(self, label: str, config: EncoderConfig, inputs: Inputs | None) -> Point:
         """Encode, decode and judge."""
         start = time.perf_counter()
-        several = None if inputs is None else few(inputs)
-        data = encode_model(self.case.model, config, inputs=several).data
+        data = encode_model(self.case.model, config, inputs=inputs).data
         seconds = time.perf_counter() - start
         decoded = Recorded(nnrcodec.decode_model(data))
         loss = self.score - self.case.score(decoded)

@@ -35,7 +35,7 @@ class Expectation:
     variance: float
     error: float
     elements: int
-    weighting: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    weighting: Mapping[str, np.ndarray] = field(repr=False, compare=False)
 
     def each(self, scale: float) -> float:
         """Return the squared error that each weight may add if all add the same."""

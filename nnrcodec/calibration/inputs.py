@@ -13,13 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnrcodec.calibration.synthetic import SIDE, Inputs, free_size
+from nnrcodec.calibration.synthetic import COUNT, SIDE, Inputs, free_size
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph, Input
 from nnrcodec.graph.module import check_inputs
-
-COUNT = 32
-"""How many inputs are used unless the user says more."""
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 

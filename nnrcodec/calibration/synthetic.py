@@ -30,7 +30,8 @@ Inputs = Sequence[tuple[torch.Tensor, ...]]
 SIDE = 96
 """Height and width of pictures where the network leaves them free."""
 
-_COUNT = 32
+COUNT = 32
+"""How many inputs are used unless the user says more."""
 
 _POSITIONS = 2**20
 """Positions in all inputs, of the largest in each: what a network makes of them has to be kept."""
@@ -62,8 +63,8 @@ def synthetic_inputs(model: Model, count: int | None = None, seed: int = 0) -> I
     rng = np.random.default_rng(seed)
     shapes = _shapes(model, graph)
     if count is None:
-        positions = max(math.prod(shape) // max(shape[1:2], default=1) for shape in shapes)
-        count = max(min(_COUNT, _POSITIONS // max(positions, 1)), 1)
+        positions = max(math.prod(shape[:1] + shape[2:]) for shape in shapes)
+        count = max(min(COUNT, _POSITIONS // max(positions, 1)), 1)
     inputs = [
         tuple(_value(index, shape, model, graph, rng) for index, shape in enumerate(shapes))
         for _ in range(count)

@@ -35,6 +35,7 @@ from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import FORMATS, load, write_atomically
 from nnrcodec.model import Model
 from nnrcodec.progress import Progress
+from nnrcodec.quant.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
 from nnrcodec.quant.trellis import DEFAULT_LAMBDA
 from nnrcodec.reduce.batch_norm import FoldReport
 from nnrcodec.reduce.low_rank import LayerReport
@@ -214,7 +215,7 @@ def _add_quantization(made: argparse.ArgumentParser) -> None:
         type=float,
         metavar="L",
         help="what a bit costs in that search, in squared steps: 0 looks for the least error, more "
-        f"for fewer bits [{DEFAULT_LAMBDA:g}]",
+        f"for fewer bits [{FEEDBACK_LAMBDA:g} with calibration inputs, {DEFAULT_LAMBDA:g} without]",
     )
 
 
