@@ -183,11 +183,12 @@ class _Search:
                 raise _NothingBetweenError
             return self._excess(len(encoded.data), loss)
 
-        scale = _solve(attempt, self._slope, NEAR, TRIALS)
-        if scale is None:
+        if _solve(attempt, self._slope, NEAR, TRIALS) is None:
             raise ConfigError(self._out_of_reach())
-        taken = next(trial for trial in self._trials if trial.scale == scale)
-        return Found(kept[scale], tuple(self._trials), taken)
+        within = [trial for trial in self._trials if self._excess(trial.bytes, trial.loss) <= 0]
+        best = max if self._config.max_loss is None else min
+        taken = best(within, key=lambda trial: trial.bytes)
+        return Found(kept[taken.scale], tuple(self._trials), taken)
 
     def _recovered(self) -> Reduced:
         """Return a network of low rank after recovery, its ranks such that the target is likely."""
@@ -246,7 +247,7 @@ def _scaled(config: EncoderConfig, scale: float) -> EncoderConfig:
 def _solve(
     excess: Callable[[float], float], slope: float, near: float, trials: int
 ) -> float | None:
-    """Return the scale at which an excess is nearest to zero from below, of those that are tried.
+    """Return the scale nearest to a positive excess, of those that are tried.
 
     Parameters
     ----------
@@ -264,7 +265,7 @@ def _solve(
     float or None
         None if no excess is zero or below.
     """
-    below: tuple[float, float] | None = None  # the best that keeps to the limit
+    below: tuple[float, float] | None = None  # the last that kept to the limit
     above: tuple[float, float] | None = None
     at = 0.0
     for _ in range(trials):
@@ -272,9 +273,9 @@ def _solve(
             found = excess(math.exp(at))
         except _NothingBetweenError:
             break
-        if found <= 0 and (below is None or found >= below[1]):
+        if found <= 0:
             below = at, found
-        elif found > 0 and (above is None or found <= above[1]):
+        else:
             above = at, found
         if -near <= found <= 0:
             break

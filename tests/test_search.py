@@ -106,6 +106,17 @@ def test_the_search_ends_where_there_is_nothing_between() -> None:
     assert len(calls) == 3
 
 
+def test_no_scale_is_tried_twice_where_the_loss_does_not_rise_with_it() -> None:
+    tried: list[float] = []
+
+    def excess(scale: float) -> float:
+        tried.append(scale)
+        return -0.4 if scale == 1 else 0.1 if scale > 1.2 else 0.3
+
+    assert _solve(excess, 2.0, NEAR, TRIALS) == 1.0
+    assert 2 < len(tried) == len(set(tried)) <= TRIALS
+
+
 def test_without_a_target_nothing_is_searched(model: Model, inputs: Inputs) -> None:
     config = EncoderConfig()
     found = encode_best(model, config, inputs=inputs)
