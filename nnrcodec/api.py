@@ -107,7 +107,8 @@ def calibration_inputs(
     calib : iterable, path, "auto", "synthetic" or None
         As for `encode`.
     count : int, optional
-        How many there are at most; by default 32, but all of an iterable.
+        How many there are at most; by default as many as the network takes in reasonable time,
+        32 to 512 or fewer if they are large, but all of an iterable.
     seed : int
         Of what is chosen at random.
 
@@ -129,8 +130,9 @@ def calibration_inputs(
             "calibration inputs need a network that runs: a .pt2 file, or a module with example "
             "inputs"
         )
+    from nnrcodec.calibration.amount import enough
     from nnrcodec.calibration.inputs import given_inputs, load_inputs
-    from nnrcodec.calibration.synthetic import COUNT, synthetic_inputs
+    from nnrcodec.calibration.synthetic import synthetic_inputs
 
     if automatic:
         from nnrcodec.calibration.default import default_inputs
@@ -141,9 +143,11 @@ def calibration_inputs(
             logger.warning("going by the weights alone, without calibration inputs: %s", error)
             return None
     if isinstance(calib, str) and calib == "synthetic":
-        return synthetic_inputs(model, count, seed)
+        (first,) = synthetic_inputs(model, 1, seed)
+        return synthetic_inputs(model, count or enough(model, first), seed)
     if isinstance(calib, str | Path):
-        return load_inputs(calib, model.graph, count or COUNT, seed)
+        (first,) = load_inputs(calib, model.graph, 1, seed)
+        return load_inputs(calib, model.graph, count or enough(model, first), seed)
     return given_inputs(calib, count)
 
 

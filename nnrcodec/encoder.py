@@ -169,10 +169,11 @@ def reduce_model(
         reduced, folds = fold_batch_norm(reduced)
     whole = reduced
     if inputs is not None:
+        from nnrcodec.calibration.amount import in_batches
         from nnrcodec.calibration.expectation import expectation
-        from nnrcodec.calibration.inputs import few
 
-        expected = expectation(whole, few(inputs), config.quantization.qp_density)
+        looked_at = in_batches(whole, inputs)
+        expected = expectation(whole, looked_at, config.quantization.qp_density)
     if config.low_rank is not None:
         if inputs is None or expected is None:
             reduced, layers = decompose(reduced, config.low_rank)
@@ -183,7 +184,7 @@ def reduce_model(
             allowance = Allowance(expected.each(scale), expected.part(scale), left)
             with stages("low rank") as progress:
                 reduced, layers = decompose_with_inputs(
-                    *(reduced, config.low_rank, few(inputs), allowance, progress),
+                    *(reduced, config.low_rank, looked_at, allowance, progress),
                     weighting=expected.weighting,
                 )
     if config.recovery is not None:
@@ -223,13 +224,13 @@ def encode_reduced(
     model = reduced.model
     known: Mapping[str, Quantized] = {}
     if inputs is not None:
-        from nnrcodec.calibration.inputs import few
+        from nnrcodec.calibration.amount import in_batches
         from nnrcodec.quantization import quantize_with_inputs
 
         expected, same = reduced.expected, not reduced.layers and reduced.recovered is None
         with stages("quantizing") as progress:
             found = quantize_with_inputs(
-                *(model, few(inputs), config, expected, progress),
+                *(model, in_batches(model, inputs), config, expected, progress),
                 weighting=expected.weighting if expected and same else None,
             )
         model, known = found.model, found.quantized

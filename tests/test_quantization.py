@@ -13,6 +13,7 @@ import torch
 from networks import Inputs, error_between, inputs_of, model_of, outputs_of, with_values
 from torch import nn
 
+from nnrcodec.calibration.amount import in_batches
 from nnrcodec.config import CabacConfig, EncoderConfig, Profile, UniformConfig
 from nnrcodec.decoder import decode_stream
 from nnrcodec.encoder import encode_model
@@ -165,7 +166,8 @@ def test_for_fewer_bytes_the_output_errs_less_without_a_step_size_too(case: str)
 @pytest.mark.parametrize("profile", ["ext", "nnc"])
 def test_what_is_decoded_is_what_was_promised(case: str, profile: Profile) -> None:
     make, shape = CASES[case]
-    model, inputs = made(make, shape), inputs_of(shape, 3)
+    model = made(make, shape)
+    inputs = in_batches(model, inputs_of(shape, 3))
     for config in (
         EncoderConfig(profile=profile),
         asked(profile=profile, dq=False, blocks=False),
@@ -190,8 +192,8 @@ def test_what_is_decoded_is_what_was_promised(case: str, profile: Profile) -> No
 
 @pytest.mark.parametrize("entropy", ["auto", "cabac", "ans"])
 def test_any_coder_takes_the_levels(entropy: str) -> None:
-    model, inputs = made(convolutions, IMAGES), inputs_of(IMAGES, 2)
-    config = asked(entropy=entropy)
+    model = made(convolutions, IMAGES)
+    inputs, config = in_batches(model, inputs_of(IMAGES, 2)), asked(entropy=entropy)
     found = quantize_with_inputs(model, inputs, config)
     assert {each.dq for each in found.quantized.values()} == {entropy != "ans"}
     for name, each in found.quantized.items():
@@ -228,6 +230,7 @@ def test_values_have_the_dtype_of_their_tensor(dtype: torch.dtype) -> None:
     module = convolutions().to(dtype)
     inputs = [(value.to(dtype),) for (value,) in inputs_of(IMAGES, 2)]
     model = model_of_module(module, inputs[0])
+    inputs = in_batches(model, inputs)
     found = quantize_with_inputs(model, inputs, asked())
     made_of_it = decoded(model, asked(), inputs)
     for name, each in found.quantized.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnrcodec.calibration.amount import enough
 from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
 from nnrcodec.calibration.walk import walk
@@ -23,7 +24,7 @@ def default_inputs(model: Model, count: int | None = None, seed: int = 0) -> Inp
     model : Model
         With a graph.
     count : int, optional
-        How many; by default what `synthetic_inputs` makes.
+        How many; by default `enough`.
     seed : int
 
     Raises
@@ -35,10 +36,11 @@ def default_inputs(model: Model, count: int | None = None, seed: int = 0) -> Inp
     weights = sum(tensor.size for tensor in model.tensors.values())
     if weights > MOST_WEIGHTS:
         raise ConfigError(f"{weights} weights would take long")
-    inputs = synthetic_inputs(model, count, seed)
-    found = sensitivities(model, inputs[:1])
+    first = synthetic_inputs(model, 1, seed)
+    inputs = synthetic_inputs(model, count or enough(model, first[0]), seed)
+    found = sensitivities(model, first)
     if not all(np.isfinite(matrix).all() for matrix in found.values()):
         raise ConfigError("NaN or infinity comes out of the derivatives of the network")
-    for stop in walk(model, inputs[:1]):
+    for stop in walk(model, first):
         stop.moments()
     return inputs

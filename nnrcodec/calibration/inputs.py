@@ -98,13 +98,6 @@ def require_fit(graph: Graph, inputs: Inputs) -> None:
             raise ConfigError(f"a calibration input does not fit the model: {error}") from None
 
 
-def few(inputs: Inputs, count: int = COUNT) -> Inputs:
-    """Return some inputs of many, evenly spaced: what moments are measured on."""
-    if len(inputs) <= count:
-        return inputs
-    return [inputs[position * len(inputs) // count] for position in range(count)]
-
-
 @contextmanager
 def running() -> Iterator[None]:
     """Say that it is the calibration inputs with which a network does not run.

@@ -17,8 +17,8 @@ import torch
 from nnrcodec.graph.layers import Layer
 
 RIDGE = 1e-3
-"""How near a fitted weight stays to the original one, as part of the mean of second moments: it
-changes little where the calibration inputs say little."""
+"""How near a fitted weight stays to the original one at least, as part of the mean of second
+moments: it changes little where the calibration inputs say little."""
 
 _BATCH = 8192
 """Patches that are summed up in float32 before they are added in float64."""
@@ -75,15 +75,16 @@ class Moments:
         nothing = np.zeros_like(mean)
         return Moments(self.count, self.positions, second, nothing, cross, nothing, square)
 
-    def fitted(self, matrices: np.ndarray, ridge: float = RIDGE) -> np.ndarray:
+    def fitted(self, matrices: np.ndarray, ridge: float | None = None) -> np.ndarray:
         """Return the weight that, behind the changed layers, comes nearest to the original output.
 
         Parameters
         ----------
         matrices : ndarray, shape (groups, rows, K)
             The original weight.
-        ridge : float
-            How much to stay near it, as part of the mean of the second moment.
+        ridge : float, optional
+            How much to stay near it, as part of the mean of the second moment: by default as much
+            as there are columns for each patch, which is about what chance makes of that moment.
 
         Returns
         -------
@@ -93,6 +94,7 @@ class Moments:
         if self.cross is self.second:
             return matrices
         k = matrices.shape[2]
+        ridge = max(RIDGE, k / self.count) if ridge is None else ridge
         means = np.trace(self.second, axis1=1, axis2=2) / k
         lift = np.where(means > 0, ridge * means, 1.0)[:, None, None] * np.eye(k)
         right = np.swapaxes(self.cross + lift, 1, 2) @ np.swapaxes(matrices, 1, 2)

@@ -31,25 +31,22 @@ SIDE = 96
 """Height and width of pictures where the network leaves them free."""
 
 COUNT = 32
-"""How many inputs are used unless the user says more."""
-
-_POSITIONS = 2**20
-"""Positions in all inputs, of the largest in each: what a network makes of them has to be kept."""
+"""How many inputs there are unless somebody says more or fewer."""
 
 _LEAVES = 150
 _LENGTH = 64
 """Any other size that is free, but for the first, which is 1."""
 
 
-def synthetic_inputs(model: Model, count: int | None = None, seed: int = 0) -> Inputs:
+def synthetic_inputs(model: Model, count: int = COUNT, seed: int = 0) -> Inputs:
     """Make inputs that a network takes.
 
     Parameters
     ----------
     model : Model
         With a graph.
-    count : int, optional
-        How many; by default 32, or fewer if they are large.
+    count : int
+        How many.
     seed : int
 
     Raises
@@ -62,9 +59,6 @@ def synthetic_inputs(model: Model, count: int | None = None, seed: int = 0) -> I
         raise ConfigError("a network without a graph or inputs has no calibration inputs")
     rng = np.random.default_rng(seed)
     shapes = _shapes(model, graph)
-    if count is None:
-        positions = max(math.prod(shape[:1] + shape[2:]) for shape in shapes)
-        count = max(min(COUNT, _POSITIONS // max(positions, 1)), 1)
     inputs = [
         tuple(_value(index, shape, model, graph, rng) for index, shape in enumerate(shapes))
         for _ in range(count)

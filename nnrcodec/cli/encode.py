@@ -165,7 +165,7 @@ def _add_calibration(made: argparse.ArgumentParser) -> None:
         "--calib-count",
         type=int,
         metavar="N",
-        help="inputs at most [32, or 512 with --finetune]",
+        help="inputs at most [32 to 512: more if they are small; 512 with --finetune]",
     )
     group.add_argument(
         "--finetune",

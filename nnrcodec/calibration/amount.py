@@ -1,0 +1,122 @@
+"""How many calibration inputs are looked at, and how many at once.
+
+What a layer of K columns takes has K (K + 1) / 2 second moments, which a few small inputs do not
+tell. As many are wanted as the network takes in reasonable time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nnrcodec.calibration.inputs import require_fit, running
+from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.calibration.synthetic import COUNT, Inputs
+from nnrcodec.graph.graph import Graph
+from nnrcodec.graph.module import DecodedModel, build_module
+from nnrcodec.model import Model
+
+MOST = 512
+
+_MULTIPLICATIONS = 2**35
+"""What the network may do with all of them, once, for more than `COUNT` to be taken."""
+
+_POSITIONS = 2**20
+"""Positions in all inputs, of the largest in each: what a network makes of them has to be kept."""
+
+_AT_ONCE = 2**14
+"""Positions in inputs that are put together."""
+
+
+def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
+    """Return how many inputs like an example are looked at, unless there are fewer.
+
+    Raises
+    ------
+    ConfigError
+        If the network does not run with it.
+    """
+    module = build_module(model)
+    require_fit(module._nnr_graph, [example])
+    with running(), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        module(*example)
+    by_time = 2 * _MULTIPLICATIONS // max(counter.get_total_flops(), 1)
+    by_memory = _POSITIONS // _positions(example)
+    return max(min(max(by_time, COUNT), by_memory, MOST), 1)
+
+
+def in_batches(model: Model, inputs: Inputs) -> Inputs:
+    """Return enough of some inputs, evenly spaced, and put together where that changes nothing.
+
+    Parameters
+    ----------
+    model : Model
+        With a graph.
+    inputs : sequence of tuple of Tensor
+
+    Raises
+    ------
+    ConfigError
+        If the network does not run with one of them.
+    """
+    count = min(enough(model, inputs[0]), len(inputs))
+    picked = [inputs[position * len(inputs) // count] for position in range(count)]
+    return list(_together(build_module(model), picked))
+
+
+def _together(module: DecodedModel, inputs: Inputs) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Yield inputs of the same shapes as one, as many as are not too large."""
+    for _, group in groupby(inputs, lambda each: [value.shape for value in each]):
+        alike = list(group)
+        most = min(_AT_ONCE // _positions(alike[0]), _most(module._nnr_graph, alike[0]))
+        if most < 2 or len(alike) < 2 or not _are_independent(module, alike[:2]):
+            most = 1
+        if most == 1:
+            yield from alike
+            continue
+        for start in range(0, len(alike), most):
+            yield _joined(alike[start : start + most])
+
+
+def _joined(inputs: Inputs) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.cat(values) for values in zip(*inputs, strict=True))
+
+
+def _most(graph: Graph, example: tuple[torch.Tensor, ...]) -> int:
+    """Return how many inputs like an example may be put together along their first axis."""
+    most = MOST
+    for value, entry in zip(example, graph.inputs, strict=True):
+        size = entry.shape[0] if entry.shape else 1
+        if isinstance(size, int) or not len(value):
+            return 1
+        high = graph.dims[size].high
+        most = most if high is None else min(most, high // len(value))
+    return most
+
+
+def _are_independent(module: DecodedModel, inputs: Inputs) -> bool:
+    """Return whether a network makes of several inputs at once what it makes of each."""
+    with running(), torch.inference_mode():
+        each = [real_tensors(module(*values)) for values in inputs]
+    try:
+        with torch.inference_mode():
+            made = real_tensors(module(*_joined(inputs)))
+    except (RuntimeError, IndexError, ValueError):
+        return False
+    return all(
+        one.ndim > 0 and _are_close(one, torch.cat(several))
+        for one, several in zip(made, zip(*each, strict=True), strict=True)
+    )
+
+
+def _are_close(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and bool((a - b).norm() <= 1e-3 * b.norm())
+
+
+def _positions(example: Sequence[torch.Tensor]) -> int:
+    """Return the positions of the largest value of an input: all axes but that of channels."""
+    return max(math.prod((*value.shape[:1], *value.shape[2:])) for value in example) or 1

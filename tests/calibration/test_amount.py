@@ -1,0 +1,100 @@
+"""How many calibration inputs are looked at, and what is put together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from networks import Inputs, inputs_of, model_of, network, outputs_of
+from torch import nn
+
+from nnrcodec.calibration.amount import MOST, enough, in_batches
+from nnrcodec.calibration.synthetic import COUNT
+from nnrcodec.errors import ConfigError
+from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref
+from nnrcodec.model import Model, Tensor
+
+SMALL = (1, 3, 8, 8)
+
+
+def convolution(channels: int = 8) -> Model:
+    torch.manual_seed(0)
+    return model_of(nn.Sequential(nn.Conv2d(3, channels, 3)), (2, *SMALL[1:]))
+
+
+def sum_over(axis: int, shape: tuple[int | str, ...], high: int | None = None) -> Model:
+    """Return a network that sums along an axis, which stays."""
+    node = Node("aten.sum.dim_IntList", (Ref(0), (axis,), True))
+    dims = {"n": Dim(1, high, 2)}
+    graph = Graph((Input("x", "float32", shape),), (node,), Ref(1), dims)
+    return Model.of([Tensor.of("other", np.ones(1, np.float32))], graph)
+
+
+def vectors(count: int) -> Inputs:
+    return inputs_of((1, 5), count)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [
+        (SMALL, MOST),
+        ((1, 3, 96, 96), 2**35 // (94 * 94 * 3 * 9 * 4096)),
+        ((1, 3, 160, 160), COUNT),
+        ((1, 3, 400, 400), 2**20 // 400**2),
+        ((2, 3, 400, 400), 2**20 // (2 * 400**2)),
+        ((1, 3, 1100, 1000), 1),
+    ],
+)
+def test_as_many_are_enough_as_take_a_reasonable_time_and_memory(
+    shape: tuple[int, ...], count: int
+) -> None:
+    torch.manual_seed(0)
+    model = model_of(nn.Sequential(nn.Conv2d(3, 4096, 3)), (2, 3, 9, 9))
+    example = torch.zeros(shape, device="meta")  # sizes are all that is asked for
+    assert enough(model, (example,)) == count
+
+
+def test_inputs_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="does not fit"):
+        enough(convolution(), (torch.zeros(1, 2, 8, 8),))
+
+
+@pytest.mark.parametrize("count", [2, 9, 300])
+def test_small_inputs_are_put_together_without_a_change_of_the_outputs(count: int) -> None:
+    model, inputs = convolution(), inputs_of(SMALL, count)
+    found = in_batches(model, inputs)
+    sizes = [len(value) for (value,) in found]
+    assert sum(sizes) == count
+    assert sizes == [256] * (count // 256) + [count % 256]
+    made, wanted = (torch.cat([o for (o,) in outputs_of(model, e)]) for e in (found, inputs))
+    torch.testing.assert_close(made, wanted)
+
+
+def test_of_too_many_some_are_taken_evenly() -> None:
+    inputs = [(torch.full(SMALL, float(number)),) for number in range(2 * MOST)]
+    (first, *rest) = in_batches(convolution(), inputs)
+    seen = torch.cat([first[0], *(value for (value,) in rest)])[:, 0, 0, 0]
+    assert seen.tolist() == list(range(0, 2 * MOST, 2))
+
+
+def test_only_inputs_of_the_same_sizes_are_put_together() -> None:
+    shapes = [(1, 1, *size) for size in ((8, 8), (8, 8), (9, 8), (8, 8), (400, 8), (400, 8))]
+    inputs = [inputs_of(shape, 1)[0] for shape in shapes]
+    found = [tuple(value.shape) for (value,) in in_batches(network("plain_cnn").model(), inputs)]
+    assert found == [(2, 1, 8, 8), (1, 1, 9, 8), (1, 1, 8, 8), (2, 1, 400, 8)]
+
+
+def test_large_inputs_stay_as_they_are() -> None:
+    model, inputs = convolution(), inputs_of((1, 3, 96, 96), 3)
+    assert all(a[0] is b[0] for a, b in zip(in_batches(model, inputs), inputs, strict=True))
+
+
+def test_what_a_network_mixes_is_not_put_together() -> None:
+    inputs = vectors(6)
+    assert [len(x) for (x,) in in_batches(sum_over(1, ("n", 5)), inputs)] == [6]
+    assert [len(x) for (x,) in in_batches(sum_over(0, ("n", 5)), inputs)] == [1] * 6
+
+
+def test_no_more_are_put_together_than_the_network_takes() -> None:
+    assert [len(x) for (x,) in in_batches(sum_over(1, ("n", 5), 4), vectors(6))] == [4, 2]
+    assert [len(x) for (x,) in in_batches(sum_over(1, (1, 5)), vectors(3))] == [1] * 3
