@@ -112,9 +112,9 @@ class EncoderConfig:
         Step sizes.
     dq : bool
         Dependent quantization: finer than its step size says, by a search for the best path. Off,
-        each weight is rounded by itself. Static tables are always for rounded weights.
+        without calibration inputs, each weight is rounded by itself.
     lambda_ : float, optional
-        What a bit costs in that search, in squared steps; 0 looks for the least squared error and
+        What a bit costs in a search, in squared steps; 0 looks for the least squared error and
         None is the default of `nnrcodec.quant.feedback` with calibration inputs, and of
         `nnrcodec.quant.trellis` without.
     codebook : bool
@@ -164,13 +164,8 @@ class EncoderConfig:
             )
         if self.codebook and self.entropy == "ans":
             raise ConfigError("a codebook goes with DeepCABAC: take entropy 'auto' or 'cabac'")
-        if self.lambda_ is not None:
-            if not (math.isfinite(self.lambda_) and self.lambda_ >= 0):
-                raise ConfigError(f"lambda is {self.lambda_}, expected a number of at least 0")
-            if not self.dq:
-                raise ConfigError(
-                    "lambda weighs bits in dependent quantization, which is off: leave one away"
-                )
+        if self.lambda_ is not None and not (math.isfinite(self.lambda_) and self.lambda_ >= 0):
+            raise ConfigError(f"lambda is {self.lambda_}, expected a number of at least 0")
         if self.recovery is not None and self.low_rank is None:
             raise ConfigError(
                 "recovery is for networks of low rank: say which layers, or that ranks are open"

@@ -162,6 +162,11 @@ def reduce_model(
     """
     if not model.tensors:
         raise ModelError("there are no tensors in this model: nothing to code")
+    if config.lambda_ is not None and not config.dq and inputs is None:
+        raise ConfigError(
+            "lambda weighs bits in dependent quantization, which is off, or with calibration "
+            "inputs, of which there are none: leave it away"
+        )
     reduced, recovered, expected = model, None, None
     layers: tuple[LayerReport, ...] = ()
     folds: tuple[FoldReport, ...] = ()

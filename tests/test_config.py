@@ -23,7 +23,6 @@ def test_defaults_are_the_profile_with_all_coders() -> None:
         ({"lambda_": -0.1}, "lambda is -0.1, expected a number of at least 0"),
         ({"lambda_": float("nan")}, "lambda is nan"),
         ({"lambda_": float("inf")}, "lambda is inf"),
-        ({"lambda_": 0.1, "dq": False}, "dependent quantization, which is off"),
         ({"threads": 0}, "threads is 0, expected at least 1"),
     ],
 )

@@ -202,6 +202,24 @@ def test_any_coder_takes_the_levels(entropy: str) -> None:
         )
 
 
+@pytest.mark.parametrize("dq", [True, False])
+def test_a_higher_lambda_saves_bytes_and_costs_error(dq: bool) -> None:
+    model, inputs = made(convolutions, IMAGES), inputs_of(IMAGES, 2)
+    sizes, errors = [], []
+    for lambda_ in (0.0, 0.3, 2.0):
+        data = encode_model(model, asked(dq=dq, lambda_=lambda_), inputs=inputs).data
+        sizes.append(len(data))
+        errors.append(error_between(model, decode_stream(data, Limits()), inputs))
+    assert sizes == sorted(sizes, reverse=True)
+    assert errors == sorted(errors)
+    assert sizes[2] < 0.9 * sizes[0]
+
+
+def test_a_lambda_that_weighs_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"lambda weighs bits .* leave it away"):
+        encode_model(made(convolutions, IMAGES), asked(dq=False, lambda_=0.3))
+
+
 def test_values_are_levels_times_the_step_size_that_was_asked_for() -> None:
     model, inputs = made(convolutions, IMAGES), inputs_of(IMAGES, 2)
     config = EncoderConfig(quantization=UniformConfig(qp=-18, nonweight_qp=-30))

@@ -31,8 +31,9 @@ import torch
 import nnrcodec
 import nnrcodec.quantization
 from nnrcodec import EncoderConfig, UniformConfig
+from nnrcodec.calibration.default import default_inputs
 from nnrcodec.calibration.inputs import load_inputs
-from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
+from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.encoder import encode_model
 from nnrcodec.formats import load
 from nnrcodec.graph.module import build_module, made_fast
@@ -100,7 +101,7 @@ def filter_case(pairs: Path) -> Case:
         load_inputs(training_pairs(pairs), model.graph),
         lambda module: mean_gain(score_pairs(module, judged)),
         (0.02, 0.05),
-        range(-40, -26),
+        range(-40, -22),
     )
 
 
@@ -126,7 +127,7 @@ def resnet_case(folder: Path) -> Case:
         calib,
         accuracy,
         (0.5,),
-        range(-24, -4, 1),
+        range(-25, -13),
     )
 
 
@@ -228,15 +229,18 @@ def ablation(judge: Judge, scales: Sequence[float]) -> dict[str, list[Point]]:
     ):
         with part():
             curves[name] = list(by_scale(judge, case.inputs, scales))
-    rate = EncoderConfig(lambda_=0.0)
-    curves["without rate (lambda 0)"] = list(by_scale(judge, case.inputs, scales, rate))
+    for name, config in (
+        ("without rate (lambda 0)", EncoderConfig(lambda_=0.0)),
+        ("without dependent quantization", EncoderConfig(dq=False)),
+    ):
+        curves[name] = list(by_scale(judge, case.inputs, scales, config))
     curves["without steps of its own"] = [
         judge.measured(
             f"qp {qp}, {qp - 16}",
             EncoderConfig(quantization=UniformConfig(qp=qp, nonweight_qp=qp - 16)),
             case.inputs,
         )
-        for qp in case.qps[:: len(case.qps) // 5]
+        for qp in range(case.qps.start + 6, case.qps.stop, 3)
     ]
     return curves
 
@@ -329,19 +333,19 @@ def main() -> None:
     arguments = parser.parse_args()
     cases = []
     if arguments.only != "resnet":
-        cases.append((filter_case(arguments.pairs), (0.8, 1.0, 1.3, 1.6, 2.0)))
+        cases.append((filter_case(arguments.pairs), (1.0, 1.3, 1.7, 2.2, 2.8)))
     if arguments.data and arguments.only != "filter":
-        cases.append((resnet_case(arguments.data), (0.7, 1.0, 1.4, 2.0, 2.8)))
+        cases.append((resnet_case(arguments.data), (1.4, 1.8, 2.3, 2.8, 3.4)))
     for case, scales in cases:
-        made_up, judge = synthetic_inputs(case.model), Judge(case)
+        made_up, judge = default_inputs(case.model), Judge(case)
         curves = {
             "baseline": list(baseline(judge)),
-            "weights only, own steps": list(by_scale(judge, None, (*scales, 3.0, 4.0))),
+            "weights only, own steps": list(by_scale(judge, None, (*scales, 4.0))),
             "calibrated": list(by_scale(judge, case.inputs, scales)),
             "no data": list(by_scale(judge, made_up, scales)),
         }
         if arguments.ablation:
-            curves |= ablation(judge, scales)
+            curves |= ablation(judge, scales[::2])
         report(case, curves)
     if arguments.only is None:
         from paper import training_pairs

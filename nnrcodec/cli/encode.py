@@ -214,8 +214,9 @@ def _add_quantization(made: argparse.ArgumentParser) -> None:
         dest="lambda_",
         type=float,
         metavar="L",
-        help="what a bit costs in that search, in squared steps: 0 looks for the least error, more "
-        f"for fewer bits [{FEEDBACK_LAMBDA:g} with calibration inputs, {DEFAULT_LAMBDA:g} without]",
+        help="what a bit costs in that search, and in that with calibration inputs, in squared "
+        "steps: 0 looks for the least error, more for fewer bits "
+        f"[{FEEDBACK_LAMBDA:g} with calibration inputs, {DEFAULT_LAMBDA:g} without]",
     )
 
 

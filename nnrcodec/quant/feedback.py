@@ -32,7 +32,7 @@ DEFAULT_LAMBDA = 0.1
 """Squared steps that a bit is worth in dependent quantization: less than without feedback, for what
 is lost to save bits is what later columns cannot make up for."""
 
-UNIFORM_LAMBDA = 0.2
+UNIFORM_LAMBDA = 0.05
 """The same without."""
 
 DAMPING = 0.01
