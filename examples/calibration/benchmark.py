@@ -240,7 +240,7 @@ def ablation(judge: Judge, scales: Sequence[float]) -> dict[str, list[Point]]:
             EncoderConfig(quantization=UniformConfig(qp=qp, nonweight_qp=qp - 16)),
             case.inputs,
         )
-        for qp in range(case.qps.start + 6, case.qps.stop, 3)
+        for qp in range(case.qps.stop - 7, case.qps.stop + 8, 3)
     ]
     return curves
 
