@@ -1,7 +1,7 @@
 """How many calibration inputs are looked at, and how many at once.
 
 What a layer of K columns takes has K (K + 1) / 2 second moments, which a few small inputs do not
-tell. As many are wanted as the network takes in reasonable time.
+tell. As many are wanted as do, or as the network takes in reasonable time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nnrcodec.calibration.inputs import require_fit, running
 from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.calibration.synthetic import COUNT, Inputs
+from nnrcodec.calibration.walk import walk
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module
 from nnrcodec.model import Model
@@ -24,6 +25,9 @@ MOST = 512
 
 _MULTIPLICATIONS = 2**35
 """What the network may do with all of them, once, for more than `COUNT` to be taken."""
+
+_PATCHES = 64
+"""For each column of a layer's weight, beyond which more say little."""
 
 _POSITIONS = 2**20
 """Positions in all inputs, of the largest in each: what a network makes of them has to be kept."""
@@ -44,9 +48,13 @@ def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
     require_fit(module._nnr_graph, [example])
     with running(), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         module(*example)
+    fewest = min(
+        (stop.patches_for_each_column() for stop in walk(model, [example])), default=math.inf
+    )
+    by_need = math.ceil(_PATCHES / max(fewest, 1e-9))
     by_time = 2 * _MULTIPLICATIONS // max(counter.get_total_flops(), 1)
     by_memory = _POSITIONS // _positions(example)
-    return max(min(max(by_time, COUNT), by_memory, MOST), 1)
+    return max(min(max(min(by_time, by_need), COUNT), by_memory, MOST), 1)
 
 
 def in_batches(model: Model, inputs: Inputs) -> Inputs:
@@ -119,4 +127,5 @@ def _are_close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def _positions(example: Sequence[torch.Tensor]) -> int:
     """Return the positions of the largest value of an input: all axes but that of channels."""
-    return max(math.prod((*value.shape[:1], *value.shape[2:])) for value in example) or 1
+    sizes = (math.prod((*value.shape[:1], *value.shape[2:])) for value in example)
+    return max(sizes, default=1) or 1

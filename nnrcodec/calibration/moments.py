@@ -189,6 +189,12 @@ def measure(
     return Moments(total, positions, moment, mean, cross, original_mean, square)
 
 
+def positions(layer: Layer, value: torch.Tensor) -> int:
+    """Return how often a layer multiplies for an input: the patches that it makes of it."""
+    lines = _Lines.of(layer, value)
+    return lines.count * lines.length
+
+
 class _Sums:
     """Sums over patches, taken about a point near their mean: about zero, float32 is too coarse."""
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from nnrcodec.calibration.inputs import require_fit, running
-from nnrcodec.calibration.moments import ROUNDING, Moments, measure
+from nnrcodec.calibration.moments import ROUNDING, Moments, measure, positions
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.graph import Graph, Ref
 from nnrcodec.graph.layers import Layer, find_layers
@@ -57,6 +57,10 @@ class Stop:
                 "calibration inputs"
             )
         return found
+
+    def patches_for_each_column(self) -> float:
+        """Return how many patches there are for each column of the weight."""
+        return sum(positions(self.layer, value) for value in self._original) / self.layer.columns
 
     def input_variance(self) -> float:
         """Return the mean variance of the channels that the layer of the original takes."""

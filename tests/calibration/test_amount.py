@@ -17,9 +17,9 @@ from nnrcodec.model import Model, Tensor
 SMALL = (1, 3, 8, 8)
 
 
-def convolution(channels: int = 8) -> Model:
+def convolution(kernel: int = 3) -> Model:
     torch.manual_seed(0)
-    return model_of(nn.Sequential(nn.Conv2d(3, channels, 3)), (2, *SMALL[1:]))
+    return model_of(nn.Sequential(nn.Conv2d(3, 8, kernel)), (2, 3, 9, 9))
 
 
 def sum_over(axis: int, shape: tuple[int | str, ...], high: int | None = None) -> Model:
@@ -35,23 +35,30 @@ def vectors(count: int) -> Inputs:
 
 
 @pytest.mark.parametrize(
-    ("shape", "count"),
+    ("kernel", "shape", "count"),
     [
-        (SMALL, MOST),
-        ((1, 3, 96, 96), 2**35 // (94 * 94 * 3 * 9 * 4096)),
-        ((1, 3, 160, 160), COUNT),
-        ((1, 3, 400, 400), 2**20 // 400**2),
-        ((2, 3, 400, 400), 2**20 // (2 * 400**2)),
-        ((1, 3, 1100, 1000), 1),
+        (3, SMALL, 64 * 27 // 6**2),  # 27 columns, 6 x 6 patches
+        (8, SMALL, MOST),  # one patch
+        (8, (1, 3, 1024, 8), COUNT),
+        (3, (1, 3, 400, 400), 2**20 // 400**2),
+        (3, (2, 3, 400, 400), 2**20 // (2 * 400**2)),
+        (3, (1, 3, 1100, 1000), 1),
     ],
 )
-def test_as_many_are_enough_as_take_a_reasonable_time_and_memory(
-    shape: tuple[int, ...], count: int
+def test_as_many_are_enough_as_say_something(
+    kernel: int, shape: tuple[int, ...], count: int
 ) -> None:
     torch.manual_seed(0)
-    model = model_of(nn.Sequential(nn.Conv2d(3, 4096, 3)), (2, 3, 9, 9))
-    example = torch.zeros(shape, device="meta")  # sizes are all that is asked for
-    assert enough(model, (example,)) == count
+    model = model_of(nn.Sequential(nn.Conv2d(3, 8, kernel)), (2, 3, 9, 9))
+    assert enough(model, (torch.zeros(shape),)) == count
+
+
+def test_no_more_are_enough_than_take_a_reasonable_time() -> None:
+    model = model_of(nn.Sequential(nn.Conv2d(3, 6000, 12)), (2, 3, 13, 13))
+    columns, patches = 3 * 12**2, 9**2
+    count = 2**35 // (6000 * columns * patches)
+    assert enough(model, (torch.zeros(1, 3, 20, 20),)) == count == 163
+    assert count < 64 * columns // patches
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
@@ -61,7 +68,7 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
 
 @pytest.mark.parametrize("count", [2, 9, 300])
 def test_small_inputs_are_put_together_without_a_change_of_the_outputs(count: int) -> None:
-    model, inputs = convolution(), inputs_of(SMALL, count)
+    model, inputs = convolution(kernel=8), inputs_of(SMALL, count)
     found = in_batches(model, inputs)
     sizes = [len(value) for (value,) in found]
     assert sum(sizes) == count
@@ -72,7 +79,7 @@ def test_small_inputs_are_put_together_without_a_change_of_the_outputs(count: in
 
 def test_of_too_many_some_are_taken_evenly() -> None:
     inputs = [(torch.full(SMALL, float(number)),) for number in range(2 * MOST)]
-    (first, *rest) = in_batches(convolution(), inputs)
+    (first, *rest) = in_batches(convolution(kernel=8), inputs)
     seen = torch.cat([first[0], *(value for (value,) in rest)])[:, 0, 0, 0]
     assert seen.tolist() == list(range(0, 2 * MOST, 2))
 

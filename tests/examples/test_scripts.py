@@ -95,9 +95,9 @@ def test_streams_are_judged_and_parts_are_left_away(
     assert aware.size < blind.size
     assert max(aware.error, blind.error) < 0.1
     curves = benchmark.ablation(judge, [1.0])
-    assert len(curves) == 5
+    assert len(curves) == 6
     errors = [points[0].error for points in curves.values()]
-    assert len({*errors, aware.error}) == 6
+    assert len({*errors, aware.error}) == 7
     assert capsys.readouterr().err.count("tiny, Point(") == 3 + 4 + len(case.qps)
     (again,) = benchmark.by_scale(judge, inputs, [1.0])
     assert again.error == aware.error
