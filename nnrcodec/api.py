@@ -130,7 +130,7 @@ def calibration_inputs(
             "calibration inputs need a network that runs: a .pt2 file, or a module with example "
             "inputs"
         )
-    from nnrcodec.calibration.amount import enough
+    from nnrcodec.calibration.amount import enough_of
     from nnrcodec.calibration.inputs import given_inputs, load_inputs
     from nnrcodec.calibration.synthetic import synthetic_inputs
 
@@ -143,11 +143,10 @@ def calibration_inputs(
             logger.warning("going by the weights alone, without calibration inputs: %s", error)
             return None
     if isinstance(calib, str) and calib == "synthetic":
-        (first,) = synthetic_inputs(model, 1, seed)
-        return synthetic_inputs(model, count or enough(model, first), seed)
+        return enough_of(model, lambda number: synthetic_inputs(model, number, seed), count)
     if isinstance(calib, str | Path):
-        (first,) = load_inputs(calib, model.graph, 1, seed)
-        return load_inputs(calib, model.graph, count or enough(model, first), seed)
+        path, graph = calib, model.graph
+        return enough_of(model, lambda number: load_inputs(path, graph, number, seed), count)
     return given_inputs(calib, count)
 
 

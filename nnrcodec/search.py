@@ -183,9 +183,10 @@ class _Search:
                 raise _NothingBetweenError
             return self._excess(len(encoded.data), loss)
 
-        if _solve(attempt, self._slope, NEAR, TRIALS) is None:
-            raise ConfigError(self._out_of_reach())
+        _solve(attempt, self._slope, NEAR, TRIALS)
         within = [trial for trial in self._trials if self._excess(trial.bytes, trial.loss) <= 0]
+        if not within:
+            raise ConfigError(self._out_of_reach())
         best = max if self._config.max_loss is None else min
         taken = best(within, key=lambda trial: trial.bytes)
         return Found(kept[taken.scale], tuple(self._trials), taken)

@@ -7,13 +7,13 @@ tell. As many are wanted as do, or as the network takes in reasonable time.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnrcodec.calibration.inputs import require_fit, running
+from nnrcodec.calibration.inputs import running
 from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.calibration.synthetic import COUNT, Inputs
 from nnrcodec.calibration.walk import walk
@@ -44,17 +44,31 @@ def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
     ConfigError
         If the network does not run with it.
     """
-    module = build_module(model)
-    require_fit(module._nnr_graph, [example])
-    with running(), torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        module(*example)
-    fewest = min(
-        (stop.patches_for_each_column() for stop in walk(model, [example])), default=math.inf
-    )
-    by_need = math.ceil(_PATCHES / max(fewest, 1e-9))
+    with FlopCounterMode(display=False) as counter:
+        patches = [stop.patches_for_each_column() for stop in walk(model, [example])]
+    by_need = math.ceil(_PATCHES / max(min(patches, default=math.inf), 1e-9))
     by_time = 2 * _MULTIPLICATIONS // max(counter.get_total_flops(), 1)
     by_memory = _POSITIONS // _positions(example)
     return max(min(max(min(by_time, by_need), COUNT), by_memory, MOST), 1)
+
+
+def enough_of(model: Model, make: Callable[[int], Inputs], count: int | None) -> Inputs:
+    """Return as many inputs as somebody wants, or else enough of them.
+
+    Parameters
+    ----------
+    model : Model
+        With a graph.
+    make : callable
+        Makes so many inputs, at most.
+    count : int or None
+
+    Raises
+    ------
+    ConfigError
+        If they cannot be made, or the network does not run with the first.
+    """
+    return make(count or enough(model, make(1)[0]))
 
 
 def in_batches(model: Model, inputs: Inputs) -> Inputs:
@@ -81,13 +95,11 @@ def _together(module: DecodedModel, inputs: Inputs) -> Iterator[tuple[torch.Tens
     for _, group in groupby(inputs, lambda each: [value.shape for value in each]):
         alike = list(group)
         most = min(_AT_ONCE // _positions(alike[0]), _most(module._nnr_graph, alike[0]))
-        if most < 2 or len(alike) < 2 or not _are_independent(module, alike[:2]):
-            most = 1
-        if most == 1:
+        if most > 1 and len(alike) > 1 and _are_independent(module, alike[:2]):
+            for start in range(0, len(alike), most):
+                yield _joined(alike[start : start + most])
+        else:
             yield from alike
-            continue
-        for start in range(0, len(alike), most):
-            yield _joined(alike[start : start + most])
 
 
 def _joined(inputs: Inputs) -> tuple[torch.Tensor, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnrcodec.calibration.amount import enough
+from nnrcodec.calibration.amount import enough_of
 from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
 from nnrcodec.calibration.walk import walk
@@ -36,11 +36,10 @@ def default_inputs(model: Model, count: int | None = None, seed: int = 0) -> Inp
     weights = sum(tensor.size for tensor in model.tensors.values())
     if weights > MOST_WEIGHTS:
         raise ConfigError(f"{weights} weights would take long")
-    first = synthetic_inputs(model, 1, seed)
-    inputs = synthetic_inputs(model, count or enough(model, first[0]), seed)
-    found = sensitivities(model, first)
+    inputs = enough_of(model, lambda number: synthetic_inputs(model, number, seed), count)
+    found = sensitivities(model, inputs[:1])
     if not all(np.isfinite(matrix).all() for matrix in found.values()):
         raise ConfigError("NaN or infinity comes out of the derivatives of the network")
-    for stop in walk(model, first):
+    for stop in walk(model, inputs[:1]):
         stop.moments()
     return inputs

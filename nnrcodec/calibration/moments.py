@@ -156,7 +156,7 @@ def measure(
     k, groups = layer.columns, layer.groups
     lines = [_Lines.of(layer, value) for value in original]
     changed_lines = lines if changed is original else [_Lines.of(layer, v) for v in changed]
-    positions = sum(each.count * each.length for each in lines)
+    positions = sum(each.positions for each in lines)
     most = max(_FEWEST_PER_COLUMN * k, int(_OPERATIONS / (groups * k * k)), _BATCH)
     share = min(1.0, most / positions)
     every = min(int(1 / share), lines[0].length)  # far apart, they say more
@@ -191,8 +191,7 @@ def measure(
 
 def positions(layer: Layer, value: torch.Tensor) -> int:
     """Return how often a layer multiplies for an input: the patches that it makes of it."""
-    lines = _Lines.of(layer, value)
-    return lines.count * lines.length
+    return _Lines.of(layer, value).positions
 
 
 class _Sums:
@@ -304,6 +303,11 @@ class _Lines:
     def count(self) -> int:
         """Number of lines."""
         return len(self.first)
+
+    @property
+    def positions(self) -> int:
+        """Number of patches in all lines."""
+        return self.count * self.length
 
     def patches(self, picked: torch.Tensor, every: int = 1, phase: int = 0) -> torch.Tensor:
         """Return patches of some lines: float32, shape (groups, K, patches).
