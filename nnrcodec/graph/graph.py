@@ -10,8 +10,9 @@ Values are numbered: first the inputs, then the nodes, so that node ``p`` has th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """The value of node `position` of the nodes handed to `Graph.splice`; legal only there."""
+    """The value of node `position` of the nodes of a `Splice`; legal only there."""
 
     position: int
 
@@ -133,12 +134,19 @@ class Graph:
         dictionaries with string keys.
     dims : mapping of str to Dim
         The dimensions of the inputs that may change.
+    original_names : mapping of str to str
+        What layers and tensors were called before they got names that may stand in a stream
+        (`nnrcodec.graph.names`), by path; only those that have another name.
     """
 
     inputs: tuple[Input, ...]
     nodes: tuple[Node, ...]
     output: Output
     dims: Mapping[str, Dim] = field(default_factory=dict)
+    original_names: Mapping[str, str] = field(default_factory=dict)
+    _uses: Mapping[Ref | TensorRef, list[int]] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
 
     def ref(self, position: int) -> Ref:
         """Return the reference to the value of node `position`."""
@@ -154,89 +162,116 @@ class Graph:
         used = [leaf for node in self.nodes for leaf in node.leaves()] + list(leaves(self.output))
         return tuple(dict.fromkeys(leaf.name for leaf in used if isinstance(leaf, TensorRef)))
 
+    def uses(self, value: Ref | TensorRef) -> Sequence[int]:
+        """Return where `value` is used, in order, once for each time.
+
+        Positions of nodes; the number of nodes stands for what the graph returns.
+        """
+        index = self._uses
+        if index is None:
+            index = {}
+            for position, node in enumerate(self.nodes):
+                _note_uses(index, node.leaves(), position)
+            _note_uses(index, leaves(self.output), len(self.nodes))
+            object.__setattr__(self, "_uses", index)  # a graph never changes
+        return index.get(value, ())
+
     def users(self, value: Ref | TensorRef) -> tuple[int, ...]:
         """Return the positions of the nodes that have `value` among their arguments."""
-        return tuple(p for p, node in enumerate(self.nodes) if value in node.leaves())
-
-    def rename(self, old: str, new: str) -> Graph:
-        """Return the graph with its nodes using tensor `new` where they used tensor `old`."""
-
-        def change(leaf: Leaf) -> Leaf:
-            return TensorRef(new) if leaf == TensorRef(old) else leaf
-
-        return replace(self, nodes=tuple(node.replace_leaves(change) for node in self.nodes))
+        return tuple(p for p in dict.fromkeys(self.uses(value)) if p < len(self.nodes))
 
     def is_output(self, value: Ref | TensorRef) -> bool:
         """Return whether `value` is, or is part of, what the graph returns."""
-        return value in leaves(self.output)
+        return len(self.nodes) in self.uses(value)[-1:]
 
-    def splice(
-        self,
-        start: int,
-        stop: int,
-        nodes: tuple[Node, ...],
-        result: Ref | Local | None = None,
-    ) -> Graph:
-        """Return the graph with nodes ``start..stop-1`` replaced by `nodes`.
+    def replace_leaves(self, change: Callable[[Leaf], Leaf]) -> Graph:
+        """Return the graph with all that nodes and output consist of passed through `change`."""
+        return replace(
+            self,
+            nodes=tuple(node.replace_leaves(change) for node in self.nodes),
+            output=_replace_output_leaves(self.output, change),
+        )
 
-        Inside `nodes` a `Ref` has the old numbering and means a value before `start`; a `Local`
-        means an earlier one of the new nodes. Everything that used the value of node
-        ``stop - 1`` uses `result` instead, and later references are renumbered.
+    def rename(self, names: Mapping[str, str]) -> Graph:
+        """Return the graph with the tensors of the old names in `names` under their new ones."""
+
+        def change(leaf: Leaf) -> Leaf:
+            if isinstance(leaf, TensorRef) and leaf.name in names:
+                return TensorRef(names[leaf.name])
+            return leaf
+
+        return self.replace_leaves(change)
+
+    def splice(self, splices: Iterable[Splice]) -> Graph:
+        """Return the graph with runs of its nodes replaced; later references are renumbered.
 
         Parameters
         ----------
-        start, stop : int
-            Positions in `nodes` of the graph, ``start < stop``.
-        nodes : tuple of Node
-            The replacement, possibly empty.
-        result : Ref or Local, optional
-            What takes the place of the value of node ``stop - 1``: the last new node unless
-            given. It must be given where `nodes` is empty.
+        splices : iterable of Splice
+            What takes the place of which nodes, in their order.
 
         Raises
         ------
         ValueError
-            If a later node or the output uses one of the replaced values other than the last,
-            or `nodes` refer to what is not there.
+            If what remains uses one of the replaced values other than the last of a run, if new
+            nodes refer to what is not there, or if runs are none or out of order.
         """
-        if not 0 <= start < stop <= len(self.nodes):
-            raise ValueError(f"no nodes {start}..{stop - 1} in a graph of {len(self.nodes)}")
-        first, last = self.ref(start).index, self.ref(stop - 1).index
-
-        def place(leaf: Leaf, count: int) -> Leaf:
-            if isinstance(leaf, Local):
-                if not 0 <= leaf.position < count:
-                    raise ValueError(f"{leaf} must be an earlier one of the new nodes")
-                return Ref(first + leaf.position)
-            if isinstance(leaf, Ref) and leaf.index >= first:
-                raise ValueError(f"{leaf} is not a value before node {start}")
-            return leaf
-
-        if result is None:
-            if not nodes:
-                raise ValueError("without new nodes, result must say what takes their place")
-            result = Local(len(nodes) - 1)
-        heir = place(result, len(nodes))
+        numbers: list[Ref | None] = [Ref(index) for index in range(len(self.inputs))]
+        nodes: list[Node] = []
 
         def renumber(leaf: Leaf) -> Leaf:
-            if not isinstance(leaf, Ref) or leaf.index < first:
+            if not isinstance(leaf, Ref):
                 return leaf
-            if leaf.index == last:
-                return heir
-            if leaf.index < last:
+            if leaf.index >= len(numbers):
+                raise ValueError(f"{leaf} is not a value before what uses it")
+            number = numbers[leaf.index]
+            if number is None:
                 raise ValueError(f"the value of node {leaf.index - len(self.inputs)} is still used")
-            return Ref(leaf.index - (stop - start) + len(nodes))
+            return number
 
-        new = tuple(
-            node.replace_leaves(lambda leaf, count=count: place(leaf, count))  # type: ignore[misc]
-            for count, node in enumerate(nodes)
-        )
-        after = tuple(node.replace_leaves(renumber) for node in self.nodes[stop:])
-        return replace(
-            self,
-            nodes=self.nodes[:start] + new + after,
-            output=_replace_output_leaves(self.output, renumber),
-        )
+        def copy(stop: int) -> None:
+            for node in self.nodes[len(numbers) - len(self.inputs) : stop]:
+                nodes.append(node.replace_leaves(renumber))
+                numbers.append(Ref(len(self.inputs) + len(nodes) - 1))
+
+        for start, stop, replacement, result in splices:
+            if not len(numbers) - len(self.inputs) <= start < stop <= len(self.nodes):
+                raise ValueError(f"no nodes {start}..{stop - 1} in a graph of {len(self.nodes)}")
+            if result is None and not replacement:
+                raise ValueError("without new nodes, result must say what takes their place")
+            copy(start)
+            first = len(nodes)
+
+            def place(leaf: Leaf, first: int = first) -> Leaf:
+                if not isinstance(leaf, Local):
+                    return renumber(leaf)
+                if not 0 <= leaf.position < len(nodes) - first:
+                    raise ValueError(f"{leaf} must be an earlier one of the new nodes")
+                return Ref(len(self.inputs) + first + leaf.position)
+
+            for node in replacement:
+                nodes.append(node.replace_leaves(place))
+            heir = place(Local(len(replacement) - 1) if result is None else result)
+            numbers += [None] * (stop - start - 1)
+            numbers.append(heir if isinstance(heir, Ref) else None)
+        copy(len(self.nodes))
+        output = _replace_output_leaves(self.output, renumber)
+        return replace(self, nodes=tuple(nodes), output=output)
+
+
+class Splice(NamedTuple):
+    """What takes the place of a run of nodes.
+
+    Inside `nodes` a `Ref` has the old numbering and means a value before `start`; a `Local` means
+    an earlier one of the new nodes. Everything that used the value of node ``stop - 1`` uses
+    `result` instead: a `Ref` or a `Local`, the last new node where it is None. It must be given
+    where `nodes` is empty.
+    """
+
+    start: int
+    stop: int
+    nodes: tuple[Node, ...]
+    result: Ref | Local | None = None
 
 
 def leaves(argument: Argument | Output) -> Iterator[Leaf]:
@@ -249,6 +284,14 @@ def leaves(argument: Argument | Output) -> Iterator[Leaf]:
             yield from leaves(item)
     else:
         yield argument
+
+
+def _note_uses(
+    index: dict[Ref | TensorRef, list[int]], used: Iterator[Leaf], position: int
+) -> None:
+    for leaf in used:
+        if isinstance(leaf, Ref | TensorRef):
+            index.setdefault(leaf, []).append(position)
 
 
 def _replace_leaves(argument: Argument, change: Callable[[Leaf], Leaf]) -> Argument:

@@ -141,16 +141,11 @@ def find_layers(model: Model) -> tuple[Layer, ...]:
     graph = model.graph
     if graph is None:
         return ()
-    uses: dict[str, int] = {}
-    for node in graph.nodes:
-        for leaf in node.leaves():
-            if isinstance(leaf, TensorRef):
-                uses[leaf.name] = uses.get(leaf.name, 0) + 1
     layers = []
     for position, node in enumerate(graph.nodes):
         if node.op in _AXES:
             layer = _layer_of(position, node, model)
-            if layer is None or uses[layer.weight] != 1 or graph.is_output(TensorRef(layer.weight)):
+            if layer is None or len(graph.uses(TensorRef(layer.weight))) != 1:
                 continue
             if max(layer.columns, layer.outputs) > LARGEST:
                 continue

@@ -16,7 +16,7 @@ import numpy as np
 
 from nnrcodec.dtypes import cast, is_float
 from nnrcodec.errors import ModelError
-from nnrcodec.graph.graph import Argument, Graph, Node, Ref, TensorRef, leaves
+from nnrcodec.graph.graph import Argument, Graph, Node, Ref, Splice, TensorRef, leaves
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.model import Model, Tensor
 
@@ -227,17 +227,16 @@ def _tensors_of_batch_norm(layers: NormalizedConvolution, search: _Search) -> It
 
 
 def _folded_graph(graph: Graph, folds: list[_Fold]) -> Graph:
-    heirs: dict[int, Ref] = {}
+    splices = {}
     for fold in folds:
         layers = fold.layers
         start = layers.convolution.index - len(graph.inputs)
         node = _with_bias(graph.nodes[start], TensorRef(fold.bias.name))
-        graph = graph.splice(start, start + 1, (node,))
+        splices[start] = Splice(start, start + 1, (node,))
         for removed in {layers.batch_norm, layers.result}:
-            heirs[removed.index - len(graph.inputs)] = layers.convolution
-    for position in sorted(heirs, reverse=True):  # so that the numbers before stay as they are
-        graph = graph.splice(position, position + 1, (), heirs[position])
-    return graph
+            position = removed.index - len(graph.inputs)
+            splices[position] = Splice(position, position + 1, (), layers.convolution)
+    return graph.splice(splices[position] for position in sorted(splices))
 
 
 def _with_bias(node: Node, bias: TensorRef) -> Node:

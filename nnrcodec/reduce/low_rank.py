@@ -14,7 +14,7 @@ import numpy as np
 
 from nnrcodec.dtypes import cast, is_float
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.graph.graph import TensorRef
+from nnrcodec.graph.graph import Splice, TensorRef
 from nnrcodec.model import Factors, Model, Role, SchemeName, Tensor
 from nnrcodec.reduce.candidates import Candidate, candidates
 from nnrcodec.reduce.convolutions import split
@@ -225,12 +225,13 @@ def _with_pair(model: Model, pair: _Pair) -> Model:
         users = graph.users(TensorRef(pair.weight.name))
         has_bias = any(TensorRef(bias) in graph.nodes[user].args for user in users)
         has_bias = has_bias and not graph.is_output(TensorRef(bias))
-        for user in reversed(users):
-            two = split(graph.nodes[user], factors.u, factors.v, pair.candidate.scheme)
-            graph = graph.splice(user, user + 1, two)
+        names, scheme, nodes = (factors.u, factors.v), pair.candidate.scheme, graph.nodes
+        graph = graph.splice(
+            Splice(user, user + 1, split(nodes[user], *names, scheme)) for user in users
+        )
     if has_bias:
         changed[bias] = (replace(model.tensors[bias], name=factors.v_bias),)
-        graph = graph and graph.rename(bias, factors.v_bias)
+        graph = graph and graph.rename({bias: factors.v_bias})
 
     def tensors() -> Iterator[Tensor]:
         for tensor in model.tensors.values():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from nnrcodec.dtypes import cast, is_float
 from nnrcodec.errors import ModelError
-from nnrcodec.graph.graph import Graph, TensorRef
+from nnrcodec.graph.graph import Graph, Splice, TensorRef
 from nnrcodec.model import Factors, Model, Tensor
 from nnrcodec.reduce.convolutions import join
 from nnrcodec.reduce.schemes import Scheme
@@ -67,33 +67,31 @@ def merge(model: Model) -> Model:
         The tensors or the graph do not fit what the factors say.
     """
     check_factors(model)
+    kernels: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    factor_of: dict[str, Factors] = {}
     for factors in model.factors:
-        model = _without_factors(model, factors)
-    return replace(model, factors=())
-
-
-def _without_factors(model: Model, factors: Factors) -> Model:
-    weight, bias = f"{factors.layer}.weight", f"{factors.layer}.bias"
-    if not {factors.u, factors.v} <= model.tensors.keys():
-        raise ModelError(f"layer {factors.layer!r} has factors twice")
-    kernel = _merged_kernel(model, factors)
-    names = {factors.v_bias: bias} if factors.v_bias in model.tensors else {}
-    if not model.tensors.keys().isdisjoint({weight, *names.values()}):
-        raise ModelError(f"there already is a weight or bias of layer {factors.layer!r}")
+        if factors.u in factor_of:
+            raise ModelError(f"layer {factors.layer!r} has factors twice")
+        factor_of[factors.u] = factor_of[factors.v] = factors
+        kernels[factors.u] = _merged_kernel(model, factors)
+        if factors.v_bias in model.tensors:
+            names[factors.v_bias] = f"{factors.layer}.bias"
+        merged = {kernels[factors.u].name, names.get(factors.v_bias, "")}
+        if not model.tensors.keys().isdisjoint(merged - {""}):
+            raise ModelError(f"there already is a weight or bias of layer {factors.layer!r}")
 
     def tensors() -> Iterator[Tensor]:
         for tensor in model.tensors.values():
-            if tensor.name == factors.u:
-                yield kernel
+            if tensor.name in kernels:
+                yield kernels[tensor.name]
             elif tensor.name in names:
                 yield replace(tensor, name=names[tensor.name])
-            elif tensor.name != factors.v:
+            elif tensor.name not in factor_of:
                 yield tensor
 
-    graph = model.graph and _merged_graph(model.graph, factors, weight)
-    if graph and names:
-        graph = graph.rename(factors.v_bias, bias)
-    return Model.of(tensors(), graph, model.factors)
+    graph = model.graph and _merged_graph(model.graph, model.factors).rename(names)
+    return Model.of(tensors(), graph)
 
 
 def _merged_kernel(model: Model, factors: Factors) -> Tensor:
@@ -105,19 +103,22 @@ def _merged_kernel(model: Model, factors: Factors) -> Tensor:
     return Tensor(f"{factors.layer}.weight", u.dtype, factors.kernel_shape, read, u.role)
 
 
-def _merged_graph(graph: Graph, factors: Factors, weight: str) -> Graph:
-    u, v = TensorRef(factors.u), TensorRef(factors.v)
-    error = ModelError(f"the graph does not use {u.name!r} and {v.name!r} one after the other")
-    for user in reversed(graph.users(v)):
-        first, second = graph.nodes[user - 1], graph.nodes[user]
-        follows = second.args[:2] == (graph.ref(user - 1), v) and first.args[1:2] == (u,)
-        joined = join(first, second, weight, Scheme.of(factors)) if follows else None
-        if joined is None:
+def _merged_graph(graph: Graph, all_factors: Iterable[Factors]) -> Graph:
+    splices = {}
+    for factors in all_factors:
+        u, v = TensorRef(factors.u), TensorRef(factors.v)
+        error = ModelError(f"the graph does not use {u.name!r} and {v.name!r} one after the other")
+        users = graph.users(v)
+        for user in users:
+            first, second = graph.nodes[user - 1], graph.nodes[user]
+            follows = user > 0 and second.args[:2] == (graph.ref(user - 1), v)
+            follows = follows and first.args[1:2] == (u,)
+            alone = graph.uses(graph.ref(user - 1)) == [user]
+            weight, scheme = f"{factors.layer}.weight", Scheme.of(factors)
+            joined = join(first, second, weight, scheme) if follows and alone else None
+            if joined is None:
+                raise error
+            splices[user] = Splice(user - 1, user + 1, (joined,))
+        if len(graph.uses(v)) != len(users) or len(graph.uses(u)) != len(users):
             raise error
-        try:
-            graph = graph.splice(user - 1, user + 1, (joined,))
-        except ValueError:  # something else uses what is between the two
-            raise error from None
-    if not {u.name, v.name}.isdisjoint(graph.tensor_names()):
-        raise error
-    return graph
+    return graph.splice(splices[user] for user in sorted(splices))

@@ -3,7 +3,7 @@
 import pytest
 
 from nnrcodec.graph.check import check
-from nnrcodec.graph.graph import Graph, Input, Local, Node, Ref, TensorRef
+from nnrcodec.graph.graph import Graph, Input, Local, Node, Ref, Splice, TensorRef
 
 IMAGE = Input("image", "float32", (1, 4, 8, 8))
 
@@ -51,9 +51,8 @@ def test_node_of_finds_the_producer():
 
 
 def test_one_node_becomes_two():
-    split = CHAIN.splice(
-        0, 1, (conv(Ref(0), "a.u.weight"), conv(Local(0), "a.v.weight", TensorRef("a.bias")))
-    )
+    two = (conv(Ref(0), "a.u.weight"), conv(Local(0), "a.v.weight", TensorRef("a.bias")))
+    split = CHAIN.splice([Splice(0, 1, two)])
     assert split.nodes == (
         conv(Ref(0), "a.u.weight"),
         conv(Ref(1), "a.v.weight", TensorRef("a.bias")),
@@ -67,12 +66,12 @@ def test_one_node_becomes_two():
 
 def test_two_nodes_become_one_again():
     two = (conv(Ref(0), "a.u.weight"), conv(Local(0), "a.v.weight", TensorRef("a.bias")))
-    split = CHAIN.splice(0, 1, two)
-    assert split.splice(0, 2, (CHAIN.nodes[0],)) == CHAIN
+    split = CHAIN.splice([Splice(0, 1, two)])
+    assert split.splice([Splice(0, 2, (CHAIN.nodes[0],))]) == CHAIN
 
 
 def test_node_is_removed_in_favour_of_an_earlier_value():
-    without = CHAIN.splice(1, 2, (), result=Ref(1))
+    without = CHAIN.splice([Splice(1, 2, (), result=Ref(1))])
     assert without.nodes == (
         CHAIN.nodes[0],
         conv(Ref(1), "b.weight"),
@@ -82,7 +81,7 @@ def test_node_is_removed_in_favour_of_an_earlier_value():
 
 
 def test_result_may_be_any_of_the_new_nodes():
-    graph = CHAIN.splice(1, 2, (relu(Ref(1)), relu(Local(0))), result=Local(0))
+    graph = CHAIN.splice([Splice(1, 2, (relu(Ref(1)), relu(Local(0))), result=Local(0))])
     assert graph.nodes[3] == conv(Ref(2), "b.weight")
 
 
@@ -99,4 +98,38 @@ def test_result_may_be_any_of_the_new_nodes():
 )
 def test_impossible_cuts_are_refused(start, stop, nodes, message):
     with pytest.raises(ValueError, match=message):
-        CHAIN.splice(start, stop, nodes)
+        CHAIN.splice([Splice(start, stop, nodes)])
+
+
+def test_several_runs_are_replaced_at_once():
+    halves = (conv(Ref(0), "a.u.weight"), conv(Local(0), "a.v.weight"))
+    graph = CHAIN.splice(
+        [Splice(0, 1, halves), Splice(1, 2, (), Ref(1)), Splice(2, 3, (conv(Ref(1), "c.weight"),))]
+    )
+    assert graph.nodes == (
+        conv(Ref(0), "a.u.weight"),
+        conv(Ref(1), "a.v.weight"),
+        conv(Ref(2), "c.weight"),
+        Node("aten.cat.default", ((Ref(3), Ref(2)), 1)),
+    )
+
+
+def test_runs_must_be_in_order():
+    with pytest.raises(ValueError, match="no nodes"):
+        CHAIN.splice([Splice(2, 3, (relu(Ref(1)),)), Splice(0, 1, (relu(Ref(0)),))])
+
+
+def test_uses_are_counted_each_time():
+    graph = Graph(
+        CHAIN.inputs,
+        (relu(Ref(0)), Node("aten.add.Tensor", (Ref(1), Ref(1))), relu(Ref(1))),
+        {"a": [Ref(1), Ref(3), Ref(3)], "b": TensorRef("w")},
+    )
+    assert graph.uses(Ref(1)) == [1, 1, 2, 3]
+    assert graph.users(Ref(1)) == (1, 2)
+    assert graph.uses(Ref(3)) == [3, 3]
+    assert graph.users(Ref(3)) == ()
+    assert graph.is_output(Ref(1))
+    assert graph.is_output(TensorRef("w"))
+    assert not graph.is_output(Ref(2))
+    assert not graph.uses(Ref(2))

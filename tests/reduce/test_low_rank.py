@@ -10,7 +10,7 @@ from torch import nn
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.export import model_of_module, model_of_program
-from nnrcodec.graph.graph import Node, Ref, TensorRef
+from nnrcodec.graph.graph import Node, Ref, Splice, TensorRef
 from nnrcodec.graph.module import build_module, program_of_module
 from nnrcodec.model import Factors, Model, Role, Tensor
 from nnrcodec.reduce.decomposition import Decomposition
@@ -249,7 +249,7 @@ def test_a_bias_that_others_use_as_well_is_renamed_for_them_too():
     model = model_of(nn.Sequential(nn.Conv2d(4, 8, 3)), 1, 4, 8, 8)
     (conv,) = model.graph.nodes
     more = (conv, Node("aten.add.Tensor", (TensorRef("0.bias"), TensorRef("0.bias"))))
-    graph = model.graph.splice(0, 1, more, Ref(0))
+    graph = model.graph.splice([Splice(0, 1, more, Ref(0))])
     reduced, _ = decompose(Model(model.tensors, graph), LowRankConfig(ranks={"0": 2}))
     assert reduced.graph.tensor_names() == ("0.u.weight", "0.v.weight", "0.v.bias")
     assert merge(reduced).graph == graph
@@ -260,7 +260,7 @@ def test_a_bias_of_another_name_stays():
     (conv,) = model.graph.nodes
     conv = Node(conv.op, (*conv.args[:2], TensorRef("shift")))
     tensors = [model.tensors["0.weight"], Tensor.of("shift", np.zeros(8, np.float32))]
-    model = Model.of(tensors, model.graph.splice(0, 1, (conv,)))
+    model = Model.of(tensors, model.graph.splice([Splice(0, 1, (conv,))]))
     reduced, _ = decompose(model, LowRankConfig(ranks={"0": 2}))
     assert list(reduced.tensors) == ["0.u.weight", "0.v.weight", "shift"]
     assert reduced.graph.tensor_names() == tuple(reduced.tensors)

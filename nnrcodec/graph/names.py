@@ -1,0 +1,137 @@
+"""Which names may stand in a stream with a graph, and how other names get there all the same.
+
+PyTorch writes the names of tensors and inputs into Python source when it makes a module of an
+exported program, and does not escape them. So a name that reaches a program must not be able to
+leave the place where it stands: letters, digits and underscores only, and no keyword, which would
+break the source (`is_safe`, `is_identifier`). Networks may have other names. They are coded under
+a safe one, and what they were called is kept beside the graph, as data that only becomes keys of a
+state dict again (`with_safe_names`, `original_name`).
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from nnrcodec.graph.graph import Graph, Leaf, TensorRef
+from nnrcodec.model import Model
+
+MAX_NAME_LENGTH = 1000
+"""Characters of the longest name in a stream with a graph."""
+
+_PART = re.compile(r"[A-Za-z0-9_]+")
+_NOT_IN_PART = re.compile(r"[^A-Za-z0-9_]")
+
+RULE = (
+    "of parts of A-Z, a-z, 0-9 and _ between points, no part a keyword of Python, "
+    f"{MAX_NAME_LENGTH} characters at most"
+)
+"""What `is_safe` asks for, for messages."""
+
+
+def is_safe(name: str) -> bool:
+    """Return whether a tensor, or a layer, of a network with a graph may have this name."""
+    return len(name) <= MAX_NAME_LENGTH and all(map(_is_safe_part, name.split(".")))
+
+
+def is_identifier(name: str) -> bool:
+    """Return whether an input or a dimension may have this name."""
+    return name.isidentifier() and is_safe(name) and name != "self"
+
+
+def _is_safe_part(part: str) -> bool:
+    return _PART.fullmatch(part) is not None and not keyword.iskeyword(part)
+
+
+def safe_paths(names: Iterable[str]) -> dict[str, str]:
+    """Choose safe names, layer by layer, so that tensors of one layer stay together.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of tensors, parts between points.
+
+    Returns
+    -------
+    dict of str to str
+        By path, of a layer or a tensor, whose last part is not safe: the safe path. Characters
+        that are not allowed have become underscores, with a number where that name was taken.
+        Paths that are safe are not in it, and no other path becomes the same as one of them.
+    """
+    children: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        path = ""
+        for part in name.split("."):
+            siblings = children.setdefault(path, [])
+            if part not in siblings:
+                siblings.append(part)
+            path = _joined(path, part)
+    paths: dict[str, str] = {}
+    for layer, parts in children.items():  # a layer stands before those within it
+        safe_layer = translated(layer, paths)
+        taken = {part for part in parts if _is_safe_part(part)}
+        for part in parts:
+            if _is_safe_part(part):
+                continue
+            wanted = _NOT_IN_PART.sub("_", part) or "_"
+            wanted += "_" * keyword.iskeyword(wanted)
+            safe, number = wanted, 0
+            while safe in taken:
+                number += 1
+                safe = f"{wanted}_{number}"
+            taken.add(safe)
+            paths[_joined(layer, part)] = _joined(safe_layer, safe)
+    return paths
+
+
+def _joined(path: str, part: str) -> str:
+    return f"{path}.{part}" if path else part
+
+
+def translated(name: str, paths: Mapping[str, str]) -> str:
+    """Return a name with the longest path it begins with exchanged for what `paths` has for it."""
+    end = len(name) if paths else -1
+    while end >= 0:
+        if name[:end] in paths:
+            return paths[name[:end]] + name[end:]
+        end = name.rfind(".", 0, end)
+    return name
+
+
+def original_name(name: str, graph: Graph | None) -> str:
+    """Return what a tensor or layer was called in the network that was encoded."""
+    return name if graph is None else translated(name, graph.original_names)
+
+
+def with_safe_names(model: Model) -> Model:
+    """Give the tensors of a network with a graph names that may stand in a stream.
+
+    Parameters
+    ----------
+    model : Model
+        Of any names.
+
+    Returns
+    -------
+    Model
+        The same model where its names are safe, or it has no graph; else with
+        `Graph.original_names` that lead back.
+    """
+    if model.graph is None:
+        return model
+    paths = safe_paths(name for name in model.tensors if not is_safe(name))
+    if not paths:
+        return model
+    paths = safe_paths(model.tensors)
+
+    def change(leaf: Leaf) -> Leaf:
+        return TensorRef(translated(leaf.name, paths)) if isinstance(leaf, TensorRef) else leaf
+
+    graph = replace(
+        model.graph.replace_leaves(change),
+        original_names={safe: path for path, safe in paths.items()},
+    )
+    tensors = (replace(t, name=translated(t.name, paths)) for t in model.tensors.values())
+    return Model.of(tensors, graph, model.factors)
