@@ -32,6 +32,10 @@ class Limits:
         Bytes of the container record once inflated.
     max_graph_nodes : int
         Nodes of a graph.
+    max_value_bytes : int
+        Bytes of one value that a graph takes or computes, at the sizes that it gives as examples.
+    max_program_work : int
+        Work to write a network to a .pt2 file, in plain operators.
     max_factors : int
         Layers that were decomposed; the time to merge them grows with the square.
     """
@@ -44,6 +48,8 @@ class Limits:
     free_decoded_bytes: int = 2**28
     max_record_bytes: int = 2**24
     max_graph_nodes: int = 200_000
+    max_value_bytes: int = 2**32
+    max_program_work: int = 200_000
     max_factors: int = 1_000
 
     def decoded_bytes_allowed(self, stream_bytes: int) -> int:

@@ -55,7 +55,8 @@ def save(model: Model, path: Path) -> None:
     """
     import torch
 
-    from nnrcodec.graph.module import build_module, program_of_module
+    from nnrcodec.graph.module import build_module
+    from nnrcodec.graph.program import program_of_module
 
     if model.graph is None:
         raise ConfigError(

@@ -1,14 +1,17 @@
 """Which graphs are legal: checked before anything is built from a graph.
 
 Every operator is in the allow-list and every argument is of the kind its operator declares; every
-reference goes backwards to a value of a fitting kind; names and numbers are bounded. What is left
-for the operators to object to when the model runs is shapes and values.
+reference goes backwards to a value of a fitting kind; names cannot become code; numbers, also
+those that are computed from numbers and from the example sizes of the inputs, fit in 64 bits. What
+is left for the operators to object to when the network runs are shapes and values.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container
 
+from nnrcodec.dtypes import item_bytes
 from nnrcodec.errors import LimitExceededError, SyntaxElementError
 from nnrcodec.graph.graph import (
     Argument,
@@ -20,14 +23,22 @@ from nnrcodec.graph.graph import (
     TensorRef,
     Word,
 )
+from nnrcodec.graph.names import RULE, is_identifier, is_safe
 from nnrcodec.graph.operators import OPERATORS, Parameter, is_word
+from nnrcodec.graph.scalars import INT64_MAX, INT64_MIN, ScalarError
+from nnrcodec.graph.sizes import Known, example_shape, known_inputs, known_value, value_bytes
 from nnrcodec.limits import Limits
 from nnrcodec.model import DTYPES
 
 MAX_OUTPUT_DEPTH = 16
 """How deep the containers of an output may nest."""
 
-INT64_MAX = 2**63 - 1
+MAX_LEAVES_OF_NODE = 20
+"""How many numbers, words and references a node has, on average, where there are many nodes."""
+
+_CHANGE_SHAPES = frozenset({"aten.squeeze_.dim", "aten.unsqueeze_.default"})
+"""Operators after which a value has another shape than it had when it was made."""
+
 CLAUSE = "spec/graph.md"
 
 
@@ -46,7 +57,7 @@ def check(
     tensors : container of str, optional
         Names of the tensors there are; any name goes where it is not given.
     limits : Limits, optional
-        Bounds on the number of nodes and dimensions.
+        Bounds on nodes, dimensions and the size of inputs.
     path : str
         Where the graph stands, for messages.
 
@@ -55,21 +66,36 @@ def check(
     SyntaxElementError
         If anything is not as ``spec/graph.md`` says; the message names the place.
     LimitExceededError
-        If the graph has more nodes or dimensions than `limits` allow.
+        If the graph has more nodes, dimensions or larger inputs than `limits` allow.
     """
     limits = limits or Limits()
-    if len(graph.nodes) > limits.max_graph_nodes:
-        raise LimitExceededError(
-            f"{len(graph.nodes)} nodes, at most {limits.max_graph_nodes} allowed",
-            path=f"{path}/nodes",
-            clause=CLAUSE,
-        )
+    check_counts(len(graph.nodes), len(graph.inputs), len(graph.dims), limits, path)
     _check_dims(graph, path)
     _check_inputs(graph, limits, path)
     kinds = ["Tensor"] * len(graph.inputs)
+    known = known_inputs(graph)
+    leaves_left = MAX_LEAVES_OF_NODE * limits.max_graph_nodes
     for position, node in enumerate(graph.nodes):
-        kinds.append(_check_node(node, kinds, tensors, f"{path}/nodes[{position}]"))
+        here = f"{path}/nodes[{position}]"
+        kinds.append(_check_node(node, kinds, tensors, here))
+        known.append(_known_value(node, known, limits, here))
+        if node.op in _CHANGE_SHAPES:
+            known = [None] * len(known)
+        leaves_left -= sum(1 for _ in node.leaves())
+        if leaves_left < 0:
+            raise _too_many("arguments of nodes", MAX_LEAVES_OF_NODE * limits.max_graph_nodes, here)
     _check_output(graph.output, kinds, tensors, f"{path}/output", 0)
+
+
+def check_counts(nodes: int, inputs: int, dims: int, limits: Limits, path: str) -> None:
+    """Raise `LimitExceededError` where there is more in a graph than limits allow."""
+    for what, count in (("nodes", nodes), ("inputs", inputs), ("dims", dims)):
+        if count > limits.max_graph_nodes:
+            raise _too_many(f"{count} {what}", limits.max_graph_nodes, f"{path}/{what}")
+
+
+def _too_many(what: str, limit: int, path: str) -> LimitExceededError:
+    return LimitExceededError(f"{what}: at most {limit} allowed", path=path, clause=CLAUSE)
 
 
 def _fail(message: str, path: str) -> SyntaxElementError:
@@ -84,8 +110,8 @@ def _check_dims(graph: Graph, path: str) -> None:
     for name, dim in graph.dims.items():
         here = f"{path}/dims/{name}"
         high = INT64_MAX if dim.high is None else dim.high
-        if not (name.isidentifier() and name.isascii()):
-            raise _fail("a dimension must be named by an identifier", here)
+        if not is_identifier(name):
+            raise _fail("a dimension must be named by an identifier that is no keyword", here)
         if not (_is_size(dim.low) and _is_size(high) and _is_size(dim.example)):
             raise _fail("bounds and example must be sizes", here)
         if not dim.low <= dim.example <= high:
@@ -103,8 +129,8 @@ def _check_inputs(graph: Graph, limits: Limits, path: str) -> None:
 
 
 def _check_input(value: Input, graph: Graph, limits: Limits, path: str) -> None:
-    if not (value.name.isidentifier() and value.name.isascii()):
-        raise _fail(f"{value.name!r} is not an identifier", path)
+    if not is_identifier(value.name):
+        raise _fail(f"{shown(value.name)} is not an identifier, or a keyword", path)
     if value.dtype not in DTYPES:
         raise _fail(f"unknown dtype {value.dtype!r}", path)
     if len(value.shape) > limits.max_dimensions:
@@ -116,6 +142,13 @@ def _check_input(value: Input, graph: Graph, limits: Limits, path: str) -> None:
     for size in value.shape:
         if not (size in graph.dims if isinstance(size, str) else _is_size(size)):
             raise _fail(f"{size!r} is neither a size nor a dimension of the graph", path)
+    size = math.prod(example_shape(graph, value)) * item_bytes(value.dtype)
+    if size > limits.max_value_bytes:
+        raise LimitExceededError(
+            f"{value.name} takes {size} bytes, at most {limits.max_value_bytes} allowed",
+            path=path,
+            clause=CLAUSE,
+        )
 
 
 def _check_node(node: Node, kinds: list[str], tensors: Container[str] | None, path: str) -> str:
@@ -141,6 +174,23 @@ def _check_node(node: Node, kinds: list[str], tensors: Container[str] | None, pa
     if given:
         raise _fail(f"{node.op} has no argument {next(iter(given))!r}", path)
     return operator.result
+
+
+def _known_value(node: Node, known: list[Known], limits: Limits, path: str) -> Known:
+    """Return what is known of a value; refuse numbers and tensors that are too large."""
+    try:
+        value = known_value(node, known)
+    except ScalarError as error:
+        raise _fail(f"{node.op} at the example sizes: {error}", path) from None
+    size = value_bytes(node, value)
+    if size > limits.max_value_bytes:
+        raise LimitExceededError(
+            f"{node.op} makes a tensor of {size} bytes at the example sizes, at most "
+            f"{limits.max_value_bytes} allowed",
+            path=path,
+            clause=CLAUSE,
+        )
+    return value
 
 
 def _check_argument(
@@ -193,7 +243,7 @@ _REFERENCES = {
 
 
 def _is_number_of_kind(number: bool | int | float, kind: str) -> bool:
-    if isinstance(number, int) and not -INT64_MAX - 1 <= number <= INT64_MAX:
+    if isinstance(number, int) and not INT64_MIN <= number <= INT64_MAX:
         return False
     match kind:
         case "bool":
@@ -219,8 +269,20 @@ def _kind_of(ref: Ref, kinds: list[str], path: str) -> str:
 
 
 def _check_tensor(ref: TensorRef, tensors: Container[str] | None, path: str) -> None:
+    check_name(ref.name, path)
     if tensors is not None and ref.name not in tensors:
         raise _fail(f"there is no tensor {ref.name!r}", path)
+
+
+def check_name(name: str, path: str) -> None:
+    """Raise unless a tensor of a network with a graph may have this name."""
+    if not is_safe(name):
+        raise _fail(f"a tensor is named {shown(name)}; with a graph names are {RULE}", path)
+
+
+def shown(name: str) -> str:
+    """Return a name for a message: not more of it than one wants to read."""
+    return repr(name) if len(name) <= 80 else f"{name[:80]!r}..."
 
 
 def _check_output(

@@ -10,16 +10,23 @@ made; a stream selects among the functions of `nnrcodec.graph.operators_torch` a
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from nnrcodec.errors import ModelError, SyntaxElementError, UnsupportedFeatureError
-from nnrcodec.graph.check import CLAUSE, check
+from nnrcodec.errors import (
+    LimitExceededError,
+    ModelError,
+    SyntaxElementError,
+    UnsupportedFeatureError,
+)
+from nnrcodec.graph.check import CLAUSE, check, check_name
 from nnrcodec.graph.graph import Graph, Node, Ref, TensorRef, Word, leaves
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import FUNCTIONS, IN_ANY_LAYOUT, TORCH_WORDS
+from nnrcodec.graph.scalars import ScalarError, fits
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.torch_values import to_torch
@@ -27,6 +34,8 @@ from nnrcodec.torch_values import to_torch
 MAX_LAYERS_DEEP = 100
 """How deep layers may nest: PyTorch walks through them recursively."""
 
+LAYERS_OF_TENSOR = 8
+"""How many layers there are for each tensor at most, on average, where there are many."""
 
 _RELU = "aten.relu.default"
 
@@ -44,9 +53,9 @@ class _Call(NamedTuple):
 class DecodedModel(torch.nn.Module):
     """A network that came out of a stream.
 
-    Parameters and buffers have the names they had in the original, in nested plain modules, so
-    that ``state_dict()`` is that of the original. Call it as the original: with its inputs by
-    position or by name.
+    Parameters and buffers have the names they have in the stream, in nested plain modules, so
+    that ``state_dict()`` is that of the original unless names of it cannot be in a stream. Call it
+    as the original: with its inputs by position or by name. It can be copied and pickled.
 
     Parameters
     ----------
@@ -57,7 +66,15 @@ class DecodedModel(torch.nn.Module):
     def __init__(self, graph: Graph) -> None:
         super().__init__()
         self._nnr_graph = graph
-        self._nnr_calls = _calls(graph)
+        self._nnr_fast = False
+        self._nnr_calls = _calls(graph, fast=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_nnr_calls"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._nnr_calls = _calls(self._nnr_graph, fast=self._nnr_fast)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the network.
@@ -77,7 +94,7 @@ class DecodedModel(torch.nn.Module):
         ValueError
             If an input has a size for which the model was not exported.
         """
-        bound = _signature(self._nnr_graph).bind(*args, **kwargs)
+        bound = signature_of(self._nnr_graph).bind(*args, **kwargs)
         _check_sizes(self._nnr_graph, bound.arguments)
         return self._run(list(bound.arguments.values()))
 
@@ -103,7 +120,8 @@ def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
     model : Model
         With a graph. Its arrays become the memory of the tensors where they can be written to.
     limits : Limits, optional
-        Bounds on the graph.
+        Bounds on the graph. What the network takes when it runs is not bounded by them, where the
+        graph does not tell: running a network costs what it asks for.
 
     Returns
     -------
@@ -123,8 +141,14 @@ def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
         raise ModelError("this model has tensors only, no graph to run")
     check(model.graph, model.tensors, limits)
     module = DecodedModel(model.graph)
+    layers_left = LAYERS_OF_TENSOR * len(model.tensors) + MAX_LAYERS_DEEP
     for tensor in model.tensors.values():
-        _register(module, tensor)
+        check_name(tensor.name, "tensors")
+        layers_left -= _register(module, tensor)
+        if layers_left < 0:
+            raise LimitExceededError(
+                f"more than {LAYERS_OF_TENSOR} layers for each tensor", clause=CLAUSE
+            )
     return module.eval()
 
 
@@ -143,28 +167,22 @@ def made_fast(module: DecodedModel) -> DecodedModel:
                     tensor = tensor_named(module, leaf.name)
                     if tensor.ndim == 4:
                         tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-    new = {
-        graph.ref(position)
-        for position, node in enumerate(graph.nodes)
-        if node.op.startswith(_MAKE_NEW_VALUES)
-    }
-    module._nnr_calls = tuple(
-        call._replace(function=_fast(call, graph, new)) for call in module._nnr_calls
-    )
+    module._nnr_fast = True
+    module._nnr_calls = _calls(graph, fast=True)
     return module
 
 
 _MAKE_NEW_VALUES = ("aten.conv", "aten.linear.", "aten.batch_norm.", "aten.add.")
 
 
-def _fast(call: _Call, graph: Graph, new: set[Ref]) -> Callable[..., Any]:
-    """Return what is called for a node: the same, or what does the same in less time."""
-    node = call.node
-    if node.op == _RELU and node.args and node.args[0] in new:
-        users = sum(leaf == node.args[0] for each in graph.nodes for leaf in each.leaves())
-        if users == 1 and not graph.is_output(node.args[0]):
+def _fast_function(node: Node, graph: Graph) -> Callable[..., Any] | None:
+    """Return what does the same as a node in less time, None where there is nothing."""
+    if node.op == _RELU and node.args and isinstance(node.args[0], Ref):
+        maker = graph.node_of(node.args[0])
+        is_new = maker is not None and maker.op.startswith(_MAKE_NEW_VALUES)
+        if is_new and len(graph.uses(node.args[0])) == 1:
             return torch.ops.aten.relu_.default
-    return IN_ANY_LAYOUT.get(node.op, call.function)
+    return IN_ANY_LAYOUT.get(node.op)
 
 
 def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[int, ...]:
@@ -185,17 +203,24 @@ def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[in
         Numbers of the values that no later node needs.
     """
     call = module._nnr_calls[position]
-    named = {name: _argument(module, value, values) for name, value in call.node.kwargs}
+    named = {name: argument_of(module, value, values) for name, value in call.node.kwargs}
     if call.takes_device:
-        named["device"] = _device(module, values)
-    arguments = (_argument(module, value, values) for value in call.node.args)
-    values.append(call.function(*arguments, **named))
+        named["device"] = device_of(module, values)
+    arguments = (argument_of(module, value, values) for value in call.node.args)
+    try:
+        values.append(call.function(*arguments, **named))
+    except ScalarError as error:
+        raise SyntaxElementError(
+            f"{call.node.op} at these sizes: {error}",
+            path=f"graph/nodes[{position}]",
+            clause=CLAUSE,
+        ) from None
     return call.done_with
 
 
 def output_of(module: DecodedModel, values: list[Any]) -> Any:
     """Return what a network returns, from the values of all its nodes."""
-    return _argument(module, module._nnr_graph.output, values)
+    return argument_of(module, module._nnr_graph.output, values)
 
 
 def check_inputs(graph: Graph, inputs: Sequence[torch.Tensor]) -> None:
@@ -218,49 +243,7 @@ def check_inputs(graph: Graph, inputs: Sequence[torch.Tensor]) -> None:
     _check_sizes(graph, {entry.name: value for entry, value in named})
 
 
-def program_of_module(module: DecodedModel) -> torch.export.ExportedProgram:
-    """Export a decoded model again, with the dimensions that were dynamic in the original.
-
-    Parameters
-    ----------
-    module : DecodedModel
-        A model made by `build_module`.
-
-    Returns
-    -------
-    torch.export.ExportedProgram
-        For instance for `torch.export.save`.
-    """
-    graph = module._nnr_graph
-
-    def size(entry: int | str) -> int:
-        return graph.dims[entry].example if isinstance(entry, str) else entry
-
-    device = _device(module, [])
-    examples = tuple(
-        torch.zeros(
-            [size(s) for s in value.shape], dtype=TORCH_WORDS["dtype"][value.dtype], device=device
-        )
-        for value in graph.inputs
-    )
-    dynamic = tuple(
-        {axis: torch.export.Dim.AUTO for axis, s in enumerate(value.shape) if isinstance(s, str)}
-        for value in graph.inputs
-    )
-
-    def forward(*args: Any) -> Any:
-        return module._run(list(args))
-
-    forward.__signature__ = _signature(graph)  # type: ignore[attr-defined]
-    module.forward = forward  # type: ignore[method-assign]  # the exporter asks it for the names
-    try:
-        with torch.no_grad():
-            return torch.export.export(module, examples, dynamic_shapes=dynamic)
-    finally:
-        del module.forward
-
-
-def _calls(graph: Graph) -> tuple[_Call, ...]:
+def _calls(graph: Graph, fast: bool) -> tuple[_Call, ...]:
     last_use: dict[int, int] = {}
     for position, node in enumerate(graph.nodes):
         last_use[graph.ref(position).index] = position
@@ -275,7 +258,7 @@ def _calls(graph: Graph) -> tuple[_Call, ...]:
         done_with.setdefault(position, []).append(number)
     return tuple(
         _Call(
-            _function(node.op),
+            (_fast_function(node, graph) if fast else None) or _function(node.op),
             node,
             OPERATORS[node.op].makes_tensor,
             tuple(done_with.get(position, ())),
@@ -289,10 +272,30 @@ def _function(op: str) -> Callable[..., Any]:
         raise UnsupportedFeatureError(
             f"PyTorch {torch.__version__} has no operator {op}; a newer one has", feature=op
         )
-    return FUNCTIONS[op]
+    function = FUNCTIONS[op]
+    return _within_64_bits(function) if OPERATORS[op].result == "Scalar" else function
 
 
-def _signature(graph: Graph) -> inspect.Signature:
+def _within_64_bits(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function of numbers with a `ScalarError` in place of what does not exist.
+
+    Sizes that stand for any size, while a network is exported, pass through it.
+    """
+
+    def call(*numbers: Any) -> Any:
+        try:
+            result = function(*numbers)
+        except (ArithmeticError, ValueError, AssertionError, TypeError) as error:
+            raise ScalarError(str(error)) from None
+        if isinstance(result, int) and not fits(result):
+            raise ScalarError("an integer does not fit in 64 bits")
+        return result
+
+    return call
+
+
+def signature_of(graph: Graph) -> inspect.Signature:
+    """Return how the network is called."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature([inspect.Parameter(value.name, kind) for value in graph.inputs])
 
@@ -315,26 +318,29 @@ def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
                 )
 
 
-def _argument(module: DecodedModel, argument: Any, values: list[Any]) -> Any:
-    """Return what an argument of a node, or a part of the output, stands for."""
+def argument_of(module: DecodedModel | None, argument: Any, values: Sequence[Any]) -> Any:
+    """Return what an argument of a node, or a part of the output, stands for.
+
+    Without a module the tensors of the model stand for nothing.
+    """
     match argument:
         case Ref(index):
             return values[index]
         case TensorRef(name):
-            return tensor_named(module, name)
+            return None if module is None else tensor_named(module, name)
         case Word(kind, word):
             return TORCH_WORDS[kind][word] if kind in TORCH_WORDS else word
         case tuple() | list():
-            return type(argument)(_argument(module, item, values) for item in argument)
+            return type(argument)(argument_of(module, item, values) for item in argument)
         case dict():
-            return {key: _argument(module, item, values) for key, item in argument.items()}
+            return {key: argument_of(module, item, values) for key, item in argument.items()}
         case _:
             return argument
 
 
-def _device(module: torch.nn.Module, inputs: list[Any]) -> torch.device:
+def device_of(module: torch.nn.Module, inputs: list[Any]) -> torch.device:
     """Return where tensors must be made that are made from nothing: where the inputs are."""
-    for value in (*inputs, *module.parameters(), *module.buffers()):
+    for value in itertools.chain(inputs, module.parameters(), module.buffers()):
         if isinstance(value, torch.Tensor):
             return value.device
     return torch.device("cpu")
@@ -350,8 +356,9 @@ def tensor_named(module: torch.nn.Module, name: str) -> torch.Tensor:
     return tensor
 
 
-def _register(module: torch.nn.Module, tensor: Tensor) -> None:
-    """Put a tensor where its name says, making the layers that are not there yet."""
+def _register(module: torch.nn.Module, tensor: Tensor) -> int:
+    """Put a tensor where its name says; return how many layers had to be made."""
+    made = 0
     *layers, leaf = tensor.name.split(".")
     if len(layers) > MAX_LAYERS_DEEP:
         raise SyntaxElementError(
@@ -363,6 +370,7 @@ def _register(module: torch.nn.Module, tensor: Tensor) -> None:
         if layer not in module._modules:
             _require_free(module, layer, tensor)
             module.add_module(layer, torch.nn.Module())
+            made += 1
         module = module._modules[layer]  # type: ignore[assignment]
     _require_free(module, leaf, tensor)
     value = to_torch(tensor)
@@ -371,6 +379,7 @@ def _register(module: torch.nn.Module, tensor: Tensor) -> None:
         module.register_parameter(leaf, torch.nn.Parameter(value, requires_grad=trainable))
     else:
         module.register_buffer(leaf, value, persistent=tensor.role is Role.BUFFER)
+    return made
 
 
 def _require_free(module: torch.nn.Module, attribute: str, tensor: Tensor) -> None:

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from nnrcodec.errors import LimitExceededError, SyntaxElementError
-from nnrcodec.graph.check import CLAUSE, MAX_OUTPUT_DEPTH, check
+from nnrcodec.errors import SyntaxElementError
+from nnrcodec.graph.check import CLAUSE, MAX_OUTPUT_DEPTH, check, check_counts
 from nnrcodec.graph.graph import (
     Argument,
     Dim,
@@ -138,12 +138,8 @@ def from_json(value: object, limits: Limits | None = None, path: str = "graph") 
     limits = limits or Limits()
     members = _members(value, ("inputs", "dims", "ops", "nodes", "output"), path)
     rows = _array(members["nodes"], f"{path}/nodes")
-    if len(rows) > limits.max_graph_nodes:
-        raise LimitExceededError(
-            f"{len(rows)} nodes, at most {limits.max_graph_nodes} allowed",
-            path=f"{path}/nodes",
-            clause=CLAUSE,
-        )
+    count = len(_array(members["inputs"], f"{path}/inputs"))
+    check_counts(len(rows), count, len(_object(members["dims"], f"{path}/dims")), limits, path)
     inputs = _each(members["inputs"], _input, f"{path}/inputs")
     operators = _each(members["ops"], _string, f"{path}/ops")
     dims = {

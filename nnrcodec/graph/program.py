@@ -1,0 +1,312 @@
+"""A decoded model as a program of `torch.export`, without the cost that its author may have wanted.
+
+PyTorch runs a network once to export it. Here that is done with fake tensors, which have sizes and
+no memory. The work to find out sizes is bounded as well: sizes that may change are expressions,
+which a few dozen nodes can make larger than any memory, lists of tensors can have any length, and
+recurrent layers are run step by step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from nnrcodec.errors import (
+    LimitExceededError,
+    NnrError,
+    SyntaxElementError,
+    UnsupportedFeatureError,
+)
+from nnrcodec.graph.check import CLAUSE
+from nnrcodec.graph.graph import Graph, Node
+from nnrcodec.graph.module import DecodedModel, argument_of, device_of, run_node, signature_of
+from nnrcodec.graph.operators import OPERATORS
+from nnrcodec.graph.operators_torch import TORCH_WORDS
+from nnrcodec.graph.scalars import fits
+from nnrcodec.graph.sizes import example_shape
+from nnrcodec.limits import Limits
+
+_EXPRESSION_PARTS = 400
+"""Numbers, symbols and operations in the expression of one size."""
+
+_TERMS = 256
+"""Summands of the sizes of a tensor multiplied out."""
+
+_DEGREE = 64
+"""Power to which a size may be raised."""
+
+_NEW_SIZES = 12
+"""Times the work that a node takes whose operator has not met the sizes before, if they are
+computed from others: what it makes of known sizes is looked up."""
+
+_WEIGHTS: Mapping[str, int] = {
+    "upsample_bicubic2d": 200,
+    "_upsample_bicubic2d_aa": 200,
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), 15),
+    **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "pad", "einsum"), 12),
+    **dict.fromkeys(("im2col", "col2im", "cosine_similarity", "repeat_interleave"), 8),
+    **dict.fromkeys(("instance_norm", "group_norm", "batch_norm", "layer_norm", "matmul"), 4),
+    **dict.fromkeys(("diag_embed", "glu", "slice", "logsumexp", "cumsum", "hardswish", "triu"), 4),
+}
+"""Work of operators that consist of several, by name; of all others it is 1."""
+
+_STEP = 3
+"""Work of one step of a recurrent layer: it consists of several operators."""
+
+_EXPRESSION = 2
+"""Work of an expression for a size, for each of those before it."""
+
+
+def program_of_module(
+    module: DecodedModel, limits: Limits | None = None
+) -> torch.export.ExportedProgram:
+    """Export a decoded model again, with the dimensions that were dynamic in the original.
+
+    Parameters
+    ----------
+    module : DecodedModel
+        A model made by `nnrcodec.graph.module.build_module`.
+    limits : Limits, optional
+        `Limits.max_program_work` and `Limits.max_value_bytes` bound the work.
+
+    Returns
+    -------
+    torch.export.ExportedProgram
+        For instance for `torch.export.save`. Its example inputs are zeros that take no memory.
+
+    Raises
+    ------
+    SyntaxElementError
+        If an operator refuses the values that the graph gives it at the example sizes.
+    LimitExceededError
+        If it takes too much to find out about sizes.
+    UnsupportedFeatureError
+        If PyTorch cannot export the network.
+    """
+    graph = module._nnr_graph
+    limits = limits or Limits()
+    # Constants that a graph makes are made by torch.export within its own mode.
+    device = device_of(module, [])
+    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
+        examples = tuple(
+            torch.zeros(
+                example_shape(graph, value),
+                dtype=TORCH_WORDS["dtype"][value.dtype],
+                device=device,
+            )
+            for value in graph.inputs
+        )
+    dynamic = tuple(
+        {axis: torch.export.Dim.AUTO for axis, s in enumerate(value.shape) if isinstance(s, str)}
+        for value in graph.inputs
+    )
+    work = _Work(graph, limits)
+
+    def forward(*args: Any) -> Any:
+        values = list(args)
+        for position in range(len(graph.nodes)):
+            work.before(position, values)
+            try:
+                done_with = run_node(module, position, values)
+            except NnrError:
+                raise
+            except Exception as error:  # whatever the operators raise
+                raise SyntaxElementError(
+                    f"{graph.nodes[position].op} refuses its arguments: {_first_line(error)}",
+                    path=f"graph/nodes[{position}]",
+                    clause=CLAUSE,
+                ) from error
+            work.after(position, values[-1])
+            for number in done_with:
+                values[number] = None
+        return argument_of(module, graph.output, values)
+
+    forward.__signature__ = signature_of(graph)  # type: ignore[attr-defined]
+    module.forward = forward  # type: ignore[method-assign]  # the exporter asks it for the names
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, examples, dynamic_shapes=dynamic)
+    except Exception as error:  # the exporter wraps what comes from the network
+        own = _own_error(error)
+        if own is not None:
+            raise own from error
+        raise UnsupportedFeatureError(
+            f"PyTorch {torch.__version__} cannot export this network ({_first_line(error)}); "
+            "nnrcodec.decode_model runs it, and its tensors can be written to a .safetensors file",
+            feature="torch.export",
+        ) from error
+    finally:
+        del module.forward
+    zeros = (
+        torch.zeros((), dtype=example.dtype, device=device).expand(example.shape)
+        for example in examples
+    )
+    program.example_inputs = (tuple(zeros), {})
+    return program
+
+
+def _own_error(error: BaseException | None) -> NnrError | None:
+    """Return the error of ours among the causes of an error."""
+    seen = 0
+    while error is not None and not isinstance(error, NnrError) and seen < 20:
+        error, seen = error.__cause__ or error.__context__, seen + 1
+    return error if isinstance(error, NnrError) else None
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."
+
+
+class _Work:
+    """What it takes to export a network, in plain operators; raises when it is too much.
+
+    Parameters
+    ----------
+    graph : Graph
+        The network.
+    limits : Limits
+        How much is allowed.
+    """
+
+    def __init__(self, graph: Graph, limits: Limits) -> None:
+        self._graph, self._limits = graph, limits
+        self._left = limits.max_program_work
+        self._composed = 0
+        self._met: set[tuple[str, frozenset[Any]]] = set()
+        self._measured: dict[Any, tuple[int, int]] = {}
+
+    def before(self, position: int, values: Sequence[Any]) -> None:
+        """Count what a node will take."""
+        node = self._graph.nodes[position]
+        given = _given(node, values)
+        expressions = self._expressions(list(given.values()))
+        work = _WEIGHTS.get(node.op.split(".")[1], 1)
+        composed = frozenset(expression for expression in expressions if expression.args)
+        if composed and (node.op, composed) not in self._met:
+            self._met.add((node.op, composed))
+            work *= _NEW_SIZES
+        self._take(work + self._sizes(position, expressions), position)
+        first = next(iter(given.values()), None)
+        if isinstance(first, torch.Tensor):
+            self._take(_length_of_list(node, first, given), position)
+
+    def after(self, position: int, value: Any) -> None:
+        """Count what a node has taken, and look at what it has made."""
+        for tensor in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(tensor, torch.Tensor):
+                size = math.prod(map(_hint, tensor.shape)) * tensor.element_size()
+                if size > self._limits.max_value_bytes:
+                    raise self._too_much(f"a tensor of {size} bytes at the example sizes", position)
+        self._sizes(position, self._expressions(value))
+
+    def _take(self, work: int, position: int) -> None:
+        self._left -= work
+        if self._left < 0:
+            raise self._too_much("more work than is allowed for a stream of this size", position)
+
+    def _too_much(self, what: str, position: int) -> LimitExceededError:
+        return LimitExceededError(
+            f"exporting this network takes {what}; nnrcodec.decode_model runs it",
+            path=f"graph/nodes[{position}]",
+            clause=CLAUSE,
+        )
+
+    def _expressions(self, value: Any) -> set[Any]:
+        """Return what stands for the sizes in a value that are not fixed."""
+        return {
+            size.node.expr
+            for size in _numbers_in(value)
+            if isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool)
+        }
+
+    def _sizes(self, position: int, expressions: set[Any]) -> int:
+        """Return the work for sizes; refuse expressions that are too large."""
+        terms = parts = 1
+        for expression in expressions:
+            if expression not in self._measured:
+                self._measured[expression] = _measured(expression)
+                if expression.args:
+                    self._composed += 1
+                    self._take(_EXPRESSION * self._composed, position)
+            own_terms, own_parts = self._measured[expression]
+            if own_parts > _EXPRESSION_PARTS:
+                raise self._too_much("sizes that are too long as expressions", position)
+            terms, parts = terms * own_terms, parts + own_parts
+        if terms > _TERMS:
+            raise self._too_much("sizes that are too long as expressions", position)
+        return terms * parts // 32
+
+
+def _hint(size: int | torch.SymInt) -> int:
+    return size if isinstance(size, int) else int(size.node.hint or 0)
+
+
+def _numbers_in(value: Any) -> Iterator[Any]:
+    if isinstance(value, torch.Tensor):
+        yield from value.shape
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _numbers_in(item)
+    else:
+        yield value
+
+
+def _measured(expression: Any) -> tuple[int, int]:
+    """Return the summands of an expression of SymPy when multiplied out, and all of its parts.
+
+    Parts are counted where they stand, however often. There are more than is allowed where a
+    number does not fit in 64 bits or a power is too high.
+    """
+    too_much = _TERMS + 1, _EXPRESSION_PARTS + 1
+    if not expression.args:
+        return (1, 1) if not expression.is_Integer or fits(int(expression)) else too_much
+    measured = [_measured(part) for part in expression.args]
+    parts = 1 + sum(parts for _, parts in measured)
+    if parts > _EXPRESSION_PARTS:
+        return too_much
+    terms = 1
+    if expression.is_Add:
+        terms = sum(terms for terms, _ in measured)
+    elif expression.is_Mul:
+        terms = math.prod(terms for terms, _ in measured)
+    elif expression.is_Pow:
+        power = expression.exp
+        if not power.is_Integer or abs(power) > _DEGREE:
+            return too_much
+        terms = measured[0][0] ** abs(int(power))
+    return min(terms, _TERMS + 1), parts
+
+
+def _given(node: Node, values: Sequence[Any]) -> Mapping[str, Any]:
+    names = (parameter.name for parameter in OPERATORS[node.op].positional)
+    arguments = (*zip(names, node.args, strict=False), *node.kwargs)
+    return {name: argument_of(None, argument, values) for name, argument in arguments}
+
+
+def _length_of_list(node: Node, first: torch.Tensor, given: Mapping[str, Any]) -> int:
+    """Return the work for the list of tensors that a node makes, or for its steps."""
+
+    def axis_size(name: str) -> int:
+        axis = given.get(name, 0)
+        legal = isinstance(axis, int) and -first.dim() <= axis < first.dim()
+        return _hint(first.shape[axis]) if legal else 0
+
+    match node.op:
+        case "aten.unbind.int":
+            return axis_size("dim")
+        case "aten.split.Tensor":
+            return axis_size("dim") // max(_hint(given["split_size"]), 1)
+        case "aten.chunk.default":
+            return min(axis_size("dim"), given["chunks"])
+        case "aten.tensor_split.sections":
+            return max(_hint(given["sections"]), 0)
+        case "aten.lstm.input" | "aten.gru.input" | "aten.rnn_tanh.input" | "aten.rnn_relu.input":
+            steps = _hint(first.shape[int(bool(given["batch_first"]))]) if first.dim() > 1 else 1
+            return _STEP * steps * given["num_layers"] * (1 + bool(given["bidirectional"]))
+    return 0
