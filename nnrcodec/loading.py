@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from nnrcodec.errors import ModelError
+from nnrcodec.graph.names import original_name
 from nnrcodec.model import Factors, Model, Role
 from nnrcodec.reduce.schemes import Scheme
 from nnrcodec.torch_values import to_torch
@@ -49,43 +50,46 @@ def load_tensors(module: torch.nn.Module, model: Model) -> None:
         If names or shapes do not agree, or a layer that was decomposed is not an ordinary
         convolution or linear layer here; the module is then unchanged.
     """
-    state = {t.name: to_torch(t) for t in model.tensors.values() if t.role is not Role.CONSTANT}
-    pairs = {factors.layer: _thin_pair(module, factors) for factors in model.factors}
-    replaced = {layer: module.get_submodule(layer) for layer in pairs}
+    state = {
+        original_name(tensor.name, model.graph): to_torch(tensor)
+        for tensor in model.tensors.values()
+        if tensor.role is not Role.CONSTANT
+    }
+    layers = dict(module.named_modules(remove_duplicate=False))
+    pairs = {}
+    for factors in model.factors:
+        layer = original_name(factors.layer, model.graph)
+        pairs[layer] = _thin_pair(layer, layers.get(layer), factors)
     for layer, pair in pairs.items():
-        _put(module, layer, pair)
+        _put(layers, layer, pair)
     try:
         _require_agreement(module, state)
         module.load_state_dict(state)
     except Exception:
-        for layer, original in replaced.items():
-            _put(module, layer, original)
+        for layer in pairs:
+            _put(layers, layer, layers[layer])
         raise
 
 
-def _thin_pair(module: torch.nn.Module, factors: Factors) -> torch.nn.Sequential:
+def _thin_pair(name: str, layer: torch.nn.Module | None, factors: Factors) -> torch.nn.Sequential:
     """Return the two thin layers that replace a layer, without their values."""
     axes = len(factors.kernel_shape) - 2
     expected = _LAYERS[axes, factors.transposed]
-    try:
-        layer = module.get_submodule(factors.layer)
-    except AttributeError:
-        layer = None
     ordinary = getattr(type(layer), "forward", None) is expected.forward
     if not isinstance(layer, expected) or not ordinary or type(layer) in _READ_BY_THEIR_OWNERS:
         kind = "not there" if layer is None else f"a {type(layer).__name__}"
         raise ModelError(
-            f"layer {factors.layer!r} was coded as two thin layers, but in this module it is "
+            f"layer {name!r} was coded as two thin layers, but in this module it is "
             f"{kind}; expected a torch.nn.{expected.__name__}, or load with merge=True"
         )
     if tuple(layer.weight.shape) != factors.kernel_shape:
         raise ModelError(
-            f"layer {factors.layer!r} has a kernel of shape {tuple(layer.weight.shape)}, the "
+            f"layer {name!r} has a kernel of shape {tuple(layer.weight.shape)}, the "
             f"stream has factors for {factors.kernel_shape}"
         )
     if axes and (layer.groups != 1 or layer.padding_mode != "zeros"):
         raise ModelError(
-            f"layer {factors.layer!r} has groups={layer.groups}, "
+            f"layer {name!r} has groups={layer.groups}, "
             f"padding_mode={layer.padding_mode!r}: two thin layers cannot replace it; "
             "load with merge=True"
         )
@@ -118,9 +122,10 @@ def _along_axes(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]
     return down, across
 
 
-def _put(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None:
+def _put(layers: Mapping[str, torch.nn.Module], name: str, layer: torch.nn.Module) -> None:
+    """Exchange a layer that is there; no name from a stream becomes an attribute."""
     parent, _, child = name.rpartition(".")
-    setattr(module.get_submodule(parent), child, layer)
+    layers[parent].register_module(child, layer)
 
 
 def _require_agreement(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:

@@ -28,12 +28,14 @@ from nnrcodec.errors import (
     UnsupportedFeatureError,
 )
 from nnrcodec.graph import text as graph_text
+from nnrcodec.graph.check import check_name, shown
 from nnrcodec.graph.graph import Graph
+from nnrcodec.graph.names import MAX_NAME_LENGTH, original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model import Factors, Model, Role, SchemeName, Tensor
 from nnrcodec.version import __version__
 
-RECORD_VERSION = (1, 1)
+RECORD_VERSION = (1, 2)
 """Major and minor version: a decoder reads every record of its own major version."""
 
 _CLAUSE = "spec/record.md"
@@ -50,7 +52,8 @@ _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
 }
 """By word: scheme, whether it is transposed, and how many dimensions the weight may have."""
 _FIRST_SCHEME = "separable"
-_KEYS = _FIRST_KEYS | {"scalars", "coded_names", "base"}
+_SECOND_KEYS = _FIRST_KEYS | {"scalars", "coded_names", "base"}
+_KEYS = _SECOND_KEYS | {"names"}
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +159,13 @@ def model_digest(model: Model) -> str:
 
 
 def record_to_bytes(record: Record) -> bytes:
-    """Return the topology data that carry a record, the final zero byte included."""
+    """Return the topology data that carry a record, the final zero byte included.
+
+    Raises
+    ------
+    SyntaxElementError
+        If there is a graph and a tensor has a name that must not stand beside one.
+    """
     content: dict[str, Any] = {
         "writer": record.writer,
         "tensors": [_entry_to_json(entry) for entry in record.tensors],
@@ -170,14 +179,21 @@ def record_to_bytes(record: Record) -> bytes:
     if record.factors:
         content["factors"] = [_factors_to_json(factors) for factors in record.factors]
     if record.graph is not None:
+        for entry in record.tensors:
+            check_name(entry.name, "record/tensors")
         content["graph"] = graph_text.to_json(record.graph)
+        if record.graph.original_names:
+            content["names"] = dict(record.graph.original_names)
     if record.base is not None:
         content["base"] = record.base
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     major, minor = RECORD_VERSION
     has_schemes = any(len(row) > 3 for row in content.get("factors", ()))
-    is_first = content.keys() <= _FIRST_KEYS and not has_schemes
-    head = b"nnrcodec %d.%d " % (major, 0 if is_first else minor)
+    if content.keys() <= _FIRST_KEYS and not has_schemes:
+        minor = 0
+    elif content.keys() <= _SECOND_KEYS:
+        minor = 1
+    head = b"nnrcodec %d.%d " % (major, minor)
     return head + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
 
 
@@ -280,11 +296,41 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
             raise _wrong("record/factors", f"the factors of {factor.layer!r} are not among tensors")
     graph = None
     if "graph" in content:
-        graph = graph_text.from_json(content["graph"], limits)
+        graph = _with_names(graph_text.from_json(content["graph"], limits), names, content)
+    elif "names" in content:
+        raise _wrong("record/names", "only a stream with a graph has original names")
     base = content.get("base")
     if base is not None and not (isinstance(base, str) and _DIGEST.fullmatch(base)):
         raise _wrong("record/base", "expected eight hexadecimal digits")
     return Record(tuple(entries), tuple(factors), graph, base, writer)
+
+
+def _with_names(graph: Graph, tensors: set[str], content: dict[str, Any]) -> Graph:
+    """Check the names of tensors of a network with a graph, and add what they were before."""
+    for name in tensors:
+        check_name(name, "record/tensors")
+    names = content.get("names", {})
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise _wrong("record/names", "expected names by name")
+    paths = {name[:end] for name in tensors for end in _ends_of_parts(name)} if names else set()
+    for name, original in names.items():
+        if name not in paths:
+            raise _wrong("record/names", f"there is no tensor or layer {shown(name)}")
+        if len(original) > MAX_NAME_LENGTH or not _is_text(original):
+            raise _wrong("record/names", f"a name of {MAX_NAME_LENGTH} characters at most expected")
+    graph = replace(graph, original_names=names)
+    if len({original_name(name, graph) for name in tensors}) != len(tensors):
+        raise _wrong("record/names", "an original name occurs twice")
+    return graph
+
+
+def _ends_of_parts(name: str) -> list[int]:
+    return [place for place, character in enumerate(name) if character == "."] + [len(name)]
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a string can be written as UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _with_units(entries: list[TensorEntry], content: dict[str, Any]) -> list[TensorEntry]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from nnrcodec.dtypes import DTYPES
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.graph.names import with_safe_names
 from nnrcodec.model import Model, Role, Tensor
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def model_of(
         If it is no network.
     """
     if isinstance(model, Model):
-        return model
+        return with_safe_names(model)
     if isinstance(model, Mapping):
         return Model.of(_tensor_of(name, value) for name, value in model.items())
     torch = sys.modules.get("torch")

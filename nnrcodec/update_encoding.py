@@ -15,6 +15,7 @@ import numpy as np
 from nnrcodec.config import EncoderConfig
 from nnrcodec.dtypes import is_float
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.ndu_encoding import QuantizedTensor, Update, encode_float_unit, encode_integer_unit
@@ -118,8 +119,8 @@ class UpdateEncoder:
         ConfigError
             If a step size that was asked for does not fit.
         """
-        source = model_of(model)
         base = self._decoder.model()
+        source = _with_names_of(base, model_of(model))
         _require_same_tensors(source, base)
         names = coded_names(base.tensors)
         changes = [
@@ -218,6 +219,14 @@ class _Change:
         return TensorEntry(
             self.new.name, digest, dtype, self.old.role, self.coded_name, scalar=scalar
         )
+
+
+def _with_names_of(base: Model, model: Model) -> Model:
+    """Return a model with the names that its tensors have in the base model's stream."""
+    names = {original_name(name, base.graph): name for name in base.tensors}
+    return Model.of(
+        (replace(t, name=names.get(t.name, t.name)) for t in model.tensors.values()), model.graph
+    )
 
 
 def _require_same_tensors(model: Model, base: Model) -> None:

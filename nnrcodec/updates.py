@@ -15,6 +15,7 @@ import numpy as np
 from nnrcodec.decoder import Decoded, decode_all, merged_model
 from nnrcodec.dtypes import DTYPES, cast, is_float
 from nnrcodec.errors import PayloadError, SyntaxElementError, UnitOrderError
+from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.ndu import TensorHistory
@@ -92,7 +93,7 @@ class UpdateDecoder:
             stream_bytes = self._decoded.stream_bytes + decoded.stream_bytes
             self._decoded = replace(self._decoded, model=model, stream_bytes=stream_bytes)
             self._histories = {**self._histories, **decoded.histories}
-        return state_of(decoded.model)
+        return state_of(replace(decoded.model, graph=self._decoded.model.graph))
 
     @property
     def state(self) -> dict[str, np.ndarray]:
@@ -123,9 +124,12 @@ class UpdateDecoder:
 
 
 def state_of(model: Model) -> dict[str, np.ndarray]:
-    """Return the tensors of a decoded model that belong to its state dict."""
-    tensors = model.tensors.values()
-    return {tensor.name: tensor.read() for tensor in tensors if tensor.role is not Role.CONSTANT}
+    """Return the tensors of a decoded model that belong to its state dict, by original names."""
+    return {
+        original_name(tensor.name, model.graph): tensor.read()
+        for tensor in model.tensors.values()
+        if tensor.role is not Role.CONSTANT
+    }
 
 
 def _updated(model: Model, update: Model) -> Model:

@@ -90,7 +90,7 @@ def test_a_greater_minor_version_is_read_and_what_is_new_is_named(
     with caplog.at_level(logging.WARNING, "nnrcodec"):
         record = read(MINIMAL | {"zeta": 1, "colour": "red"}, "1.3")
     assert record.writer == "somebody 1"
-    assert caplog.messages == ["record version 1.3 is newer than 1.1: colour, zeta ignored"]
+    assert caplog.messages == ["record version 1.3 is newer than 1.2: colour, zeta ignored"]
 
 
 def test_our_own_version_is_read_without_a_word(caplog: pytest.LogCaptureFixture) -> None:

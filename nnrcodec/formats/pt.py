@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.graph.names import original_name
 from nnrcodec.model import Model, Role
 from nnrcodec.torch_values import from_torch, to_torch
 
@@ -85,7 +86,7 @@ def save(model: Model, path: Path) -> None:
     import torch
 
     state = {
-        tensor.name: to_torch(tensor)
+        original_name(tensor.name, model.graph): to_torch(tensor)
         for tensor in model.tensors.values()
         if tensor.role is not Role.CONSTANT
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from nnrcodec.dtypes import item_bytes, to_little_endian
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.graph.names import original_name
 from nnrcodec.model import Model, Role, Tensor
 
 _CODES = {
@@ -79,7 +81,11 @@ def save(model: Model, path: Path) -> None:
     ModelError
         A tensor has a name that the format keeps for itself.
     """
-    tensors = [tensor for tensor in model.tensors.values() if tensor.role is not Role.CONSTANT]
+    tensors = [
+        replace(tensor, name=original_name(tensor.name, model.graph))
+        for tensor in model.tensors.values()
+        if tensor.role is not Role.CONSTANT
+    ]
     # Wide elements first, as the format advises: then every tensor is aligned.
     tensors.sort(key=lambda tensor: -item_bytes(tensor.dtype))
     write_atomically(path, lambda file: _write(file, tensors))

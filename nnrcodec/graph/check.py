@@ -23,7 +23,7 @@ from nnrcodec.graph.graph import (
     TensorRef,
     Word,
 )
-from nnrcodec.graph.names import RULE, is_identifier, is_safe
+from nnrcodec.graph.names import MAX_NAME_LENGTH, RULE, is_identifier, is_key, is_safe
 from nnrcodec.graph.operators import OPERATORS, Parameter, is_word
 from nnrcodec.graph.scalars import INT64_MAX, INT64_MIN, ScalarError
 from nnrcodec.graph.sizes import Known, example_shape, known_inputs, known_value, value_bytes
@@ -295,6 +295,12 @@ def _check_output(
             _check_output(item, kinds, tensors, f"{path}[{position}]", depth + 1)
     elif isinstance(output, dict):
         for key, item in output.items():
+            if not is_key(key):
+                raise _fail(
+                    f"the key {shown(key)} must be printable, without quotes, backslashes and "
+                    f"braces, and of {MAX_NAME_LENGTH} characters at most",
+                    path,
+                )
             _check_output(item, kinds, tensors, f"{path}/{key}", depth + 1)
     elif isinstance(output, Ref):
         if _kind_of(output, kinds, path) == "Tensor[]":

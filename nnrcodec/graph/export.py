@@ -8,6 +8,7 @@ says where a tensor lives, and nodes whose value nobody uses.
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -19,10 +20,13 @@ from nnrcodec.errors import BitstreamError, ModelError
 from nnrcodec.graph.check import check
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
 from nnrcodec.graph.module import build_module
+from nnrcodec.graph.names import with_safe_names
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.torch_values import from_torch
+
+logger = logging.getLogger(__name__)
 
 _ASSERTIONS = frozenset(
     {
@@ -118,8 +122,9 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     -------
     Model
         Its tensors are in the order of the state dict, then those that the graph uses but that
-        are not in it. Tied parameters are two tensors with equal values, each under its name.
-        Arrays are made when they are read.
+        are not in it. Names that may not stand in a stream with a graph have become others
+        (`nnrcodec.graph.names`). Tied parameters are two tensors with equal values, each under
+        its name. Arrays are made when they are read.
 
     Raises
     ------
@@ -149,6 +154,15 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     held = {**program.state_dict, **program.constants}
     order = [name for name in held if name in roles]
     model = Model.of((_held(name, held[name], roles[name]) for name in order), graph)
+    model = with_safe_names(model)
+    graph = model.graph or graph
+    if graph.original_names:
+        safe, original = next(iter(graph.original_names.items()))
+        logger.warning(
+            "%d names cannot stand in a stream with a graph, such as %r, which is coded as %r; "
+            "state dicts have the original names again, decoded networks the others",
+            *(len(graph.original_names), original, safe),
+        )
     try:
         check(graph, model.tensors)
     except BitstreamError as error:

@@ -41,6 +41,14 @@ def is_identifier(name: str) -> bool:
     return name.isidentifier() and is_safe(name) and name != "self"
 
 
+def is_key(text: str) -> bool:
+    """Return whether a dictionary that a network returns may have this key.
+
+    Keys are data wherever networks go. That they cannot end a quotation is for safety.
+    """
+    return len(text) <= MAX_NAME_LENGTH and text.isprintable() and not set(text) & set("'\"`\\{}")
+
+
 def _is_safe_part(part: str) -> bool:
     return _PART.fullmatch(part) is not None and not keyword.iskeyword(part)
 
@@ -60,17 +68,15 @@ def safe_paths(names: Iterable[str]) -> dict[str, str]:
         that are not allowed have become underscores, with a number where that name was taken.
         Paths that are safe are not in it, and no other path becomes the same as one of them.
     """
-    children: dict[str, list[str]] = {}
-    for name in dict.fromkeys(names):
-        path = ""
+    children: dict[str | None, dict[str, None]] = {}  # None is what is around all layers
+    for name in names:
+        path = None
         for part in name.split("."):
-            siblings = children.setdefault(path, [])
-            if part not in siblings:
-                siblings.append(part)
+            children.setdefault(path, {})[part] = None
             path = _joined(path, part)
     paths: dict[str, str] = {}
     for layer, parts in children.items():  # a layer stands before those within it
-        safe_layer = translated(layer, paths)
+        safe_layer = None if layer is None else translated(layer, paths)
         taken = {part for part in parts if _is_safe_part(part)}
         for part in parts:
             if _is_safe_part(part):
@@ -86,8 +92,8 @@ def safe_paths(names: Iterable[str]) -> dict[str, str]:
     return paths
 
 
-def _joined(path: str, part: str) -> str:
-    return f"{path}.{part}" if path else part
+def _joined(path: str | None, part: str) -> str:
+    return part if path is None else f"{path}.{part}"
 
 
 def translated(name: str, paths: Mapping[str, str]) -> str:

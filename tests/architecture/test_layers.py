@@ -93,6 +93,7 @@ ONLY_IN = {
         "graph/module.py",
         "graph/operators_torch.py",
         "graph/operator_table.py",
+        "graph/program.py",
         "loading.py",
         "calibration/amount.py",
         "calibration/inputs.py",
