@@ -156,6 +156,7 @@ def decode(
     merge: bool = False,
     limits: Limits | None = None,
     threads: int | None = None,
+    require_record: bool = False,
 ) -> dict[str, np.ndarray]:
     """Decode the tensors of a stream, ours or any other of ISO/IEC 15938-17.
 
@@ -167,10 +168,13 @@ def decode(
         Multiply out what stands for a weight (low-rank factors, scales of rows) and return the
         weights of the original architecture.
     limits : Limits, optional
-        What to accept from strangers.
+        What to accept from strangers; by default less of a short stream than of a long one.
     threads : int, optional
         How many tensors to decode at once, by default one for each processor, 8 at most. The
         result does not depend on it.
+    require_record : bool
+        Refuse a stream without a container record. All streams of this package have one, with the
+        digests of their tensors; where no other streams are expected, damage cannot pass for one.
 
     Returns
     -------
@@ -187,7 +191,10 @@ def decode(
     UnsupportedFeatureError
         If it uses what this version does not have.
     """
-    return state_of(decode_stream(data, limits or Limits(), merge=merge, threads=threads))
+    model = decode_stream(
+        data, limits or Limits(), merge=merge, threads=threads, require_record=require_record
+    )
+    return state_of(model)
 
 
 def decode_model(
@@ -196,6 +203,7 @@ def decode_model(
     merge: bool = False,
     limits: Limits | None = None,
     threads: int | None = None,
+    require_record: bool = False,
 ) -> DecodedModel:
     """Decode a network that runs at once, without its model code.
 
@@ -205,7 +213,7 @@ def decode_model(
         A stream with a graph.
     merge : bool
         Return the original architecture instead of low-rank factors.
-    limits, threads : optional
+    limits, threads, require_record : optional
         As for `decode`.
 
     Returns
@@ -224,13 +232,13 @@ def decode_model(
     from nnrcodec.graph.module import build_module, made_fast
 
     limits = limits or Limits()
-    model = decode_stream(data, limits, merge=merge, threads=threads)
+    model = decode_stream(data, limits, merge=merge, threads=threads, require_record=require_record)
     if model.graph is None:
         raise ModelError(
             "this stream has tensors only, no graph: use nnrcodec.load_into(module, data), or "
             "encode the network from a .pt2 file or with example inputs"
         )
-    return made_fast(build_module(model, limits))
+    return made_fast(build_module(model, limits.for_stream(len(data))))
 
 
 def load_into(
@@ -240,6 +248,7 @@ def load_into(
     merge: bool = False,
     limits: Limits | None = None,
     threads: int | None = None,
+    require_record: bool = False,
 ) -> torch.nn.Module:
     """Load a stream into a module of the original class.
 
@@ -253,7 +262,7 @@ def load_into(
     merge : bool
         Keep the original layers and multiply the factors out instead. Needed where a network reads
         the weight of such a layer instead of calling it (`torch.nn.TransformerEncoderLayer` does).
-    limits, threads : optional
+    limits, threads, require_record : optional
         As for `decode`.
 
     Returns
@@ -272,7 +281,7 @@ def load_into(
     from nnrcodec.loading import load_tensors
 
     limits = limits or Limits()
-    decoded = decode_all(data, limits, threads=threads)
+    decoded = decode_all(data, limits, threads=threads, require_record=require_record)
     if decoded.is_update:
         raise ModelError(
             "this stream is an update, so its tensors are differences to those of a base model: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -72,17 +73,20 @@ def decode_stream(
     merge: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
+    require_record: bool = False,
 ) -> Model:
     """Decode the model in a stream; of an update the differences.
 
     Parameters
     ----------
-    data, limits, threads, progress
+    data, limits, threads, progress, require_record
         As in `decode_all`.
     merge : bool
         Multiply out what stands for a weight: the original architecture.
     """
-    decoded = decode_all(data, limits, threads=threads, progress=progress)
+    decoded = decode_all(
+        data, limits, threads=threads, progress=progress, require_record=require_record
+    )
     return merged_model(decoded, limits) if merge else decoded.model
 
 
@@ -94,6 +98,7 @@ def decode_all(
     progress: Progress | None = None,
     histories: Mapping[str, TensorHistory] | None = None,
     before: Model | None = None,
+    require_record: bool = False,
 ) -> Decoded:
     """Decode a stream.
 
@@ -102,7 +107,7 @@ def decode_all(
     data : bytes or memoryview
         The stream.
     limits : Limits
-        What to accept.
+        What to accept of a stream of any size.
     threads : int, optional
         How many tensors, or parts of a tensor, to decode at once; the result does not depend on
         it. By default the number of processors, `MOST_THREADS` at most.
@@ -113,6 +118,8 @@ def decode_all(
         kept for the next update.
     before : Model, optional
         What an update is an update of, as far as the caller knows.
+    require_record : bool
+        Refuse a stream without a container record.
 
     Raises
     ------
@@ -122,7 +129,8 @@ def decode_all(
     UnsupportedFeatureError
         If it uses what this version does not have.
     """
-    stream = read_stream(data, limits)
+    limits = limits.for_stream(len(data))
+    stream = read_stream(data, limits, require_record=require_record)
     (parameter_set,) = stream.of_type(NnrUnitType.NNR_MPS)
     is_update = parameter_set.body.mps_parent_signalling_enabled_flag == 1
     _check_base(stream, before)
@@ -130,7 +138,7 @@ def decode_all(
     keep_levels = is_update and histories is not None
     kept_bytes = 6 * sum(content.size for content in contents) if keep_levels else 0
     decoded_bytes = sum(content.decoded_bytes for content in contents)
-    _check_total(decoded_bytes + kept_bytes, limits, len(data))
+    _check_total(decoded_bytes + kept_bytes, limits)
 
     tensors: dict[str, Tensor] = {}
     later: dict[str, TensorHistory] = {}
@@ -173,13 +181,15 @@ def merged_model(decoded: Decoded, limits: Limits) -> Model:
     decoded : Decoded
         What a stream decoded to.
     limits : Limits
-        What to accept.
+        What to accept of a stream of any size.
 
     Raises
     ------
     BitstreamError
         If the factors do not fit, or their products are too large.
     """
+    limits = limits.for_stream(decoded.stream_bytes)
+    _check_merge_macs(decoded, limits)
     try:
         merged = merge_factors(decoded.model)
     except ModelError as error:
@@ -187,7 +197,7 @@ def merged_model(decoded: Decoded, limits: Limits) -> Model:
     blocks = decoded.blocks
     weights = sum(8 * Member(b.weight, Part.WEIGHT, b.shape).size for b in blocks)
     merged_bytes = sum(t.stored_bytes for t in merged.tensors.values())
-    _check_total(merged_bytes + weights, limits, decoded.stream_bytes)
+    _check_total(merged_bytes + weights, limits)
     tensors = (Tensor.of(t.name, t.read(), t.dtype, t.role) for t in merged.tensors.values())
     return Model.of(merge_blocks(tensors, blocks), merged.graph)
 
@@ -206,13 +216,26 @@ def _check_base(stream: Stream, before: Model | None) -> None:
         )
 
 
-def _check_total(decoded_bytes: int, limits: Limits, stream_bytes: int) -> None:
+def _check_total(decoded_bytes: int, limits: Limits) -> None:
     """Compare what will be allocated with the limits, before anything is."""
-    allowed = limits.decoded_bytes_allowed(stream_bytes)
-    if decoded_bytes > allowed:
+    if decoded_bytes > limits.max_decoded_bytes:
         raise LimitExceededError(
-            f"{stream_bytes} bytes declare tensors of {decoded_bytes} bytes, {allowed} are allowed "
-            "here; if you trust the stream, raise the limit (nnr-decode --max-bytes)"
+            f"the stream declares tensors of {decoded_bytes} bytes, "
+            f"{limits.allowed('decoded_bytes')} (nnr-decode --max-bytes)"
+        )
+
+
+def _check_merge_macs(decoded: Decoded, limits: Limits) -> None:
+    """Compare what will be multiplied with the limits, before anything is."""
+    tensors = decoded.model.tensors
+    macs = sum(math.prod(f.kernel_shape) * f.rank for f in decoded.model.factors)
+    for block in decoded.blocks:
+        g = tensors.get(block.g) if block.g is not None else None
+        macs += math.prod(block.shape) * (g.shape[-1] if g is not None and g.shape else 1)
+    if macs > limits.max_merge_macs:
+        raise LimitExceededError(
+            f"it takes {macs} multiply-adds to merge the weights of the stream, "
+            f"{limits.allowed('merge_macs')}"
         )
 
 

@@ -15,7 +15,7 @@ from nnrcodec.model import Model, Tensor
 from nnrcodec.ndu_encoding import is_raw
 from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress, Stages, silently
-from nnrcodec.record import Record, TensorEntry, record_to_bytes, tensor_digest
+from nnrcodec.record import Record, TensorEntry, tensor_digest
 from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
 from nnrcodec.reduce.low_rank import LayerReport, decompose
 from nnrcodec.standard_coding import (
@@ -245,7 +245,7 @@ def encode_reduced(
     record = Record(tuple(entries[name] for name in model.tensors), model.factors, model.graph)
     data_units = [part.unit for part in coded]
     return Encoded(
-        write_stream(record_to_bytes(record), config.quantization.qp_density, data_units),
+        write_stream(record, config.quantization.qp_density, data_units),
         reduced.original_bytes,
         reduced.original_elements,
         reduced.layers,

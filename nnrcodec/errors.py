@@ -20,6 +20,9 @@ is a defect of this package.
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 1000
+"""Characters of a message about a stream: a name in it may be of any length."""
+
 
 class NnrError(Exception):
     """Base class of all errors of this package."""
@@ -48,10 +51,11 @@ class BitstreamError(NnrError):
         path: str | None = None,
         clause: str | None = None,
     ) -> None:
+        message = shortened(message)
         super().__init__(message)
         self.message = message
         self.bit_offset = bit_offset
-        self.path = path
+        self.path = None if path is None else shortened(path)
         self.clause = clause
 
     def __str__(self) -> str:
@@ -106,11 +110,12 @@ class UnsupportedFeatureError(NnrError):
         bit_offset: int | None = None,
         path: str | None = None,
     ) -> None:
+        message = shortened(message)
         super().__init__(message)
         self.message = message
         self.feature = feature
         self.bit_offset = bit_offset
-        self.path = path
+        self.path = None if path is None else shortened(path)
 
     def __str__(self) -> str:
         where = [self.path] if self.path else []
@@ -141,3 +146,11 @@ class EncodingError(NnrError):
     def __init__(self, message: str, *, path: str | None = None) -> None:
         super().__init__(f"{path}: {message}" if path else message)
         self.path = path
+
+
+def shortened(text: str) -> str:
+    """Return a text without its middle if it is too long to read."""
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    half = LONGEST_MESSAGE // 2
+    return f"{text[:half]} [...] {text[-half:]}"

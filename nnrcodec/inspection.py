@@ -137,7 +137,11 @@ class StreamInfo:
 
 
 def inspect(
-    data: bytes, *, limits: Limits | None = None, trace: TraceSink | None = None
+    data: bytes,
+    *,
+    limits: Limits | None = None,
+    trace: TraceSink | None = None,
+    require_record: bool = False,
 ) -> StreamInfo:
     """Look into a stream without decoding its payloads.
 
@@ -149,6 +153,8 @@ def inspect(
         What to accept.
     trace : callable, optional
         Takes an event for each syntax element, with its position, name and value.
+    require_record : bool
+        Refuse a stream without a container record, which all streams of this package have.
 
     Returns
     -------
@@ -159,7 +165,7 @@ def inspect(
     BitstreamError, UnsupportedFeatureError
         If a header is damaged or of a newer version.
     """
-    stream = read_stream(data, limits, trace)
+    stream = read_stream(data, limits, trace, require_record=require_record)
     record = stream.record
     return StreamInfo(
         stream_bytes=len(data),

@@ -26,6 +26,7 @@ from nnrcodec.errors import (
     PayloadError,
     SyntaxElementError,
     UnsupportedFeatureError,
+    shortened,
 )
 from nnrcodec.graph import text as graph_text
 from nnrcodec.graph.check import check_name, shown
@@ -38,11 +39,13 @@ from nnrcodec.version import __version__
 RECORD_VERSION = (1, 2)
 """Major and minor version: a decoder reads every record of its own major version."""
 
+RECORD_HEAD = b"nnrcodec %d.%d " % RECORD_VERSION
+"""What the topology data of a record begin with."""
+
 _CLAUSE = "spec/record.md"
 _HEAD = re.compile(rb"nnrcodec (\d{1,4})\.(\d{1,4}) ")
 _DIGEST_BYTES = 4
 _DIGEST = re.compile(r"[0-9a-f]{8}")
-_FIRST_KEYS = {"writer", "tensors", "factors", "graph"}
 _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
     "separable": ("separable", False, (4,)),
     "channel": ("channel", False, (3, 4, 5)),
@@ -52,8 +55,14 @@ _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
 }
 """By word: scheme, whether it is transposed, and how many dimensions the weight may have."""
 _FIRST_SCHEME = "separable"
-_SECOND_KEYS = _FIRST_KEYS | {"scalars", "coded_names", "base"}
-_KEYS = _SECOND_KEYS | {"names"}
+_KEYS = {"writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"}
+_FIRST_WITH_HEAD = (1, 2)
+_LIKE_A_RECORD = b"nnrcodec "
+_MOST_DAMAGED_BYTES = 2
+_FURTHEST = 16
+"""Bytes from the start of a unit, its longest headers included, to those of a record."""
+_MOST_DIGITS = 20
+"""Of an integer; one of 64 bits has no more."""
 
 logger = logging.getLogger(__name__)
 
@@ -158,8 +167,15 @@ def model_digest(model: Model) -> str:
     return sha256.digest()[:_DIGEST_BYTES].hex()
 
 
-def record_to_bytes(record: Record) -> bytes:
+def record_to_bytes(record: Record, head: str) -> bytes:
     """Return the topology data that carry a record, the final zero byte included.
+
+    Parameters
+    ----------
+    record : Record
+        The record.
+    head : str
+        The check of what it relies on in the stream, as eight hexadecimal digits.
 
     Raises
     ------
@@ -168,6 +184,7 @@ def record_to_bytes(record: Record) -> bytes:
     """
     content: dict[str, Any] = {
         "writer": record.writer,
+        "head": head,
         "tensors": [_entry_to_json(entry) for entry in record.tensors],
     }
     renamed = {e.name: e.coded_name for e in record.tensors if e.coded_name is not None}
@@ -187,14 +204,7 @@ def record_to_bytes(record: Record) -> bytes:
     if record.base is not None:
         content["base"] = record.base
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    major, minor = RECORD_VERSION
-    has_schemes = any(len(row) > 3 for row in content.get("factors", ()))
-    if content.keys() <= _FIRST_KEYS and not has_schemes:
-        minor = 0
-    elif content.keys() <= _SECOND_KEYS:
-        minor = 1
-    head = b"nnrcodec %d.%d " % (major, minor)
-    return head + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
+    return RECORD_HEAD + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
 
 
 def is_record(topology_data: bytes | memoryview) -> bool:
@@ -202,13 +212,45 @@ def is_record(topology_data: bytes | memoryview) -> bool:
     return _HEAD.match(topology_data) is not None
 
 
-def record_from_bytes(topology_data: bytes | memoryview, limits: Limits | None = None) -> Record:
+def head_bytes(topology_data: bytes | memoryview) -> int:
+    """Return how many bytes stand before the text of a record."""
+    head = _HEAD.match(topology_data)
+    return head.end() if head else 0
+
+
+def was_record(unit: bytes | memoryview, *, holds_names: bool) -> bool:
+    """Return whether a unit looks like one that held a record before it was damaged.
+
+    Two bytes of the word that every record begins with may be any others.
+
+    Parameters
+    ----------
+    unit : bytes
+        All of the unit, or its start.
+    holds_names : bool
+        Whether it may begin with the name of a tensor, which may be similar.
+    """
+    start = bytes(unit[: _FURTHEST + len(_LIKE_A_RECORD)])
+    if holds_names:
+        return _HEAD.search(bytes(unit[: _FURTHEST + len(RECORD_HEAD)])) is not None
+    return any(
+        sum(a != b for a, b in zip(start[first:], _LIKE_A_RECORD, strict=False))
+        <= _MOST_DAMAGED_BYTES
+        for first in range(len(start) - len(_LIKE_A_RECORD) + 1)
+    )
+
+
+def record_from_bytes(
+    topology_data: bytes | memoryview, head: str, limits: Limits | None = None
+) -> Record:
     """Read a record.
 
     Parameters
     ----------
     topology_data : bytes
         The payload of a topology unit, `is_record`.
+    head : str
+        The check of what it relies on in the stream, as `record_to_bytes` takes it.
     limits : Limits, optional
         Bounds on its size.
 
@@ -220,34 +262,47 @@ def record_from_bytes(topology_data: bytes | memoryview, limits: Limits | None =
     ------
     UnsupportedFeatureError
         If it has a greater major version.
+    PayloadError
+        If what it relies on in the stream is damaged.
     BitstreamError
         If anything in it is not as spec/record.md says.
     """
     limits = limits or Limits()
-    head = _HEAD.match(topology_data)
-    if head is None:
+    match = _HEAD.match(topology_data)
+    if match is None:
         raise _wrong("record", "expected 'nnrcodec MAJOR.MINOR '")
-    version = int(head[1]), int(head[2])
+    version = int(match[1]), int(match[2])
     if version[0] != RECORD_VERSION[0]:
         raise UnsupportedFeatureError(
             f"this stream has a record of version {version[0]}.{version[1]}; this decoder reads "
             f"version {RECORD_VERSION[0]}. Decode it with a newer nnrcodec",
             feature="record",
         )
-    content = _inflate(bytes(topology_data[head.end() :]), limits)
+    content = _inflate(bytes(topology_data[match.end() :]), limits)
     if not isinstance(content, dict):
         raise _wrong("record", "expected an object")
-    newer = content.keys() - _KEYS
+    if (version >= _FIRST_WITH_HEAD or "head" in content) and content.get("head") != head:
+        raise damaged_record("the start of the stream is not what it was")
+    newer = sorted(content.keys() - _KEYS)
     if newer and version <= RECORD_VERSION:
-        raise _wrong("record", f"unknown keys {sorted(newer)}")
+        raise _wrong("record", f"unknown keys {newer}")
     if version > RECORD_VERSION:
         logger.warning(
             "record version %d.%d is newer than %d.%d: %s ignored",
             *version,
             *RECORD_VERSION,
-            ", ".join(sorted(newer)) or "nothing",
+            shortened(", ".join(newer)) or "nothing",
         )
     return _from_json(content, limits)
+
+
+def damaged_record(why: str) -> PayloadError:
+    """Return the error of a record that cannot be relied on."""
+    return PayloadError(
+        f"this looks like a record of nnrcodec that is damaged: {why}",
+        path="record",
+        clause=_CLAUSE,
+    )
 
 
 def _inflate(text: bytes, limits: Limits) -> Any:
@@ -259,15 +314,38 @@ def _inflate(text: bytes, limits: Limits) -> Any:
         inflated = inflater.decompress(base64.b85decode(text[:-1]), limits.max_record_bytes)
         if inflater.unconsumed_tail:
             raise LimitExceededError(
-                f"more than {limits.max_record_bytes} bytes when inflated",
+                f"too long when inflated, in bytes {limits.allowed('record_bytes')}",
                 path="record",
                 clause=_CLAUSE,
             )
         if not inflater.eof or inflater.unused_data:
             raise _wrong("record", "the deflated data do not end where the record ends")
-        return json.loads(inflated, parse_constant=_no_constant)
+        _check_values(inflated, limits)
+        content = json.loads(
+            inflated.decode(), parse_constant=_no_constant, parse_int=_bounded_integer
+        )
+        if b"\\u" in inflated:  # half of a pair may stand alone, and could not be written
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except (ValueError, zlib.error, RecursionError) as error:
         raise PayloadError(f"cannot read it: {error}", path="record", clause=_CLAUSE) from error
+
+
+def _check_values(text: bytes, limits: Limits) -> None:
+    """Bound the values before they are made: what stands between them, and what opens a list."""
+    count = 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
+    if count > limits.max_record_values:
+        raise LimitExceededError(
+            f"about {count} values, {limits.allowed('record_values')}",
+            path="record",
+            clause=_CLAUSE,
+        )
+
+
+def _bounded_integer(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _no_constant(name: str) -> None:
@@ -286,7 +364,7 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     rows = _list(content, "factors")
     if len(rows) > limits.max_factors:
         raise LimitExceededError(
-            f"{len(rows)} decomposed layers, at most {limits.max_factors} allowed",
+            f"{len(rows)} decomposed layers, {limits.allowed('factors')}",
             path="record/factors",
             clause=_CLAUSE,
         )

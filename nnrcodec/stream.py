@@ -6,14 +6,24 @@ Owns which units our streams have, and in which order; what becomes of the paylo
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnrcodec.errors import BitstreamError, UnitOrderError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
-from nnrcodec.record import Record, is_record, record_from_bytes
-from nnrcodec.syntax.constants import NnrUnitType, QuantizationMethodFlags
+from nnrcodec.record import (
+    RECORD_HEAD,
+    Record,
+    damaged_record,
+    head_bytes,
+    is_record,
+    record_from_bytes,
+    record_to_bytes,
+    was_record,
+)
+from nnrcodec.syntax.constants import NnrUnitType, QuantizationMethodFlags, TopologyStorageFormat
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit
 from nnrcodec.syntax.trace import TraceSink
@@ -21,6 +31,10 @@ from nnrcodec.syntax.unit import NnrUnitHeader, Unit, read_units, write_units
 
 RECORD_STORAGE_FORMAT = 128
 """topology_storage_format of the container record, the first of the private ones."""
+
+_START = {NnrUnitType.NNR_STR, NnrUnitType.NNR_MPS}
+_DATA_UNITS = {NnrUnitType.NNR_NDU, NnrUnitType.NNR_XDU}
+_LISTS_OF_NAMES = {TopologyStorageFormat.NNR_TPL_PRUN, TopologyStorageFormat.NNR_TPL_REFLIST}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +61,13 @@ class Stream:
 
 
 def write_stream(
-    record: bytes, qp_density: int, units: Sequence[Unit], *, parent_signalling: bool = False
+    record: Record, qp_density: int, units: Sequence[Unit], *, parent_signalling: bool = False
 ) -> bytes:
     """Return a stream.
 
     Parameters
     ----------
-    record : bytes
+    record : Record
         The container record.
     qp_density : int
         Of all tensors.
@@ -71,17 +85,56 @@ def write_stream(
         mps_parent_signalling_enabled_flag=int(parent_signalling),
         mps_qp_density=qp_density,
     )
-    topology = NnrTopologyUnit(topology_storage_format=RECORD_STORAGE_FORMAT, topology_data=record)
+    topology = NnrTopologyUnit(
+        topology_storage_format=RECORD_STORAGE_FORMAT, topology_data=RECORD_HEAD
+    )
     start = [
         _unit(NnrUnitType.NNR_STR, NnrStartUnit(general_profile_idc=1)),
         _unit(NnrUnitType.NNR_MPS, parameters),
         _unit(NnrUnitType.NNR_TPL, topology),
     ]
+    without_text = b"".join(write_units(start))
+    head = head_check(without_text, [*read_units(without_text)])
+    start[-1].body = replace(topology, topology_data=record_to_bytes(record, head))
     return b"".join(write_units([*start, *units]))
 
 
+def head_check(data: bytes | memoryview, units: Sequence[Unit]) -> str:
+    """Return the check of what a record relies on: of NNR_STR, NNR_MPS and its own start.
+
+    Sizes of units are left out: with a wrong one nothing that follows is in its place.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+        The stream.
+    units : sequence of Unit
+        Its units as `read_units` returns them, one of them with a record.
+
+    Returns
+    -------
+    str
+        A CRC-32, as eight hexadecimal digits.
+    """
+    view, crc = memoryview(data), 0
+    for unit in units:
+        start = unit.bit_offset // 8
+        stop = start + unit.header.nnr_unit_size
+        if _holds_record(unit):
+            topology_data = unit.body.topology_data
+            stop -= len(topology_data) - head_bytes(topology_data)
+        elif unit.header.nnr_unit_type not in _START:
+            continue
+        crc = zlib.crc32(view[start + (4 if unit.header.nnr_unit_size_flag else 2) : stop], crc)
+    return f"{crc:08x}"
+
+
 def read_stream(
-    data: bytes | memoryview, limits: Limits | None = None, trace: TraceSink | None = None
+    data: bytes | memoryview,
+    limits: Limits | None = None,
+    trace: TraceSink | None = None,
+    *,
+    require_record: bool = False,
 ) -> Stream:
     """Read the units of a stream and its container record.
 
@@ -90,15 +143,22 @@ def read_stream(
     data : bytes or memoryview
         The stream.
     limits : Limits, optional
-        What to accept.
+        What to accept of a stream of any size.
     trace : callable, optional
         Takes a `nnrcodec.syntax.trace.TraceEvent` for each syntax element.
+    require_record : bool
+        Refuse a stream without a record.
 
     Raises
     ------
+    UnitOrderError
+        If there is no record and one is required, or there are two.
+    PayloadError
+        If there is something that looks like a damaged record.
     BitstreamError, UnsupportedFeatureError
         As `nnrcodec.syntax.unit.read_units` and `nnrcodec.record.record_from_bytes`.
     """
+    limits = (limits or Limits()).for_stream(len(data))
     units = tuple(read_units(data, limits, trace))
     records = [unit for unit in units if _holds_record(unit)]
     if len(records) > 1:
@@ -106,9 +166,15 @@ def read_stream(
             "a second container record", bit_offset=records[1].bit_offset, path=records[1].path
         )
     if not records:
+        _check_not_damaged(data, units)
+        if require_record:
+            raise UnitOrderError(
+                "there is no container record of nnrcodec in this stream, and one is required"
+            )
         return Stream(units, None, None)
     (unit,) = records
-    return Stream(units, record_from_bytes(unit.body.topology_data, limits), unit)
+    head = head_check(data, units)
+    return Stream(units, record_from_bytes(unit.body.topology_data, head, limits), unit)
 
 
 @contextmanager
@@ -134,3 +200,21 @@ def _holds_record(unit: Unit) -> bool:
         and body.topology_storage_format == RECORD_STORAGE_FORMAT
         and is_record(body.topology_data)
     )
+
+
+def _check_not_damaged(data: bytes | memoryview, units: Sequence[Unit]) -> None:
+    """Raise if one of the units of a stream without a record was one."""
+    view = memoryview(data)
+    for unit in units:
+        start = unit.bit_offset // 8
+        if was_record(
+            view[start : start + unit.header.nnr_unit_size], holds_names=_holds_names(unit)
+        ):
+            error = damaged_record("its unit does not begin as that of a record does")
+            error.bit_offset, error.path = unit.bit_offset, unit.path
+            raise error
+
+
+def _holds_names(unit: Unit) -> bool:
+    storage_format = getattr(unit.body, "topology_storage_format", None)
+    return unit.header.nnr_unit_type in _DATA_UNITS or storage_format in _LISTS_OF_NAMES

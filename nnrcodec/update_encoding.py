@@ -21,7 +21,7 @@ from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.ndu_encoding import QuantizedTensor, Update, encode_float_unit, encode_integer_unit
 from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress
-from nnrcodec.record import Record, TensorEntry, model_digest, record_to_bytes, tensor_digest
+from nnrcodec.record import Record, TensorEntry, model_digest, tensor_digest
 from nnrcodec.sources import model_of
 from nnrcodec.standard_coding import coded_names, int32_levels, quantize_reals
 from nnrcodec.stream import read_stream, write_stream
@@ -147,7 +147,7 @@ class UpdateEncoder:
             if progress is not None:
                 progress(done, total)
         data = write_stream(
-            record_to_bytes(Record(tuple(entries), base=model_digest(base))),
+            Record(tuple(entries), base=model_digest(base)),
             self._config.quantization.qp_density,
             units,
             parent_signalling=True,

@@ -31,6 +31,8 @@ class UpdateDecoder:
         What to accept of each stream.
     threads : int, optional
         How many tensors to decode at once; the results do not depend on it.
+    require_record : bool
+        Refuse a stream without a container record, which all streams of this package have.
 
     Examples
     --------
@@ -42,8 +44,15 @@ class UpdateDecoder:
     (['w'], (40,))
     """
 
-    def __init__(self, *, limits: Limits | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        threads: int | None = None,
+        require_record: bool = False,
+    ) -> None:
         self._limits = limits or Limits()
+        self._require_record = require_record
         self._threads = threads
         self._decoded: Decoded | None = None
         self._histories: dict[str, TensorHistory] = {}
@@ -80,6 +89,7 @@ class UpdateDecoder:
             progress=progress,
             histories=self._histories,
             before=None if self._decoded is None else self._decoded.model,
+            require_record=self._require_record,
         )
         if not decoded.is_update:
             self._histories, self._decoded = {}, decoded

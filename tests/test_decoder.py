@@ -26,7 +26,7 @@ from nnrcodec.errors import (
 )
 from nnrcodec.limits import Limits
 from nnrcodec.model import DTYPES, Role, Tensor
-from nnrcodec.record import Record, TensorEntry, record_to_bytes, tensor_digest
+from nnrcodec.record import Record, TensorEntry, tensor_digest
 from nnrcodec.syntax.data_unit import Codebook
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
 from nnrcodec.syntax.unit import Unit, read_units
@@ -54,7 +54,7 @@ def entry_of(name: str, value: np.ndarray, dtype: str = "float32", **more: Any) 
 
 
 def recorded(entries: list[TensorEntry], *units: Unit, **parameters: Any) -> bytes:
-    record = streams.topology_unit(record_to_bytes(Record(tuple(entries))))
+    record = streams.topology_unit(streams.record_data(Record(tuple(entries))))
     return stream_of(record, *units, **parameters)
 
 
@@ -152,6 +152,7 @@ def test_both_kinds_of_units_stand_side_by_side() -> None:
     levels = levels_of(6, 7)
     entry = entry_of("new", levels * STEP)
     content["tensors"].insert(3, [entry.name, entry.digest])
+    del content["head"]
     record = streams.topology_unit(streams.record_text(content))
     found = nnrcodec.decode(stream_of(*units[::-1], lone("new", levels), record))
     expected = nnrcodec.decode(data)
@@ -345,7 +346,7 @@ def test_a_tiny_stream_that_declares_huge_tensors_is_refused(data: bytes, use: A
 
 def test_what_updates_remember_counts() -> None:
     data = stream_of(coded(update_of("w", 100, 100), {"w": np.zeros((100, 100))}), update=1)
-    limits = Limits(free_decoded_bytes=50_000, max_expansion=1)
+    limits = Limits(free_decoded_bytes=50_000, decoded_bytes_per_byte=1)
     nnrcodec.decode(data, limits=limits)
     with pytest.raises(LimitExceededError):
         decode_all(data, limits, histories={})

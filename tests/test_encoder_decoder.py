@@ -301,7 +301,9 @@ def test_a_tiny_stream_that_declares_a_huge_tensor_is_refused(
 
 def test_limits_are_for_all_tensors_together() -> None:
     nnrcodec.inspect(hostile(2**25, names=2, dtype="int32"))
-    with pytest.raises(LimitExceededError, match=r"tensors of 335544320 bytes, 268435456 are all"):
+    with pytest.raises(
+        LimitExceededError, match=r"of 335544320 bytes, at most 1342\d{5} all"
+    ):
         nnrcodec.decode(hostile(2**24, names=5, dtype="int32"))
 
 
@@ -312,7 +314,7 @@ def test_narrow_dtypes_count_as_what_decoding_them_takes(dtype: str) -> None:
 
 
 def test_more_units_than_allowed_are_refused() -> None:
-    with pytest.raises(LimitExceededError, match="more than 4 units"):
+    with pytest.raises(LimitExceededError, match="too many units, at most 4 allowed"):
         nnrcodec.decode(streams.tensors_only(), limits=Limits(max_units=4))
 
 

@@ -8,7 +8,7 @@ from fuzz import streams
 import nnrcodec
 from nnrcodec.errors import PayloadError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.inspection import TensorInfo
-from nnrcodec.record import Record, TensorEntry, record_to_bytes
+from nnrcodec.record import Record, TensorEntry
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.data_unit import Codebook, NnrCompressedDataUnitHeader
 from nnrcodec.syntax.topology import TopologyElementsIdsList
@@ -157,7 +157,7 @@ def test_names_and_dtypes_are_those_of_the_record() -> None:
         TensorEntry("w_G", "00000000", "float16", coded_name="w_G.0"),
         TensorEntry("s", "00000000", "float64", scalar=True),
     )
-    record = streams.topology_unit(record_to_bytes(Record(entries)))
+    record = streams.topology_unit(streams.record_data(Record(entries)))
     units = (
         coded(header_of("w_G.0", 3, 4), {"w_G.0": LEVELS}),
         coded(header_of("s", 1), {"s": [1]}),

@@ -27,6 +27,7 @@ from nnrcodec.ndu_encoding import (
     unit_bytes,
 )
 from nnrcodec.quant.step_size import step_size
+from nnrcodec.record import Record
 from nnrcodec.stream import read_stream, write_stream
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.unit import Unit
@@ -38,11 +39,10 @@ TRANSITION = [[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]]
 
 def written(unit: Unit, qp_density: int = 2, *, update: bool = False) -> Unit:
     """Return a unit as a decoder finds it, after checking its size."""
-    data = write_stream(b"nothing\0", qp_density, [unit], parent_signalling=update)
-    start = write_stream(b"nothing\0", qp_density, [], parent_signalling=update)
-    size_field = 2 if len(data) - len(start) < 2**15 else 4
-    assert len(data) - len(start) == size_field + unit_bytes(unit)
+    data = write_stream(Record(()), qp_density, [unit], parent_signalling=update)
     (found,) = read_stream(data).of_type(NnrUnitType.NNR_NDU)
+    size_field = 4 if found.header.nnr_unit_size_flag else 2
+    assert found.header.nnr_unit_size == size_field + unit_bytes(unit)
     return found
 
 

@@ -31,6 +31,7 @@ from nnrcodec.record import (
 )
 
 DIGEST = "0123abcd"
+HEAD = "89abcdef"
 MINIMAL: dict[str, Any] = {"writer": "somebody 1", "tensors": [["w", DIGEST]]}
 FULL = Record(
     (
@@ -44,18 +45,18 @@ FULL = Record(
 
 
 def read(content: Any, version: str = "1.0", limits: Limits | None = None) -> Record:
-    return record_from_bytes(record_text(content, version), limits)
+    return record_from_bytes(record_text(content, version), HEAD, limits)
 
 
 def test_a_record_comes_back() -> None:
-    assert record_from_bytes(record_to_bytes(FULL)) == FULL
+    assert record_from_bytes(record_to_bytes(FULL, HEAD), HEAD) == FULL
 
 
 def test_a_minimal_record_of_somebody_else_is_read() -> None:
     assert read(MINIMAL) == Record((TensorEntry("w", DIGEST),), writer="somebody 1")
 
 
-@pytest.mark.parametrize("data", [record_to_bytes(FULL), with_graph()])
+@pytest.mark.parametrize("data", [record_to_bytes(FULL, HEAD), with_graph()])
 def test_the_text_has_no_zero_byte_but_the_last(data: bytes) -> None:
     text = data if is_record(data) else record_text(record_content(data))
     assert text.find(0) == len(text) - 1
@@ -63,9 +64,9 @@ def test_the_text_has_no_zero_byte_but_the_last(data: bytes) -> None:
 
 
 def test_what_is_usual_is_not_written() -> None:
-    text = record_to_bytes(Record((TensorEntry("w", DIGEST),), writer="x")).split(b" ", 2)[2]
+    text = record_to_bytes(Record((TensorEntry("w", DIGEST),), writer="x"), HEAD).split(b" ", 2)[2]
     written = json.loads(zlib.decompress(base64.b85decode(text[:-1])))
-    assert written == {"writer": "x", "tensors": [["w", DIGEST]]}
+    assert written == {"writer": "x", "head": HEAD, "tensors": [["w", DIGEST]]}
 
 
 def test_the_digest_is_the_specified_one() -> None:
@@ -88,7 +89,7 @@ def test_a_greater_minor_version_is_read_and_what_is_new_is_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING, "nnrcodec"):
-        record = read(MINIMAL | {"zeta": 1, "colour": "red"}, "1.3")
+        record = read(MINIMAL | {"head": HEAD, "zeta": 1, "colour": "red"}, "1.3")
     assert record.writer == "somebody 1"
     assert caplog.messages == ["record version 1.3 is newer than 1.2: colour, zeta ignored"]
 
@@ -117,7 +118,7 @@ def test_unknown_members_in_our_own_version_are_refused() -> None:
 def test_what_does_not_begin_like_a_record_is_none(data: bytes) -> None:
     assert not is_record(data)
     with pytest.raises(SyntaxElementError, match="expected 'nnrcodec MAJOR"):
-        record_from_bytes(data)
+        record_from_bytes(data, HEAD)
 
 
 # Damage.
@@ -192,13 +193,13 @@ def test_text_that_is_no_json_is_refused(text: bytes) -> None:
 
 def test_text_without_a_zero_byte_at_its_end_is_refused() -> None:
     with pytest.raises(SyntaxElementError, match="zero byte at the end"):
-        record_from_bytes(record_text(MINIMAL)[:-1])
+        record_from_bytes(record_text(MINIMAL)[:-1], HEAD)
 
 
 @pytest.mark.parametrize("text", [b"\x80\x80", b" spaces ", b"~~~~~", b"\0"])
 def test_text_that_is_not_base_85_is_refused(text: bytes) -> None:
     with pytest.raises(PayloadError):
-        record_from_bytes(b"nnrcodec 1.0 " + text + b"\0")
+        record_from_bytes(b"nnrcodec 1.0 " + text + b"\0", HEAD)
 
 
 @pytest.mark.parametrize(
@@ -207,15 +208,15 @@ def test_text_that_is_not_base_85_is_refused(text: bytes) -> None:
 def test_deflated_data_that_are_damaged_are_refused(change: Any) -> None:
     deflated = change(zlib.compress(json.dumps(MINIMAL).encode()))
     with pytest.raises(BitstreamError):
-        record_from_bytes(b"nnrcodec 1.0 " + base64.b85encode(deflated) + b"\0")
+        record_from_bytes(b"nnrcodec 1.0 " + base64.b85encode(deflated) + b"\0", HEAD)
 
 
 def test_a_record_that_inflates_beyond_the_limit_is_refused_before_it_is_inflated() -> None:
     bomb = record_text(b" " * 2**26)
     tracemalloc.start()
     try:
-        with pytest.raises(LimitExceededError, match="more than 1048576 bytes when inflated"):
-            record_from_bytes(bomb, Limits(max_record_bytes=2**20))
+        with pytest.raises(LimitExceededError, match="at most 1048576 allowed"):
+            record_from_bytes(bomb, HEAD, Limits(max_record_bytes=2**20))
         assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()
@@ -241,7 +242,7 @@ RENAMED = Record(
 
 
 def test_names_in_units_and_scalars_come_back() -> None:
-    assert record_from_bytes(record_to_bytes(RENAMED)) == RENAMED
+    assert record_from_bytes(record_to_bytes(RENAMED, HEAD), HEAD) == RENAMED
     assert [entry.unit_name for entry in RENAMED.tensors] == ["w_G_", "steps", "x"]
 
 

@@ -21,7 +21,7 @@ from nnrcodec.errors import (
 from nnrcodec.graph.module import build_module
 from nnrcodec.limits import Limits
 from nnrcodec.model import DTYPES, Model, Role, Tensor
-from nnrcodec.record import Record, TensorEntry, record_to_bytes, tensor_digest
+from nnrcodec.record import Record, TensorEntry, tensor_digest
 
 RNG = np.random.default_rng(11)
 STEP = np.float32(0.25)
@@ -45,7 +45,7 @@ def recorded_update(name: str, value: np.ndarray, dtype: str, **elements: Any) -
     header = update_of(name, *value.shape, **elements)
     levels = value.astype(np.int32)
     entry = TensorEntry(name, tensor_digest(Tensor.of(name, value, dtype), value), dtype)
-    record = streams.topology_unit(record_to_bytes(Record((entry,))))
+    record = streams.topology_unit(streams.record_data(Record((entry,))))
     return stream_of(record, coded(header, {name: levels}, 0), update=1)
 
 
@@ -209,7 +209,7 @@ def test_scalars_stay_arrays() -> None:
     decoder.decode(nnrcodec.encode({"n": np.array(7, np.int64), "s": np.array(1.5, np.float32)}))
     value = np.array(2, np.int32)
     entry = TensorEntry("n", tensor_digest(Tensor.of("n", value), value), "int32", scalar=True)
-    record = streams.topology_unit(record_to_bytes(Record((entry,))))
+    record = streams.topology_unit(streams.record_data(Record((entry,))))
     header = update_of("n", 1, nnr_compressed_data_unit_payload_type=0)
     decoder.decode(stream_of(record, coded(header, {"n": [2]}), update=1))
     assert isinstance(decoder.state["n"], np.ndarray)
@@ -257,7 +257,7 @@ def test_merging_is_done_after_all_updates() -> None:
 
 
 def test_limits_are_those_of_the_caller() -> None:
-    decoder = UpdateDecoder(limits=Limits(free_decoded_bytes=100, max_expansion=1))
+    decoder = UpdateDecoder(limits=Limits(free_decoded_bytes=100, decoded_bytes_per_byte=1))
     with pytest.raises(LimitExceededError):
         decoder.decode(base_of(w=np.zeros((100, 100), np.int32)))
 

@@ -47,6 +47,10 @@ examples:
   nnr-decode base.nnc update1.nnc update2.nnc -o net.safetensors
                                                  the model after two updates"""
 
+_FREE_MIB = Limits().free_decoded_bytes >> 20
+_PER_BYTE = round(Limits().decoded_bytes_per_byte)
+_MOST_GIB = Limits().max_decoded_bytes >> 30
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
@@ -84,7 +88,13 @@ def main(argv: list[str] | None = None) -> int:
         type=_positive,
         metavar="N",
         help="decode each stream to at most N bytes of tensors, however short it is "
-        "[256 MiB, or 4096 times the stream]",
+        f"[{_FREE_MIB} MiB and {_PER_BYTE} bytes for each byte of the stream, "
+        f"{_MOST_GIB} GiB at most]",
+    )
+    made.add_argument(
+        "--require-record",
+        action="store_true",
+        help="refuse a stream without the container record that all streams of nnr-encode have",
     )
     made.set_defaults(input=Path())  # the stream at hand, for messages
     return run(made, _decode, argv)
@@ -124,7 +134,13 @@ def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
     (options.input,) = options.streams
     data, limits = read_stream(options.input), _limits(options)
     with progress_bar("decoding") as progress:
-        decoded = decode_all(data, limits, threads=options.threads, progress=progress)
+        decoded = decode_all(
+            data,
+            limits,
+            threads=options.threads,
+            progress=progress,
+            require_record=options.require_record,
+        )
         model = merged_model(decoded, limits) if options.merge else decoded.model
     notes = ["digests agree" if decoded.has_digests else "no digests to compare with"]
     if decoded.is_update:
@@ -134,7 +150,9 @@ def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
 
 def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]:
     """Decode a base model and its updates; return also what to say of them, and their size."""
-    decoder = UpdateDecoder(limits=_limits(options), threads=options.threads)
+    decoder = UpdateDecoder(
+        limits=_limits(options), threads=options.threads, require_record=options.require_record
+    )
     stream_bytes = 0
     for index, path in enumerate(options.streams):
         options.input = path

@@ -56,15 +56,21 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument(
         "--trace", action="store_true", help="print every syntax element with its position instead"
     )
+    made.add_argument(
+        "--require-record",
+        action="store_true",
+        help="refuse a stream without the container record that all streams of nnr-encode have",
+    )
     return run(made, _info, argv)
 
 
 def _info(options: argparse.Namespace) -> None:
     data = read_stream(options.input)
     if options.trace:
-        inspect(data, trace=_print_json_event if options.json else print)
+        event = _print_json_event if options.json else print
+        inspect(data, trace=event, require_record=options.require_record)
         return
-    info = inspect(data)
+    info = inspect(data, require_record=options.require_record)
     if options.json:
         print(json.dumps(_as_dict(options.input, info), indent=2))
         return

@@ -228,7 +228,9 @@ def _read_unit(
     s = SyntaxReader(bits, f"unit[{index}]", trace)
     if index >= ctx.limits.max_units:
         raise LimitExceededError(
-            f"more than {ctx.limits.max_units} units", bit_offset=bits.position, path=s.path
+            f"too many units, {ctx.limits.allowed('units')}",
+            bit_offset=bits.position,
+            path=s.path,
         )
     nnr_unit_size(s, unit.header, ctx)
     size = unit.header.nnr_unit_size

@@ -43,10 +43,12 @@ SIGNATURES = {
         "(model, example_inputs=None, config=None, *, calib='auto', score=None, "
         "dynamic_shapes=None)"
     ),
-    "decode": "(data, *, merge=False, limits=None, threads=None)",
-    "decode_model": "(data, *, merge=False, limits=None, threads=None)",
-    "inspect": "(data, *, limits=None, trace=None)",
-    "load_into": "(module, data, *, merge=False, limits=None, threads=None)",
+    "decode": "(data, *, merge=False, limits=None, threads=None, require_record=False)",
+    "decode_model": "(data, *, merge=False, limits=None, threads=None, require_record=False)",
+    "inspect": "(data, *, limits=None, trace=None, require_record=False)",
+    "load_into": (
+        "(module, data, *, merge=False, limits=None, threads=None, require_record=False)"
+    ),
 }
 
 

@@ -151,7 +151,7 @@ def test_a_damaged_stream_is_named(original, streams):
 
 def test_limits_let_a_stream_decode_to_as_much_as_the_original_is():
     huge = Model.of([Tensor("w", "float32", (2**20, 2**17), lambda: np.zeros(0, np.float32))])
-    assert limits_for(huge).decoded_bytes_allowed(10) >= 4 * 2**37
+    assert limits_for(huge).for_stream(10).max_decoded_bytes >= 4 * 2**37
     small = Model.of([Tensor.of("w", np.zeros(3, np.float32))])
     assert limits_for(small) == Limits()
 

@@ -20,7 +20,8 @@ import nnrcodec
 from nnrcodec.decoder import decode_stream
 from nnrcodec.errors import BitstreamError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
-from nnrcodec.stream import RECORD_STORAGE_FORMAT
+from nnrcodec.record import Record, record_to_bytes
+from nnrcodec.stream import RECORD_STORAGE_FORMAT, head_check
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit
@@ -102,21 +103,39 @@ def data_units(units: list[Unit]) -> list[Unit]:
     return [u for u in units if isinstance(u.body, ExtendedDataUnit)]
 
 
-def record_text(content: Any, version: str = "1.0") -> bytes:
+def record_text(content: Any, version: str = "1.1") -> bytes:
     """Return the topology data of a record that says `content`; bytes are taken as they are."""
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
     return b"nnrcodec %s %s\0" % (version.encode(), base64.b85encode(zlib.compress(text)))
 
 
-def record_content(data: bytes) -> Any:
-    """Return what the record of a stream says."""
-    text = record_unit(units_of(data)).body.topology_data.split(b" ", 2)[2]
+def record_data(record: Record) -> bytes:
+    """Return the topology data of a record that does not check what stands before it."""
+    content = json_of(record_to_bytes(record, ""))
+    del content["head"]
+    return record_text(content)
+
+
+def json_of(topology_data: bytes) -> Any:
+    """Return what a record says."""
+    text = topology_data.split(b" ", 2)[2]
     return json.loads(zlib.decompress(base64.b85decode(text.rstrip(b"\0"))))
 
 
-def with_record(data: bytes, content: Any, version: str = "1.0") -> bytes:
-    """Return a stream with another record."""
+def record_content(data: bytes) -> Any:
+    """Return what the record of a stream says."""
+    return json_of(record_unit(units_of(data)).body.topology_data)
+
+
+def with_record(data: bytes, content: Any, version: str = "1.2") -> bytes:
+    """Return a stream with another record, and the check of what stands before it made anew."""
     units = units_of(data)
+    record_unit(units).body.topology_data = record_text("", version)
+    if isinstance(content, dict):
+        content = {k: v for k, v in content.items() if k != "head"}
+        if version not in ("1.0", "1.1"):
+            before = stream_of(units)
+            content["head"] = head_check(before, units_of(before))
     record_unit(units).body.topology_data = record_text(content, version)
     return stream_of(units)
 
@@ -124,9 +143,10 @@ def with_record(data: bytes, content: Any, version: str = "1.0") -> bytes:
 def resigned(data: bytes) -> bytes:
     """Return a stream with the digests that its tensors have, if they decode."""
     content = record_content(data)
+    data = with_record(data, content)
     for _ in content["tensors"]:
         try:
-            decode_stream(data, Limits(free_decoded_bytes=2**22, max_expansion=1))
+            decode_stream(data, Limits(free_decoded_bytes=2**22, decoded_bytes_per_byte=1))
         except (BitstreamError, UnsupportedFeatureError) as error:
             if "decodes to digest" not in error.message:
                 break

@@ -336,7 +336,7 @@ def test_hostile_names_are_refused_where_modules_are_built(
         data = nnrcodec.encode(model, calib=None)  # under another name
         assert role is Role.CONSTANT or list(nnrcodec.decode(data)) == [name]
         with pytest.raises(BitstreamError, match="with a graph names are"):
-            record_to_bytes(Record((TensorEntry('"', "0" * 8),), graph=used))
+            record_to_bytes(Record((TensorEntry('"', "0" * 8),), graph=used), "0" * 8)
     assert watch.seen == []
 
 
