@@ -115,6 +115,10 @@ class Limits:
         }
         return replace(self, **lowered)
 
+    def trusting(self) -> Limits:
+        """Return limits that do not depend on the size of a stream, for makers one trusts."""
+        return replace(self, **{f"free_{x}": getattr(self, f"max_{x}") for x in _GROWING})
+
     def allowed(self, x: str) -> str:
         """Return what is allowed of one of the limits that grow, for an error.
 
@@ -125,5 +129,5 @@ class Limits:
         """
         return (
             f"at most {getattr(self, f'max_{x}')} allowed for a stream of this size; if you trust "
-            f"the stream, raise free_{x}, and max_{x} if need be, of nnrcodec.Limits"
+            f"the stream, take nnr-decode --trust, or raise free_{x} of nnrcodec.Limits"
         )

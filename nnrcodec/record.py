@@ -29,7 +29,7 @@ from nnrcodec.errors import (
     shortened,
 )
 from nnrcodec.graph import text as graph_text
-from nnrcodec.graph.check import check_name, shown
+from nnrcodec.graph.check import check_name
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.names import MAX_NAME_LENGTH, original_name
 from nnrcodec.limits import Limits
@@ -393,7 +393,7 @@ def _with_names(graph: Graph, tensors: set[str], content: dict[str, Any]) -> Gra
     paths = {name[:end] for name in tensors for end in _ends_of_parts(name)} if names else set()
     for name, original in names.items():
         if name not in paths:
-            raise _wrong("record/names", f"there is no tensor or layer {shown(name)}")
+            raise _wrong("record/names", f"there is no tensor or layer {name!r}")
         if len(original) > MAX_NAME_LENGTH or not _is_text(original):
             raise _wrong("record/names", f"a name of {MAX_NAME_LENGTH} characters at most expected")
     graph = replace(graph, original_names=names)

@@ -28,7 +28,13 @@ def test_every_limit_that_grows_does() -> None:
     others = {f.name for f in dataclasses.fields(Limits)} - {
         name for x in growing for name in (f"max_{x}", f"free_{x}", f"{x}_per_byte")
     }
-    assert others == {"max_dimensions", "max_elements"}
+    assert others == {"max_dimensions", "max_elements", "max_value_bytes"}
+
+
+def test_who_is_trusted_may_declare_much_in_few_bytes() -> None:
+    trusting = Limits().trusting().for_stream(10)
+    assert trusting.max_program_work == Limits().max_program_work
+    assert trusting.max_units == Limits().max_units > Limits().for_stream(10).max_units
 
 
 def test_lowering_twice_is_lowering_once() -> None:

@@ -96,6 +96,12 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="refuse a stream without the container record that all streams of nnr-encode have",
     )
+    made.add_argument(
+        "--trust",
+        action="store_true",
+        help="the streams are from somebody you trust: allow what a stream of their size must not "
+        "ask for, such as a large graph to be written to a .pt2 file",
+    )
     made.set_defaults(input=Path())  # the stream at hand, for messages
     return run(made, _decode, argv)
 
@@ -119,7 +125,7 @@ def _decode(options: argparse.Namespace) -> None:
         check_output(output, path)
     several = len(options.streams) > 1
     model, notes, stream_bytes = (_decode_several if several else _decode_one)(options)
-    save(model, output)
+    save(model, output, _limits(options).for_stream(stream_bytes))
     elements = sum(tensor.size for tensor in model.tensors.values())
     tensors = f"{counted(len(model.tensors), 'tensor')}, {counted(elements, 'weight')}"
     print(
@@ -170,10 +176,11 @@ def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]
 
 
 def _limits(options: argparse.Namespace) -> Limits:
+    limits = Limits().trusting() if options.trust else Limits()
     if options.max_bytes is None:
-        return Limits()
+        return limits
     return replace(
-        Limits(), max_decoded_bytes=options.max_bytes, free_decoded_bytes=options.max_bytes
+        limits, max_decoded_bytes=options.max_bytes, free_decoded_bytes=options.max_bytes
     )
 
 

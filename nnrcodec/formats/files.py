@@ -8,6 +8,7 @@ from typing import Protocol
 
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import pt, pt2, safetensors
+from nnrcodec.limits import Limits
 from nnrcodec.model import Model
 
 
@@ -17,7 +18,7 @@ class FileFormat(Protocol):
     def load(self, path: Path) -> Model:
         """Read a model file."""
 
-    def save(self, model: Model, path: Path) -> None:
+    def save(self, model: Model, path: Path, limits: Limits) -> None:
         """Write a model file."""
 
 
@@ -63,7 +64,7 @@ def load(path: str | Path) -> Model:
     return file_format.load(path)
 
 
-def save(model: Model, path: str | Path) -> None:
+def save(model: Model, path: str | Path, limits: Limits | None = None) -> None:
     """Write a model file; its format is chosen by its ending.
 
     Parameters
@@ -72,15 +73,22 @@ def save(model: Model, path: str | Path) -> None:
         What to write. Every tensor keeps its dtype.
     path : str or Path
         A file with one of the endings in `FORMATS`; it is replaced atomically.
+    limits : Limits, optional
+        What a network may take to be written, where `model` comes from a stranger's stream: those
+        for a stream of its size.
 
     Raises
     ------
     ConfigError
         The ending is unknown, the format needs a graph that `model` lacks, or the file cannot be
         written.
+    BitstreamError
+        The graph cannot be run, or takes more than `limits` allow.
+    UnsupportedFeatureError
+        PyTorch cannot export the network.
     """
     path = Path(path)
-    _format_of(path).save(model, path)
+    _format_of(path).save(model, path, limits or Limits())
 
 
 def _format_of(path: Path) -> FileFormat:

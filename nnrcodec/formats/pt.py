@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.graph.names import original_name
+from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role
 from nnrcodec.torch_values import from_torch, to_torch
 
@@ -75,7 +76,7 @@ def _is_state_dict(value: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
     )
 
 
-def save(model: Model, path: Path) -> None:
+def save(model: Model, path: Path, _: Limits | None = None) -> None:
     """Write the parameters and buffers of a model as a state dict.
 
     Raises

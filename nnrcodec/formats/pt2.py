@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.limits import Limits
 from nnrcodec.model import Model
 
 
@@ -45,13 +46,15 @@ def load(path: Path) -> Model:
     return model_of_program(program)
 
 
-def save(model: Model, path: Path) -> None:
+def save(model: Model, path: Path, limits: Limits | None = None) -> None:
     """Write a network as an exported program that ``torch.export.load`` reads.
 
     Raises
     ------
     ConfigError
         The model has no graph, or the file cannot be written.
+    BitstreamError, UnsupportedFeatureError
+        As `nnrcodec.graph.program.program_of_module`.
     """
     import torch
 
@@ -63,7 +66,7 @@ def save(model: Model, path: Path) -> None:
             f"{path}: there are only tensors here, no graph for a .pt2 file to hold; "
             "write a .safetensors or .pt file"
         )
-    program = program_of_module(build_module(model))
+    program = program_of_module(build_module(model, limits), limits)
     write_atomically(path, lambda file: torch.export.save(program, file))
 
 

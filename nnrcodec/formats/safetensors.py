@@ -14,6 +14,7 @@ from nnrcodec.dtypes import item_bytes, to_little_endian
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.graph.names import original_name
+from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
 
 _CODES = {
@@ -69,7 +70,7 @@ def load(path: Path) -> Model:
     )
 
 
-def save(model: Model, path: Path) -> None:
+def save(model: Model, path: Path, _: Limits | None = None) -> None:
     """Write the parameters and buffers of a model, holding one tensor in memory at a time.
 
     (The writer of the safetensors package holds them all, and refuses arrays that share memory.)

@@ -83,7 +83,12 @@ def check(
             known = [None] * len(known)
         leaves_left -= sum(1 for _ in node.leaves())
         if leaves_left < 0:
-            raise _too_many("arguments of nodes", MAX_LEAVES_OF_NODE * limits.max_graph_nodes, here)
+            raise LimitExceededError(
+                f"more than {MAX_LEAVES_OF_NODE} arguments for each node that is allowed; graph "
+                f"nodes: {limits.allowed('graph_nodes')}",
+                path=here,
+                clause=CLAUSE,
+            )
     _check_output(graph.output, kinds, tensors, f"{path}/output", 0)
 
 
@@ -91,11 +96,11 @@ def check_counts(nodes: int, inputs: int, dims: int, limits: Limits, path: str) 
     """Raise `LimitExceededError` where there is more in a graph than limits allow."""
     for what, count in (("nodes", nodes), ("inputs", inputs), ("dims", dims)):
         if count > limits.max_graph_nodes:
-            raise _too_many(f"{count} {what}", limits.max_graph_nodes, f"{path}/{what}")
-
-
-def _too_many(what: str, limit: int, path: str) -> LimitExceededError:
-    return LimitExceededError(f"{what}: at most {limit} allowed", path=path, clause=CLAUSE)
+            raise LimitExceededError(
+                f"{count} {what}: {limits.allowed('graph_nodes')}",
+                path=f"{path}/{what}",
+                clause=CLAUSE,
+            )
 
 
 def _fail(message: str, path: str) -> SyntaxElementError:
@@ -130,7 +135,7 @@ def _check_inputs(graph: Graph, limits: Limits, path: str) -> None:
 
 def _check_input(value: Input, graph: Graph, limits: Limits, path: str) -> None:
     if not is_identifier(value.name):
-        raise _fail(f"{shown(value.name)} is not an identifier, or a keyword", path)
+        raise _fail(f"{value.name!r} is not an identifier, or a keyword", path)
     if value.dtype not in DTYPES:
         raise _fail(f"unknown dtype {value.dtype!r}", path)
     if len(value.shape) > limits.max_dimensions:
@@ -277,12 +282,7 @@ def _check_tensor(ref: TensorRef, tensors: Container[str] | None, path: str) -> 
 def check_name(name: str, path: str) -> None:
     """Raise unless a tensor of a network with a graph may have this name."""
     if not is_safe(name):
-        raise _fail(f"a tensor is named {shown(name)}; with a graph names are {RULE}", path)
-
-
-def shown(name: str) -> str:
-    """Return a name for a message: not more of it than one wants to read."""
-    return repr(name) if len(name) <= 80 else f"{name[:80]!r}..."
+        raise _fail(f"a tensor is named {name!r}; with a graph names are {RULE}", path)
 
 
 def _check_output(
@@ -297,7 +297,7 @@ def _check_output(
         for key, item in output.items():
             if not is_key(key):
                 raise _fail(
-                    f"the key {shown(key)} must be printable, without quotes, backslashes and "
+                    f"the key {key!r} must be printable, without quotes, backslashes and "
                     f"braces, and of {MAX_NAME_LENGTH} characters at most",
                     path,
                 )

@@ -106,6 +106,7 @@ def program_of_module(
         for value in graph.inputs
     )
     work = _Work(graph, limits)
+    work.before_all()
 
     def forward(*args: Any) -> Any:
         values = list(args)
@@ -181,6 +182,11 @@ class _Work:
         self._met: set[tuple[str, frozenset[Any]]] = set()
         self._measured: dict[Any, tuple[int, int]] = {}
 
+    def before_all(self) -> None:
+        """Raise if there are so many nodes that nothing has to be tried."""
+        if len(self._graph.nodes) > self._left:
+            self._take(len(self._graph.nodes), len(self._graph.nodes) - 1)
+
     def before(self, position: int, values: Sequence[Any]) -> None:
         """Count what a node will take."""
         node = self._graph.nodes[position]
@@ -208,11 +214,12 @@ class _Work:
     def _take(self, work: int, position: int) -> None:
         self._left -= work
         if self._left < 0:
-            raise self._too_much("more work than is allowed for a stream of this size", position)
+            allowed = self._limits.allowed("program_work")
+            raise self._too_much(f"too much work (in plain operators {allowed})", position)
 
     def _too_much(self, what: str, position: int) -> LimitExceededError:
         return LimitExceededError(
-            f"exporting this network takes {what}; nnrcodec.decode_model runs it",
+            f"exporting this network takes {what}; nnrcodec.decode_model runs it without",
             path=f"graph/nodes[{position}]",
             clause=CLAUSE,
         )
