@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from nnrcodec.errors import ConfigError
 
@@ -13,8 +16,9 @@ from nnrcodec.errors import ConfigError
 def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file in full, or leave what was there untouched.
 
-    The content goes to a temporary file beside the target, which then takes the target's name. A
-    link is followed. What is not a regular file, such as ``/dev/stdout``, is written directly.
+    The content goes to a temporary file beside the target, which is on the disk before it takes the
+    target's name. A link is followed. What is not a regular file, such as ``/dev/stdout``, is
+    written directly.
 
     Parameters
     ----------
@@ -39,19 +43,69 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+class _Remembering(io.RawIOBase):
+    """A file for writers that must not see an error; the first one is kept.
+
+    PyTorch's writer of zip files ends the process when a file refuses what it writes.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self.error = error
+        return memoryview(data).nbytes
+
+
 def _replace(target: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
             _write(file, content)
+            os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
+    _keep_name(target.parent)
 
 
 def _write(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> None:
-    if callable(content):
-        content(file)
-    else:
+    if not callable(content):
         file.write(content)
+    else:
+        remembering = _Remembering(file)
+        try:
+            content(cast(BinaryIO, remembering))
+        finally:
+            if remembering.error is not None:
+                raise remembering.error
+    file.flush()
+
+
+def _keep_name(folder: Path) -> None:
+    """Put the new name on the disk, where the system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
