@@ -7,36 +7,41 @@
     state = nnrcodec.decode(data)                          # name -> array
     nnrcodec.load_into(my_module, data)                    # the receiver has the class
 
-Importing this package does not import PyTorch.
+Importing this package imports nothing else: every name is loaded when it is used first.
 """
 
-from nnrcodec.api import decode, decode_model, encode, load_into
-from nnrcodec.config import (
-    CabacConfig,
-    Choice,
-    EncoderConfig,
-    LowRankConfig,
-    RecoveryConfig,
-    UniformConfig,
-)
-from nnrcodec.errors import (
-    BitstreamError,
-    ConfigError,
-    EncodingError,
-    LimitExceededError,
-    ModelError,
-    NnrError,
-    PayloadError,
-    SyntaxElementError,
-    TruncatedBitstreamError,
-    UnitOrderError,
-    UnsupportedFeatureError,
-)
-from nnrcodec.inspection import inspect
-from nnrcodec.limits import Limits
-from nnrcodec.update_encoding import UpdateEncoder
-from nnrcodec.updates import UpdateDecoder
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from nnrcodec.version import __version__
+
+if TYPE_CHECKING:
+    from nnrcodec.api import decode, decode_model, encode, load_into
+    from nnrcodec.config import (
+        CabacConfig,
+        Choice,
+        EncoderConfig,
+        LowRankConfig,
+        RecoveryConfig,
+        UniformConfig,
+    )
+    from nnrcodec.errors import (
+        BitstreamError,
+        ConfigError,
+        EncodingError,
+        LimitExceededError,
+        ModelError,
+        NnrError,
+        PayloadError,
+        SyntaxElementError,
+        TruncatedBitstreamError,
+        UnitOrderError,
+        UnsupportedFeatureError,
+    )
+    from nnrcodec.inspection import inspect
+    from nnrcodec.limits import Limits
+    from nnrcodec.update_encoding import UpdateEncoder
+    from nnrcodec.updates import UpdateDecoder
 
 __all__ = [
     "BitstreamError",
@@ -66,3 +71,31 @@ __all__ = [
     "inspect",
     "load_into",
 ]
+
+_MODULES = {
+    **dict.fromkeys(("decode", "decode_model", "encode", "load_into"), "api"),
+    **dict.fromkeys(
+        (
+            *("CabacConfig", "Choice", "EncoderConfig", "LowRankConfig"),
+            *("RecoveryConfig", "UniformConfig"),
+        ),
+        "config",
+    ),
+    "inspect": "inspection",
+    "Limits": "limits",
+    "UpdateEncoder": "update_encoding",
+    "UpdateDecoder": "updates",
+}
+"""Where the names are that are not errors."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"nnrcodec.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

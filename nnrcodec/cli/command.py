@@ -17,7 +17,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from nnrcodec.errors import BitstreamError, ConfigError, NnrError, UnsupportedFeatureError
-from nnrcodec.formats import FORMATS
+from nnrcodec.formats import FORMATS, MAX_STREAM_BYTES, read_stream_file
 from nnrcodec.progress import Progress
 from nnrcodec.version import __version__
 
@@ -91,9 +91,10 @@ def run(
     return 0
 
 
-def _message(error: Exception, source: Path) -> str:
+def _message(error: Exception, path: Path) -> str:
+    source = "standard input" if is_standard_input(path) else path
     if isinstance(error, BitstreamError | UnsupportedFeatureError):
-        hint = "; by its name it is a model file, not a stream" if is_model_file(source) else ""
+        hint = "; by its name it is a model file, not a stream" if is_model_file(path) else ""
         return f"{source}: {error}{hint}"
     if isinstance(error, NnrError):
         return str(error)
@@ -138,11 +139,20 @@ def progress_bar(what: str, unit: str = " weights") -> Iterator[Progress]:
 
 
 def read_stream(path: Path) -> bytes:
-    """Return the bytes of a stream."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    """Return the bytes of a stream: of a file, or of standard input where the name is ``-``."""
+    if not is_standard_input(path):
+        return read_stream_file(path)
+    data = sys.stdin.buffer.read(MAX_STREAM_BYTES + 1)
+    if len(data) > MAX_STREAM_BYTES:
+        raise ConfigError(
+            f"standard input has more than the {MAX_STREAM_BYTES} bytes that are read"
+        )
+    return data
+
+
+def is_standard_input(path: Path) -> bool:
+    """Return whether a stream is to be read from standard input."""
+    return path == Path("-")
 
 
 def is_model_file(path: Path) -> bool:
@@ -155,7 +165,7 @@ def check_output(output: Path, source: Path) -> None:
     try:
         if output.is_dir():
             raise ConfigError(f"cannot write {output}: it is a folder; give the name of a file")
-        if output.exists() and output.samefile(source):
+        if output.exists() and not is_standard_input(source) and output.samefile(source):
             raise ConfigError(f"{output} is the input as well; give another name with -o")
         if is_device(output):
             return

@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         nargs="+",
         metavar="STREAM",
-        help="the stream; or a base model and then its updates, in their order",
+        help="the stream, - for standard input; or a base model and then its updates, in their "
+        "order",
     )
     made.add_argument(
         "-o",

@@ -51,7 +51,7 @@ examples:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     made = parser("nnr-info", DESCRIPTION, DETAILS)
-    made.add_argument("input", type=Path, metavar="STREAM", help="the stream")
+    made.add_argument("input", type=Path, metavar="STREAM", help="the stream, - for standard input")
     made.add_argument("--json", action="store_true", help="print JSON, as described below")
     made.add_argument(
         "--trace", action="store_true", help="print every syntax element with its position instead"

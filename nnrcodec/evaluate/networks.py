@@ -12,7 +12,7 @@ import numpy as np
 from nnrcodec.decoder import Decoded, decode_all, merged_model
 from nnrcodec.dtypes import cast, is_float
 from nnrcodec.errors import BitstreamError, ConfigError, UnsupportedFeatureError
-from nnrcodec.formats import load
+from nnrcodec.formats import load, read_stream_file
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module, made_fast
 from nnrcodec.inspection import inspect
@@ -114,13 +114,10 @@ def streams_of(streams: Mapping[str, bytes | str | Path]) -> dict[str, bytes]:
     """
     if not streams:
         raise ConfigError("there are no streams to evaluate")
-    found = {}
-    for label, stream in streams.items():
-        try:
-            found[label] = Path(stream).read_bytes() if not isinstance(stream, bytes) else stream
-        except OSError as error:
-            raise ConfigError(f"cannot read {stream!s}: {error.strerror}") from error
-    return found
+    return {
+        label: stream if isinstance(stream, bytes) else read_stream_file(stream)
+        for label, stream in streams.items()
+    }
 
 
 def running(model: Model) -> DecodedModel:

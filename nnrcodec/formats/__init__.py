@@ -6,5 +6,13 @@ by the formats that need it, and only when they are used.
 
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.formats.files import FORMATS, load, save
+from nnrcodec.formats.reading import MAX_STREAM_BYTES, read_stream_file
 
-__all__ = ["FORMATS", "load", "save", "write_atomically"]
+__all__ = [
+    "FORMATS",
+    "MAX_STREAM_BYTES",
+    "load",
+    "read_stream_file",
+    "save",
+    "write_atomically",
+]

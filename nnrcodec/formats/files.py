@@ -8,6 +8,7 @@ from typing import Protocol
 
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import pt, pt2, safetensors
+from nnrcodec.formats.reading import open_regular
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model
 
@@ -48,19 +49,14 @@ def load(path: str | Path) -> Model:
     Raises
     ------
     ConfigError
-        There is no such file, or its ending is unknown.
+        There is no such file, it is something else than a file, or its ending is unknown.
     ModelError
         The file is damaged, is not of the format its ending says, or holds something that cannot
         be coded.
     """
     path = Path(path)
     file_format = _format_of(path)
-    try:
-        path.open("rb").close()
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a folder, not a model file") from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    open_regular(path).close()
     return file_format.load(path)
 
 

@@ -66,7 +66,7 @@ def test_usage_that_cannot_work_is_noticed_before_work(call, stream, tmp_path, m
         ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "0"), "0 is not 1 or more"),
         ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "1G"), "invalid"),
         ((tmp_path / "none.nnr", "-o", tmp_path / "net.pt"), "No such file or directory"),
-        ((tmp_path, "-o", tmp_path / "net.pt"), "Is a directory"),
+        ((tmp_path, "-o", tmp_path / "net.pt"), "is a folder, not a file"),
     ):
         result = call("nnr-decode", *arguments)
         assert (result.code, result.out) == (2, "")

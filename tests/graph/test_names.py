@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import nnrcodec
+from nnrcodec.decoder import decode_stream
 from nnrcodec.errors import BitstreamError, ModelError, UnsupportedFeatureError
 from nnrcodec.formats import save
 from nnrcodec.graph.graph import Graph, Input, Node, Ref, TensorRef
@@ -114,8 +115,7 @@ def test_odd_names_come_back(
         torch.testing.assert_close(merged(IMAGE), runs(IMAGE), rtol=1e-4, atol=1e-5)
 
     path = tmp_path / "odd.pt"
-    nnrcodec.decoder.decode_stream(data, nnrcodec.Limits())
-    save(nnrcodec.decoder.decode_stream(data, nnrcodec.Limits(), merge=True), path)
+    save(decode_stream(data, nnrcodec.Limits(), merge=True), path)
     assert list(torch.load(path, weights_only=True)) == list(network.state_dict())
 
 
@@ -181,14 +181,14 @@ def ways_out(data: bytes, folder: Path) -> Iterator[Callable[[], Any]]:
             return module(vector)
 
     def state_dict_again() -> None:
-        save(nnrcodec.decoder.decode_stream(data, nnrcodec.Limits()), folder / "s.pt")
+        save(decode_stream(data, nnrcodec.Limits()), folder / "s.pt")
         torch.load(folder / "s.pt", weights_only=True)
 
     def model() -> Any:
         return nnrcodec.decode_model(data)
 
     def program() -> Any:
-        decoded = nnrcodec.decoder.decode_stream(data, nnrcodec.Limits())
+        decoded = decode_stream(data, nnrcodec.Limits())
         save(decoded, folder / "m.pt2")
         return torch.export.load(folder / "m.pt2")
 
