@@ -33,11 +33,13 @@ def load(path: Path) -> Model:
 
     from nnrcodec.graph.export import model_of_program
 
-    if not zipfile.is_zipfile(path):
-        raise ModelError(f"{path} is damaged or was not written by torch.export.save")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ModelError(f"{path} is damaged or was not written by torch.export.save")
         with _quiet():
             program = torch.export.load(path)
+    except ModelError:
+        raise
     except Exception as error:  # whatever the parsers of torch.export happen to raise
         raise ModelError(
             f"{path} is damaged, was not written by torch.export.save, or needs another version "
