@@ -74,7 +74,7 @@ def test_other_files_and_damaged_ones_are_refused_quietly(path, tmp_path, caplog
 
 def test_a_zip_file_that_python_cannot_take_apart_is_damaged(path):
     content = path.read_bytes()
-    end = content.rindex(b"PK\x05\x06") + 4
-    path.write_bytes(content[:end] + b"\1\0" + content[end + 2 :])  # a second disk
+    locator = content.rindex(b"PK\x06\x07") + 4
+    path.write_bytes(content[:locator] + b"\1" + content[locator + 1 :])  # a second disk
     with pytest.raises(ModelError, match="is damaged"):
         pt2.load(path)
