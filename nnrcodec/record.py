@@ -9,6 +9,7 @@ to `nnrcodec.graph.text`.
 from __future__ import annotations
 
 import base64
+import bisect
 import hashlib
 import json
 import logging
@@ -390,9 +391,11 @@ def _with_names(graph: Graph, tensors: set[str], content: dict[str, Any]) -> Gra
     names = content.get("names", {})
     if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
         raise _wrong("record/names", "expected names by name")
-    paths = {name[:end] for name in tensors for end in _ends_of_parts(name)} if names else set()
+    in_order = sorted(tensors) if names else []
     for name, original in names.items():
-        if name not in paths:
+        place = bisect.bisect_left(in_order, f"{name}.")
+        is_layer = place < len(in_order) and in_order[place].startswith(f"{name}.")
+        if not is_layer and name not in tensors:
             raise _wrong("record/names", f"there is no tensor or layer {name!r}")
         if len(original) > MAX_NAME_LENGTH or not _is_text(original):
             raise _wrong("record/names", f"a name of {MAX_NAME_LENGTH} characters at most expected")
@@ -400,10 +403,6 @@ def _with_names(graph: Graph, tensors: set[str], content: dict[str, Any]) -> Gra
     if len({original_name(name, graph) for name in tensors}) != len(tensors):
         raise _wrong("record/names", "an original name occurs twice")
     return graph
-
-
-def _ends_of_parts(name: str) -> list[int]:
-    return [place for place, character in enumerate(name) if character == "."] + [len(name)]
 
 
 def _is_text(name: str) -> bool:
