@@ -78,6 +78,7 @@ def check(
     for position, node in enumerate(graph.nodes):
         here = f"{path}/nodes[{position}]"
         kinds.append(_check_node(node, kinds, tensors, here))
+        _check_lists(node, limits, here)
         known.append(_known_value(node, known, limits, here))
         if node.op in _CHANGE_SHAPES:
             known = [None] * len(known)
@@ -181,12 +182,40 @@ def _check_node(node: Node, kinds: list[str], tensors: Container[str] | None, pa
     return operator.result
 
 
+def _check_lists(node: Node, limits: Limits, path: str) -> None:
+    """Refuse lists that make tensors of more axes than are allowed."""
+    for argument in (*node.args, *(value for _, value in node.kwargs)):
+        if not isinstance(argument, tuple):
+            continue
+        most = limits.max_dimensions * (1 if node.op.startswith("aten.meshgrid.") else 2)
+        if len(argument) > most and not node.op.startswith(_TAKE_LONG_LISTS):
+            raise LimitExceededError(
+                f"a list of {len(argument)} for {node.op}, at most {most} allowed",
+                path=path,
+                clause=CLAUSE,
+            )
+
+
+_TAKE_LONG_LISTS = (
+    *("aten.cat.", "aten.concat", "aten.stack.", "aten.hstack.", "aten.vstack.", "aten.split"),
+    *("aten.tensor_split.", "aten.einsum.", "aten.broadcast_tensors.", "aten.lstm.", "aten.gru."),
+    *("aten.rnn_tanh.", "aten.rnn_relu."),
+)
+"""Operators with lists that say nothing of axes; lists of padding have two numbers for each."""
+
+
 def _known_value(node: Node, known: list[Known], limits: Limits, path: str) -> Known:
     """Return what is known of a value; refuse numbers and tensors that are too large."""
     try:
         value = known_value(node, known)
     except ScalarError as error:
         raise _fail(f"{node.op} at the example sizes: {error}", path) from None
+    if isinstance(value, tuple) and len(value) > limits.max_dimensions:
+        raise LimitExceededError(
+            f"{node.op} makes {len(value)} axes, at most {limits.max_dimensions} allowed",
+            path=path,
+            clause=CLAUSE,
+        )
     size = value_bytes(node, value)
     if size > limits.max_value_bytes:
         raise LimitExceededError(

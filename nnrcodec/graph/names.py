@@ -50,7 +50,12 @@ def is_key(text: str) -> bool:
 
 
 def _is_safe_part(part: str) -> bool:
-    return _PART.fullmatch(part) is not None and not keyword.iskeyword(part)
+    return _PART.fullmatch(part) is not None and not _is_taken(part)
+
+
+def _is_taken(part: str) -> bool:
+    """Return whether Python takes a word for something else than a name."""
+    return keyword.iskeyword(part) or part == "__debug__"
 
 
 def safe_paths(names: Iterable[str]) -> dict[str, str]:
@@ -82,7 +87,7 @@ def safe_paths(names: Iterable[str]) -> dict[str, str]:
             if _is_safe_part(part):
                 continue
             wanted = _NOT_IN_PART.sub("_", part) or "_"
-            wanted += "_" * keyword.iskeyword(wanted)
+            wanted += "_" * _is_taken(wanted)
             safe, number = wanted, 0
             while safe in taken:
                 number += 1

@@ -9,6 +9,7 @@ recurrent layers are run step by step.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -34,8 +35,8 @@ from nnrcodec.limits import Limits
 _EXPRESSION_PARTS = 400
 """Numbers, symbols and operations in the expression of one size."""
 
-_TERMS = 256
-"""Summands of the sizes of a tensor multiplied out."""
+_TERMS = 1024
+"""Summands of the sizes that an operator takes, multiplied out."""
 
 _DEGREE = 64
 """Power to which a size may be raised."""
@@ -57,6 +58,12 @@ _WEIGHTS: Mapping[str, int] = {
 
 _STEP = 3
 """Work of one step of a recurrent layer: it consists of several operators."""
+
+_AXIS = 5
+"""Work of an axis of an input that may change."""
+
+_FEW_AXES = 4
+"""Axes that may change of a tensor without work of its own; of more, the work is their square."""
 
 _EXPRESSION = 2
 """Work of an expression for a size, for each of those before it."""
@@ -183,7 +190,10 @@ class _Work:
         self._measured: dict[Any, tuple[int, int]] = {}
 
     def before_all(self) -> None:
-        """Raise if there are so many nodes that nothing has to be tried."""
+        """Count the inputs; raise if there are so many nodes that nothing has to be tried."""
+        inputs = self._graph.inputs
+        sizes = sum(isinstance(size, str) for value in inputs for size in value.shape)
+        self._take(len(inputs) + _AXIS * sizes, 0)
         if len(self._graph.nodes) > self._left:
             self._take(len(self._graph.nodes), len(self._graph.nodes) - 1)
 
@@ -207,6 +217,10 @@ class _Work:
         for tensor in value if isinstance(value, tuple | list) else [value]:
             if isinstance(tensor, torch.Tensor):
                 size = math.prod(map(_hint, tensor.shape)) * tensor.element_size()
+                if tensor.dim() > self._limits.max_dimensions:
+                    raise self._too_much(f"a tensor of {tensor.dim()} axes", position)
+                axes = sum(isinstance(size, torch.SymInt) for size in tensor.shape)
+                self._take(axes * axes if axes > _FEW_AXES else 0, position)
                 if size > self._limits.max_value_bytes:
                     raise self._too_much(f"a tensor of {size} bytes at the example sizes", position)
         self._sizes(position, self._expressions(value))
@@ -224,18 +238,18 @@ class _Work:
             clause=CLAUSE,
         )
 
-    def _expressions(self, value: Any) -> set[Any]:
-        """Return what stands for the sizes in a value that are not fixed."""
-        return {
+    def _expressions(self, value: Any) -> Counter[Any]:
+        """Return what stands for the sizes in a value that are not fixed, and how often."""
+        return Counter(
             size.node.expr
             for size in _numbers_in(value)
             if isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool)
-        }
+        )
 
-    def _sizes(self, position: int, expressions: set[Any]) -> int:
+    def _sizes(self, position: int, expressions: Counter[Any]) -> int:
         """Return the work for sizes; refuse expressions that are too large."""
         terms = parts = 1
-        for expression in expressions:
+        for expression, times in expressions.items():
             if expression not in self._measured:
                 self._measured[expression] = _measured(expression)
                 if expression.args:
@@ -244,7 +258,7 @@ class _Work:
             own_terms, own_parts = self._measured[expression]
             if own_parts > _EXPRESSION_PARTS:
                 raise self._too_much("sizes that are too long as expressions", position)
-            terms, parts = terms * own_terms, parts + own_parts
+            terms, parts = terms * own_terms ** min(times, 2), parts + own_parts
         if terms > _TERMS:
             raise self._too_much("sizes that are too long as expressions", position)
         return terms * parts // 32
