@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.atomic import write_atomically
@@ -61,7 +62,7 @@ def save(model: Model, path: Path, limits: Limits | None = None) -> None:
     import torch
 
     from nnrcodec.graph.module import build_module
-    from nnrcodec.graph.program import program_of_module
+    from nnrcodec.graph.program import cannot_export, program_of_module
 
     if model.graph is None:
         raise ConfigError(
@@ -69,7 +70,16 @@ def save(model: Model, path: Path, limits: Limits | None = None) -> None:
             "write a .safetensors or .pt file"
         )
     program = program_of_module(build_module(model, limits), limits)
-    write_atomically(path, lambda file: torch.export.save(program, file))
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.export.save(program, file)
+        except OSError:
+            raise
+        except Exception as error:  # whatever the serializer of torch.export happens to raise
+            raise cannot_export(error) from error
+
+    write_atomically(path, write)
 
 
 @contextmanager

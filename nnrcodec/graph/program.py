@@ -8,6 +8,7 @@ recurrent layers are run step by step.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +25,15 @@ from nnrcodec.errors import (
     UnsupportedFeatureError,
 )
 from nnrcodec.graph.check import CLAUSE
-from nnrcodec.graph.graph import Graph, Node
+from nnrcodec.graph.graph import Dim, Graph, Input, Node
 from nnrcodec.graph.module import DecodedModel, argument_of, device_of, run_node, signature_of
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import TORCH_WORDS
 from nnrcodec.graph.scalars import fits
 from nnrcodec.graph.sizes import example_shape
 from nnrcodec.limits import Limits
+
+logger = logging.getLogger(__name__)
 
 _EXPRESSION_PARTS = 400
 """Numbers, symbols and operations in the expression of one size."""
@@ -102,7 +105,7 @@ def program_of_module(
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
         examples = tuple(
             torch.zeros(
-                example_shape(graph, value),
+                _export_shape(graph, value),
                 dtype=TORCH_WORDS["dtype"][value.dtype],
                 device=device,
             )
@@ -143,19 +146,51 @@ def program_of_module(
         own = _own_error(error)
         if own is not None:
             raise own from error
-        raise UnsupportedFeatureError(
-            f"PyTorch {torch.__version__} cannot export this network ({_first_line(error)}); "
-            "nnrcodec.decode_model runs it, and its tensors can be written to a .safetensors file",
-            feature="torch.export",
-        ) from error
+        raise cannot_export(error) from error
     finally:
         del module.forward
+    _say_what_is_fixed(program, graph)
     zeros = (
         torch.zeros((), dtype=example.dtype, device=device).expand(example.shape)
         for example in examples
     )
     program.example_inputs = (tuple(zeros), {})
     return program
+
+
+def cannot_export(error: Exception) -> UnsupportedFeatureError:
+    """Return the error that says that PyTorch cannot export a network, and why."""
+    return UnsupportedFeatureError(
+        f"PyTorch {torch.__version__} cannot export this network ({_first_line(error)}); "
+        "nnrcodec.decode_model runs it, and its tensors can be written to a .safetensors file",
+        feature="torch.export",
+    )
+
+
+def _export_shape(graph: Graph, value: Input) -> tuple[int, ...]:
+    """Return the shape to export an input with: PyTorch takes 0 and 1 for sizes that are fixed."""
+    shape = []
+    for size, example in zip(value.shape, example_shape(graph, value), strict=True):
+        dim = graph.dims[size] if isinstance(size, str) else Dim(example, example, example)
+        least = max(2, dim.low)
+        fits_in = dim.high is None or least <= dim.high
+        shape.append(least if example < 2 and fits_in else example)
+    return tuple(shape)
+
+
+def _say_what_is_fixed(program: torch.export.ExportedProgram, graph: Graph) -> None:
+    """Say which sizes that may change in the stream are fixed in the program."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    for value, name in zip(graph.inputs, program.graph_signature.user_inputs, strict=True):
+        shape = nodes[name].meta["val"].shape if isinstance(name, str) else ()
+        for axis, (size, exported) in enumerate(zip(value.shape, shape, strict=False)):
+            is_fixed = isinstance(exported, int) or exported.node.expr.is_Integer
+            if isinstance(size, str) and is_fixed:
+                logger.warning(
+                    "PyTorch fixes axis %d of input %r to %d in the exported program, which may "
+                    "change in the stream",
+                    *(axis, value.name, int(exported)),
+                )
 
 
 def _own_error(error: BaseException | None) -> NnrError | None:
@@ -214,6 +249,12 @@ class _Work:
 
     def after(self, position: int, value: Any) -> None:
         """Count what a node has taken, and look at what it has made."""
+        if isinstance(value, tuple | list) and not value:
+            raise UnsupportedFeatureError(
+                f"{self._graph.nodes[position].op} makes an empty list, which PyTorch cannot save",
+                feature="torch.export",
+                path=f"graph/nodes[{position}]",
+            )
         for tensor in value if isinstance(value, tuple | list) else [value]:
             if isinstance(tensor, torch.Tensor):
                 size = math.prod(map(_hint, tensor.shape)) * tensor.element_size()

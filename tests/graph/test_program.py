@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from nnrcodec.errors import (
     SyntaxElementError,
     UnsupportedFeatureError,
 )
+from nnrcodec.formats import save
 from nnrcodec.graph import program as programs
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Ref, Word
 from nnrcodec.graph.module import build_module
@@ -237,3 +239,30 @@ def test_work_is_counted_the_same_every_time() -> None:
     least = next(work for work in range(1, 200) if is_enough(work))
     assert not is_enough(least - 1)
     assert is_enough(least)
+
+
+def test_sizes_with_an_example_of_one_stay_open() -> None:
+    make = vector(Dim(0, None, 1))
+    program = make.export(make("aten.add.Tensor", Ref(0), 1))
+    for size in (2, 7):
+        assert program.module()(torch.zeros(size, dtype=torch.uint8)).shape == (size,)
+
+
+def test_sizes_that_pytorch_fixes_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    make = vector(Dim(0, None, 4))
+    make.export(make("aten.view.default", Ref(0), (2, 2)))
+    assert "fixes axis 0 of input 'x' to 4" in caplog.text
+
+
+def test_a_network_that_returns_nothing_cannot_be_saved(tmp_path: Path) -> None:
+    graph = Graph((Input("x", "float32", (2,)),), (), ())
+    with pytest.raises(UnsupportedFeatureError, match="cannot export"):
+        save(Model.of([], graph), tmp_path / "x.pt2")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_list_cannot_be_saved() -> None:
+    make = Making(Input("x", "float32", (0, 3)))
+    make("aten.unbind.int", Ref(0))
+    with pytest.raises(UnsupportedFeatureError, match="empty list"):
+        make.export(make("aten.relu.default", Ref(0)))
