@@ -1,9 +1,12 @@
 """Make the conformance streams: each from a documented function, seeded, nothing trained here.
 
-    python conformance/generate.py            all of them, beside this script
+    python conformance/generate.py            those that are not there, beside this script
     python conformance/generate.py NAME ...   only these
 
-A stream that is there already is never changed silently: the script says which bytes differ. The
+A stream that is there already is kept, because decoders must decode forever what was written once;
+the script says which ones the encoder writes differently now. Those of before
+`record_head` were written by 0.1.0 in November 2026 and have records of version 1.0 and 1.1, which do
+not check the start of the stream; what made them makes newer records now, of the same tensors. The
 streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
 made here (see reference/README.md), but their digests in the manifest are, from the output of the
 reference decoder.
@@ -250,6 +253,18 @@ def both_coders() -> bytes:
     return nnrcodec.encode(state)
 
 
+@valid
+def record_head() -> bytes:
+    """A record of version 1.2, which checks the start of the stream; every role, a graph."""
+    return tiny_graph()
+
+
+@valid
+def nnc_record_head() -> bytes:
+    """The same in units of the standard, with names that are others there and a scalar."""
+    return nnc_names()
+
+
 @invalid("TruncatedBitstreamError")
 def truncated() -> bytes:
     """The last byte is missing."""
@@ -268,6 +283,22 @@ def damaged_payload() -> bytes:
 def newer_record() -> bytes:
     """A record of major version 2."""
     return re.sub(rb"nnrcodec \d+\.\d+ ", b"nnrcodec 2.0 ", zeros())
+
+
+@invalid("PayloadError")
+def damaged_start() -> bytes:
+    """One bit of NNR_MPS is flipped, which no tensor depends on: only the record can tell."""
+    data = bytearray(zeros())
+    data[_units_start(data, 1) + 3] ^= 0x01
+    return bytes(data)
+
+
+@invalid("PayloadError")
+def nnc_damaged_record() -> bytes:
+    """The record is not called one: one bit of its storage format is flipped."""
+    data = bytearray(nnc_names())
+    data[_units_start(data, 2) + 3] ^= 0x01
+    return bytes(data)
 
 
 @invalid("LimitExceededError")
@@ -321,6 +352,11 @@ def nnc_claims_too_much() -> bytes:
 def nnc_update_alone() -> bytes:
     """An update that depends on the levels of an update before it, which is not there."""
     return (REFERENCE / "upd_tca_2.nnc").read_bytes()
+
+
+def _units_start(data: bytes | bytearray, index: int) -> int:
+    """Return the byte at which a unit starts."""
+    return [*read_units(bytes(data))][index].bit_offset // 8
 
 
 def _rewritten(data: bytes, change: Callable[[ExtendedDataUnit], None]) -> bytes:
@@ -398,9 +434,12 @@ def main() -> None:
         make, error = INVALID.get(name, (VALID.get(name), None))
         data = make()
         path = FOLDER / ("invalid" if error else "valid") / f"{name}.nnr"
-        if path.exists() and path.read_bytes() != data:
-            print(f"{name}: bytes change, {path.stat().st_size} -> {len(data)}")
         path.parent.mkdir(exist_ok=True)
+        if path.exists():
+            kept = path.read_bytes()
+            if kept != data:
+                print(f"{name}: kept, {len(kept)} bytes; now it would be other {len(data)}")
+            data = kept
         path.write_bytes(data)
         manifest[name] = {
             "file": f"{path.parent.name}/{path.name}",

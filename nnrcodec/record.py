@@ -57,8 +57,8 @@ _KEYS = {"writer", "head", "tensors", "coded_names", "scalars", "factors", "grap
 _FIRST_WITH_HEAD = (1, 2)
 _LIKE_A_RECORD = b"nnrcodec "
 _MOST_DAMAGED_BYTES = 2
-_FURTHEST = 16
-"""Bytes from the start of a unit, its longest headers included, to those of a record."""
+_SEARCHED_BYTES = 32
+"""Of a unit, for the start of a record; its longest headers are 8 bytes."""
 _MOST_DIGITS = 20
 """Of an integer; one of 64 bits has no more."""
 
@@ -219,9 +219,9 @@ def was_record(unit: bytes | memoryview, *, holds_names: bool) -> bool:
     holds_names : bool
         Whether it may begin with the name of a tensor, which may be similar.
     """
-    start = bytes(unit[: _FURTHEST + len(_LIKE_A_RECORD)])
+    start = bytes(unit[:_SEARCHED_BYTES])
     if holds_names:
-        return _HEAD.search(bytes(unit[: _FURTHEST + len(RECORD_HEAD)])) is not None
+        return _HEAD.search(start) is not None
     return any(
         sum(a != b for a, b in zip(start[first:], _LIKE_A_RECORD, strict=False))
         <= _MOST_DAMAGED_BYTES

@@ -301,9 +301,7 @@ def test_a_tiny_stream_that_declares_a_huge_tensor_is_refused(
 
 def test_limits_are_for_all_tensors_together() -> None:
     nnrcodec.inspect(hostile(2**25, names=2, dtype="int32"))
-    with pytest.raises(
-        LimitExceededError, match=r"of 335544320 bytes, at most 1342\d{5} all"
-    ):
+    with pytest.raises(LimitExceededError, match=r"of 335544320 bytes, at most 1342\d{5} all"):
         nnrcodec.decode(hostile(2**24, names=5, dtype="int32"))
 
 
