@@ -4,10 +4,10 @@
     python conformance/generate.py NAME ...   only these
 
 A stream that is there already is kept, because decoders must decode forever what was written once;
-the script says which ones the encoder writes differently now. Those of before
-`record_head` were written by 0.1.0 in November 2026 and have records of version 1.0 and 1.1, which do
-not check the start of the stream; what made them makes newer records now, of the same tensors. The
-streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
+the script says which ones the encoder writes differently now. Those that are older than
+`record_head` were written by 0.1.0 in November 2026 and have records of version 1.0 and 1.1, which
+do not check the start of the stream; what made them makes newer records now, of the same tensors.
+The streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
 made here (see reference/README.md), but their digests in the manifest are, from the output of the
 reference decoder.
 """
@@ -287,9 +287,9 @@ def newer_record() -> bytes:
 
 @invalid("PayloadError")
 def damaged_start() -> bytes:
-    """One bit of NNR_MPS is flipped, which no tensor depends on: only the record can tell."""
+    """One bit of NNR_MPS makes an update of it; the tensors are the same, only `head` can tell."""
     data = bytearray(zeros())
-    data[_units_start(data, 1) + 3] ^= 0x01
+    data[_unit_start(data, 1) + 4] ^= 0x08
     return bytes(data)
 
 
@@ -297,7 +297,7 @@ def damaged_start() -> bytes:
 def nnc_damaged_record() -> bytes:
     """The record is not called one: one bit of its storage format is flipped."""
     data = bytearray(nnc_names())
-    data[_units_start(data, 2) + 3] ^= 0x01
+    data[_unit_start(data, 2) + 3] ^= 0x01
     return bytes(data)
 
 
@@ -354,7 +354,7 @@ def nnc_update_alone() -> bytes:
     return (REFERENCE / "upd_tca_2.nnc").read_bytes()
 
 
-def _units_start(data: bytes | bytearray, index: int) -> int:
+def _unit_start(data: bytes | bytearray, index: int) -> int:
     """Return the byte at which a unit starts."""
     return [*read_units(bytes(data))][index].bit_offset // 8
 
