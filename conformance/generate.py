@@ -4,10 +4,10 @@
     python conformance/generate.py NAME ...   only these
 
 A stream that is there already is kept, because decoders must decode forever what was written once;
-the script says which ones the encoder writes differently now. All but the last four of ours were
-written by 0.1.0 in November 2026 and have records of version 1.0 and 1.1, without the check of the
-start of the stream; what makes them makes the same tensors with newer records now. The streams of
-the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
+the script says which ones the encoder writes differently now. Those that are older than
+`record_head` were written by 0.1.0 in November 2026 and have records of version 1.0 and 1.1, which
+do not check the start of the stream; what made them makes newer records now, of the same tensors.
+The streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
 made here (see reference/README.md), but their digests in the manifest are, from the output of the
 reference decoder. Those in hostile/ ask for more than they have a right to, or for what makes no
 sense: whatever may come of each, it must come soon and take little memory.
@@ -301,9 +301,9 @@ def newer_record() -> bytes:
 
 @invalid("PayloadError")
 def damaged_start() -> bytes:
-    """One bit of NNR_MPS is flipped, which no tensor depends on: only the record can tell."""
+    """One bit of NNR_MPS makes an update of it; the tensors are the same, only `head` can tell."""
     data = bytearray(zeros())
-    data[_units_start(data, 1) + 5] ^= 0x01
+    data[_unit_start(data, 1) + 4] ^= 0x08
     return bytes(data)
 
 
@@ -311,7 +311,7 @@ def damaged_start() -> bytes:
 def nnc_damaged_record() -> bytes:
     """The record is not called one: one bit of its storage format is flipped."""
     data = bytearray(nnc_names())
-    data[_units_start(data, 2) + 3] ^= 0x01
+    data[_unit_start(data, 2) + 3] ^= 0x01
     return bytes(data)
 
 
@@ -368,7 +368,7 @@ def nnc_update_alone() -> bytes:
     return (REFERENCE / "upd_tca_2.nnc").read_bytes()
 
 
-def _units_start(data: bytes | bytearray, index: int) -> int:
+def _unit_start(data: bytes | bytearray, index: int) -> int:
     """Return the byte at which a unit starts."""
     return [*read_units(bytes(data))][index].bit_offset // 8
 
@@ -1081,7 +1081,7 @@ def main() -> None:
     for name in names:
         make, folder, outcome = _registered(name)
         data = make()
-        path = FOLDER / folder / f"{name}.nnr"
+        path = FOLDER / ("invalid" if error else "valid") / f"{name}.nnr"
         path.parent.mkdir(exist_ok=True)
         if path.exists():
             kept = path.read_bytes()

@@ -86,7 +86,8 @@ class BitReader:
                     f"more than {UE_MAX_LEADING_ZEROS} zeros open an exponential-Golomb code",
                     bit_offset=first,
                 )
-        value = (((1 << zeros) - 1) << k) + self.u(k + zeros)
+        rest = self.u(k + zeros) if k + zeros else 0
+        value = (((1 << zeros) - 1) << k) + rest
         if value > UE_MAX:
             raise SyntaxElementError(f"{value} is greater than {UE_MAX}", bit_offset=first)
         return value
@@ -146,18 +147,15 @@ class BitReader:
             raise SyntaxElementError("not on a byte boundary", bit_offset=self.position)
         return self.position // 8
 
-    def _require(self, n: int) -> None:
-        if n > self.end - self.position:
-            raise TruncatedBitstreamError(
-                f"{n} bits are needed and {self.end - self.position} are left",
-                bit_offset=self.position,
-            )
-
     def _take(self, n: int) -> int:
         """Step over `n` bits and return where they start in the window."""
-        self._require(n)
         start = self.position
-        self.position = stop = start + n
+        stop = start + n
+        if stop > self.end:
+            raise TruncatedBitstreamError(
+                f"{n} bits are needed and {self.end - start} are left", bit_offset=start
+            )
+        self.position = stop
         if start < self._window_start or stop > self._window_end:
             first = start // 8
             last = max(first + _WINDOW_BYTES, (stop + 7) // 8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ from nnrcodec.tensor_coding import decode_tensor, decoded_dtype
 
 MOST_THREADS = 8
 """Tensors that are decoded at once unless the caller says how many."""
+
+_MOST_STARTED = 1024
+"""Units that wait to be decoded or to be fetched; each takes some memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,14 +255,18 @@ def _decode_contents(
     """
     large = sum(content.size for content in contents) // threads
     pool = ThreadPoolExecutor(threads)
+
+    def start(content: Content) -> Future[list[tuple[Tensor, DecodedMember]]] | None:
+        if threads == 1 or (content.has_entry_points and content.size >= large):
+            return None
+        return pool.submit(_decode, content, histories, keep_levels, 1)
+
     try:
-        started: list[Future[list[tuple[Tensor, DecodedMember]]] | None] = [
-            None
-            if threads == 1 or (content.has_entry_points and content.size >= large)
-            else pool.submit(_decode, content, histories, keep_levels, 1)
-            for content in contents
-        ]
-        for content, future in zip(contents, started, strict=True):
+        started = deque(map(start, contents[:_MOST_STARTED]))
+        for position, content in enumerate(contents):
+            future = started.popleft()
+            following = position + _MOST_STARTED
+            started.extend(map(start, contents[following : following + 1]))
             if future is None:
                 yield _decode(content, histories, keep_levels, threads)
             else:

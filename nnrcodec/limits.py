@@ -66,7 +66,7 @@ class Limits:
     max_elements: int = 2**31
     max_value_bytes: int = 2**32
 
-    max_units: int = 1_000_000
+    max_units: int = 2**15
     free_units: int = 4096
     units_per_byte: float = 1 / 16
 

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +40,8 @@ from nnrcodec.syntax.extended_data_unit import (
     XduDataFormat,
 )
 from nnrcodec.syntax.unit import NnrUnitHeader, OpaqueUnit, Unit
+
+FOREIGN = Path(__file__).parents[1] / "conformance" / "reference" / "p1_2d_dq.nnc"
 
 STATE = {
     "fc.weight": np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32),
@@ -358,3 +362,44 @@ def test_factors_whose_product_is_huge_are_refused() -> None:
     assert len(nnrcodec.decode(data)) == 2
     with pytest.raises(LimitExceededError, match="tensors of 1073741824 bytes"):
         nnrcodec.decode(data, merge=True)
+
+
+# The record must be there.
+
+
+def test_a_record_can_be_required() -> None:
+    foreign = FOREIGN.read_bytes()
+    message = "there is no container record of nnrcodec in this stream, and one is required"
+    for use in (
+        nnrcodec.decode,
+        nnrcodec.decode_model,
+        nnrcodec.inspect,
+        partial(nnrcodec.load_into, torch.nn.Linear(2, 1)),
+        lambda data, **options: nnrcodec.UpdateDecoder(**options).decode(data),
+    ):
+        with pytest.raises(UnitOrderError, match=message):
+            use(foreign, require_record=True)
+    assert nnrcodec.decode(foreign)
+    assert nnrcodec.decode(streams.tensors_only(), require_record=True)
+
+
+@pytest.mark.parametrize("change", [lambda b: b ^ 0x01, lambda b: 0])
+@pytest.mark.parametrize("place", [3, 5, 9])
+def test_a_damaged_record_is_not_taken_for_a_foreign_unit(place: int, change: Any) -> None:
+    data = bytearray(nnrcodec.encode({"w": np.eye(4)}, config=EncoderConfig(profile="nnc")))
+    start = streams.record_unit(streams.units_of(bytes(data))).bit_offset // 8
+    data[start + place] = change(data[start + place])
+    with pytest.raises(PayloadError, match="looks like a record of nnrcodec that is damaged"):
+        nnrcodec.decode(bytes(data))
+
+
+# Merging.
+
+
+def test_what_takes_too_long_to_merge_is_refused_before_it_is_merged() -> None:
+    data = streams.low_rank()
+    assert nnrcodec.decode(data, merge=True)
+    few = nnrcodec.Limits(max_merge_macs=1000)
+    assert nnrcodec.decode(data, limits=few)
+    with pytest.raises(LimitExceededError, match="at most 1000 allowed"):
+        nnrcodec.decode(data, merge=True, limits=few)

@@ -28,6 +28,7 @@ from nnrcodec.record import (
     record_from_bytes,
     record_to_bytes,
     tensor_digest,
+    was_record,
 )
 
 DIGEST = "0123abcd"
@@ -265,3 +266,77 @@ def test_names_in_units_and_scalars_come_back() -> None:
 def test_names_and_scalars_that_cannot_be_are_refused(change: dict[str, Any], path: str) -> None:
     with pytest.raises(SyntaxElementError, match=path):
         read(MINIMAL | change, "1.1")
+
+
+# The head.
+
+
+def test_a_record_with_another_head_is_refused() -> None:
+    text = record_to_bytes(RENAMED, HEAD)
+    with pytest.raises(PayloadError, match="looks like a record of nnrcodec that is damaged"):
+        record_from_bytes(text, "89abcdee")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3"])
+@pytest.mark.parametrize("head", ["01234567", 3, None, [], "89ABCDEF"])
+def test_a_head_is_compared_whatever_the_version(version: str, head: Any) -> None:
+    with pytest.raises(PayloadError, match="damaged"):
+        read(MINIMAL | {"head": head}, version)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_newer_record_has_a_head(version: str) -> None:
+    with pytest.raises(PayloadError, match="damaged"):
+        read(MINIMAL, version)
+
+
+@pytest.mark.parametrize("damage", [1, 2])
+def test_a_record_is_known_by_its_start_when_bytes_of_it_are_damaged(damage: int) -> None:
+    unit = b"\x00\x50\x0e\x80\x00" + record_to_bytes(RENAMED, HEAD)
+    for first in range(2, 5 + len(b"nnrcodec")):
+        damaged = bytearray(unit)
+        for byte in range(first, first + damage):
+            damaged[byte] ^= 0xFF
+        assert was_record(damaged, holds_names=False)
+
+
+def test_names_that_are_similar_are_no_record() -> None:
+    unit = b"\x00\x50\x12\x80nnrcodec.weight\0"
+    assert was_record(unit, holds_names=False)
+    assert not was_record(unit, holds_names=True)
+    assert was_record(b"\x00\x50\x12\x80\x00nnrcodec 1.2 x\0", holds_names=True)
+    assert not was_record(b"", holds_names=False)
+
+
+# What takes long, or cannot be written.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[" + b"[]," * 1000 + b"[]]", "about 2003 values, at most 1000 allowed"),
+        (b'{"writer": ' + b"9" * 21 + b"}", "an integer of 21 digits"),
+        (rb'{"writer": "\ud800", "tensors": []}', "surrogates not allowed"),
+        (b'{"writer": "\xed\xa0\x80", "tensors": []}', "cannot read it"),
+        ('{"writer": "x"}'.encode("utf-16"), "cannot read it"),
+    ],
+)
+def test_values_that_are_too_many_or_too_strange_are_refused(text: bytes, message: str) -> None:
+    with pytest.raises(BitstreamError, match=message):
+        read(text, limits=Limits(max_record_values=1000))
+
+
+def test_pairs_of_surrogates_are_a_character() -> None:
+    name = "\U0001f600"
+    assert read(entry(name, DIGEST)).tensors[0].name == name
+
+
+def test_a_long_name_is_not_in_the_error() -> None:
+    with pytest.raises(SyntaxElementError) as caught:
+        read(MINIMAL | {"n" * 10**6: 1})
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_long_name_is_not_in_the_warning(caplog: pytest.LogCaptureFixture) -> None:
+    read(MINIMAL | {"head": HEAD, "n" * 10**6: 1}, "1.3")
+    assert len(caplog.text) < 2000

@@ -106,6 +106,23 @@ def test_the_limit_of_decoded_bytes(call, stream, tmp_path):
     assert call("nnr-decode", stream, "-o", output, "--max-bytes", "1000000").code == 0
 
 
+def test_the_help_says_what_a_stream_may_decode_to(call):
+    limits = nnrcodec.Limits()
+    words = " ".join(call("nnr-decode", "--help").out.split())
+    free, per_byte = limits.free_decoded_bytes >> 20, round(limits.decoded_bytes_per_byte)
+    assert f"[{free} MiB and {per_byte} bytes for each byte of the stream, 64 GiB at most]" in words
+
+
+def test_a_record_can_be_required(call, stream, foreign, tmp_path):
+    output = tmp_path / "net.pt"
+    for streams in ((foreign,), (foreign, foreign)):
+        result = call("nnr-decode", *streams, "-o", output, "--require-record")
+        assert result.code == 3
+        assert "there is no container record" in result.err
+    assert not output.exists()
+    assert call("nnr-decode", stream, "-o", output, "--require-record").code == 0
+
+
 def test_a_stream_of_other_software(call, foreign, tmp_path):
     output = tmp_path / "net.safetensors"
     result = call("nnr-decode", foreign, "-o", output)

@@ -201,3 +201,11 @@ def test_a_reader_that_stops_early(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--trace"]])
+def test_a_record_can_be_required(call, low_rank, foreign, more):
+    assert call("nnr-info", low_rank, "--require-record", *more).code == 0
+    result = call("nnr-info", foreign, "--require-record", *more)
+    assert result.code == 3
+    assert "there is no container record" in result.err
