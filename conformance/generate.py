@@ -6,7 +6,8 @@
 A stream that is there already is never changed silently: the script says which bytes differ. The
 streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
 made here (see reference/README.md), but their digests in the manifest are, from the output of the
-reference decoder.
+reference decoder. Those in hostile/ ask for more than they have a right to, or for what makes no
+sense: whatever may come of each, it must come soon and take little memory.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.config import CabacConfig
 from nnrcodec.dtypes import to_little_endian
 from nnrcodec.formats import load
+from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
+from nnrcodec.graph.text import to_json
 from nnrcodec.model import DTYPES, Model, Tensor
 from nnrcodec.stream import read_stream
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
@@ -42,6 +45,7 @@ EXAMPLE = FOLDER.parent / "examples" / "postfilter" / "filter.pt2"
 
 VALID: dict[str, Callable[[], bytes]] = {}
 INVALID: dict[str, tuple[Callable[[], bytes], str]] = {}
+HOSTILE: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {}
 
 
 def valid(make: Callable[[], bytes]) -> Callable[[], bytes]:
@@ -55,6 +59,16 @@ def invalid(error: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
 
     def register(make: Callable[[], bytes]) -> Callable[[], bytes]:
         INVALID[make.__name__] = (make, error)
+        return make
+
+    return register
+
+
+def hostile(*may: str) -> Callable[[Callable[[], bytes]], Callable[[], bytes]]:
+    """Register a stream with what may come of it: classes of errors, or "decodes"."""
+
+    def register(make: Callable[[], bytes]) -> Callable[[], bytes]:
+        HOSTILE[make.__name__] = (make, may)
         return make
 
     return register
@@ -323,6 +337,629 @@ def nnc_update_alone() -> bytes:
     return (REFERENCE / "upd_tca_2.nnc").read_bytes()
 
 
+REFUSED = ("SyntaxElementError", "LimitExceededError")
+"""Hostile graphs for which either is right: that depends on which check comes first."""
+
+
+class _Graph:
+    """A graph being written: call it with an operator and its arguments, get the value."""
+
+    def __init__(self, *inputs: Input, **dims: Dim) -> None:
+        self.inputs, self.dims, self.nodes = inputs, dims, list[Node]()
+
+    def __call__(self, op: str, *arguments: Argument, **named: Argument) -> Ref:
+        self.nodes.append(Node(op, arguments, tuple(named.items())))
+        return Ref(len(self.inputs) + len(self.nodes) - 1)
+
+    def stream(self, output: Output, **state: Any) -> bytes:
+        """Return a stream with this graph and these tensors, or one tensor that is not used."""
+        graph = Graph(self.inputs, tuple(self.nodes), output, self.dims)
+        return _graph_stream(to_json(graph), state)
+
+
+def _graph_stream(graph: Any, state: dict[str, Any] | None = None) -> bytes:
+    """Return a stream with a graph as JSON."""
+
+    def add(record: Any) -> None:
+        record["graph"] = graph
+
+    return _with_record(
+        nnrcodec.encode(state or {"w": np.zeros(1, np.float32)}, config=STATIC), add
+    )
+
+
+def _x(*shape: int | str, name: str = "x") -> Input:
+    return Input(name, "float32", shape)
+
+
+X = Ref(0)
+DYNAMIC = Dim(2, None, 2)
+
+
+@hostile("decodes", "LimitExceededError")
+def many_relus() -> bytes:
+    """Two thousand pairs of an addition and a ReLU: time that grows with the square."""
+    graph, value = _Graph(_x(2)), X
+    for _ in range(2000):
+        value = graph("aten.relu.default", graph("aten.add.Tensor", value, 1.0))
+    return graph.stream((value,))
+
+
+@hostile(*REFUSED)
+def number_squared_often() -> bytes:
+    """2^62, squared thirty times: a number of 2^36 bits."""
+    graph = _Graph(_x(2))
+    value: Argument = 2**62
+    for _ in range(31):
+        value = graph("operator.mul", value, value)
+    return graph.stream((value,))
+
+
+@hostile(*REFUSED)
+def five_million_lists() -> bytes:
+    """The record says nothing but empty lists: sixteen megabytes from twenty kilobytes."""
+
+    def fill(record: Any) -> None:
+        record["tensors"] = [[]] * (2**22 - 100)
+
+    return _with_record(zeros(), fill)
+
+
+@hostile("decodes", *REFUSED)
+def input_of_8_gigabytes() -> bytes:
+    """An input of 2^31 elements: there is no need to make one."""
+    graph = _Graph(_x(2**31))
+    return graph.stream((graph("aten.relu.default", X),))
+
+
+def _input_named(name: str) -> bytes:
+    graph = _Graph(_x(2, name=name))
+    return graph.stream((graph("aten.relu.default", X),))
+
+
+@hostile("SyntaxElementError")
+def input_named_none() -> bytes:
+    """An identifier that is a constant of Python."""
+    return _input_named("None")
+
+
+@hostile("SyntaxElementError")
+def input_named_class() -> bytes:
+    """An identifier that is a keyword of Python."""
+    return _input_named("class")
+
+
+@hostile("SyntaxElementError", "decodes")
+def input_named_debug() -> bytes:
+    """An identifier that is no keyword, and still nothing may be assigned to it."""
+    return _input_named("__debug__")
+
+
+@hostile("SyntaxElementError", "decodes")
+def input_named_self() -> bytes:
+    """An argument of the same name is there already in any method."""
+    return _input_named("self")
+
+
+@hostile("SyntaxElementError", "decodes")
+def inputs_named_as_made_code_names_things() -> bytes:
+    """Names that source made from a graph uses for itself."""
+    names = ("self", "torch", "device", "inf", "nan", "args", "kwargs", "fx_pytree", "relu", "p_w")
+    names += ("b_w", "c_w", "print", "match", "_", "operator", "math", "pytree", "forward")
+    graph = _Graph(*(_x(2, name=name) for name in names))
+    w = TensorRef("w")
+    values = [graph("aten.add.Tensor", Ref(i), w) for i in range(len(names))]
+    return graph.stream(tuple(values))
+
+
+@hostile("SyntaxElementError")
+def view_of_unknown_sizes() -> bytes:
+    """A view with two sizes to be found out."""
+    graph = _Graph(_x(2))
+    return graph.stream((graph("aten.view.default", X, (-1, -1)),))
+
+
+@hostile("SyntaxElementError")
+def divided_by_zero() -> bytes:
+    """A size divided by zero."""
+    graph = _Graph(_x(2))
+    return graph.stream((graph("operator.floordiv", 1, 0),))
+
+
+@hostile("SyntaxElementError")
+def number_of_nan() -> bytes:
+    """A whole number made from one that is none."""
+    graph = _Graph(_x(2))
+    return graph.stream((graph("torch.sym_int", float("nan")), graph("math.floor", float("inf"))))
+
+
+@hostile("SyntaxElementError")
+def number_too_large_for_a_float() -> bytes:
+    """Quotients and floats that overflow."""
+    graph = _Graph(_x(2))
+    large = graph("operator.mul", 2**62, 2**62)
+    for _ in range(5):
+        large = graph("operator.mul", large, large)
+    return graph.stream((graph("operator.truediv", large, 3), graph("torch.sym_float", large)))
+
+
+@hostile("decodes", *REFUSED)
+def ten_million_tensors() -> bytes:
+    """An input of one element, expanded, and taken apart."""
+    graph = _Graph(_x(1))
+    whole = graph("aten.expand.default", X, (10**7,))
+    graph("aten.unbind.int", whole)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def ten_million_parts() -> bytes:
+    """A tensor split into parts of one element, in every way there is."""
+    graph = _Graph(_x(1))
+    whole = graph("aten.zeros.default", (10**7,))
+    graph("aten.split.Tensor", whole, 1)
+    graph("aten.chunk.default", whole, 10**7)
+    graph("aten.tensor_split.sections", whole, 10**7)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def mesh_of_many_axes() -> bytes:
+    """A grid of four thousand axes: as many tensors, each of as many dimensions."""
+    graph = _Graph(_x(1))
+    graph("aten.meshgrid.default", (X,) * 4000)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def broadcast_of_many_axes() -> bytes:
+    """A hundred lists of a hundred tensors of ten thousand dimensions each."""
+    graph = _Graph(_x(1))
+    wide = graph("aten.zeros.default", (1,) * 10_000)
+    for _ in range(100):
+        graph("aten.broadcast_tensors.default", (wide,) * 100)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def many_axes() -> bytes:
+    """Twenty thousand axes of size 1, through two thousand operators."""
+    graph = _Graph(_x(1))
+    value = graph("aten.zeros.default", (1,) * 20_000)
+    for _ in range(2000):
+        value = graph("aten.alias.default", value)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def growing_axes() -> bytes:
+    """Three thousand times one axis more."""
+    graph, value = _Graph(_x(1)), X
+    for _ in range(3000):
+        value = graph("aten.unsqueeze.default", value, 0)
+    return graph.stream((value,))
+
+
+@hostile("decodes", *REFUSED)
+def long_recurrence() -> bytes:
+    """An LSTM over a million steps, which nobody has to take one by one to know the shapes."""
+    graph = _Graph(_x(1, 1, 1))
+    steps = graph("aten.expand.default", X, (10**6, 1, 1))
+    state = graph("aten.zeros.default", (1, 1, 1))
+    weight = graph("aten.zeros.default", (4, 1))
+    graph(
+        "aten.lstm.input",
+        steps,
+        (state, state),
+        (weight, weight),
+        False,
+        1,
+        0.0,
+        False,
+        False,
+        False,
+    )
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def long_gru() -> bytes:
+    """A GRU over a million steps."""
+    graph = _Graph(_x(1, 1, 1))
+    steps = graph("aten.expand.default", X, (10**6, 1, 1))
+    state = graph("aten.zeros.default", (1, 1, 1))
+    weight = graph("aten.zeros.default", (3, 1))
+    graph("aten.gru.input", steps, state, (weight, weight), False, 1, 0.0, False, False, False)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def recurrence_of_many_layers() -> bytes:
+    """A recurrent network that says it has 2^40 layers."""
+    graph = _Graph(_x(1, 1, 1))
+    state = graph("aten.zeros.default", (1, 1, 1))
+    graph("aten.rnn_tanh.input", X, state, (state,), False, 2**40, 0.0, False, False, False)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def einsum_of_many() -> bytes:
+    """An einsum of a hundred operands over fifty letters."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX"
+    graph = _Graph(_x(1))
+    graph("aten.einsum.default", Word("equation", ",".join(letters * 2)[:199]), (X,) * 100)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def many_dims() -> bytes:
+    """Names of dimensions that nothing uses."""
+    value = to_json(Graph((_x(2),), (), (X,)))
+    value["dims"] = {f"d{i}": [0, None, 1] for i in range(30_000)}
+    return _graph_stream(value)
+
+
+@hostile("decodes", *REFUSED)
+def many_inputs() -> bytes:
+    """Thirty thousand inputs."""
+    return _Graph(*(Input(f"x{i}", "bool", ()) for i in range(30_000))).stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def many_dynamic_inputs() -> bytes:
+    """A thousand inputs of eight dimensions that may change, all of them different."""
+    graph = _Graph(*(_x(*(f"d{i}_{a}" for a in range(8)), name=f"x{i}") for i in range(1000)))
+    graph.dims = {f"d{i}_{a}": DYNAMIC for i in range(1000) for a in range(8)}
+    return graph.stream(tuple(Ref(i) for i in range(1000)))
+
+
+@hostile("decodes", *REFUSED)
+def wide_output() -> bytes:
+    """One value, returned a million times."""
+    value = to_json(Graph((_x(2),), (), (X,)))
+    value["output"] = [{"r": 1}] * 1_000_000
+    return _graph_stream(value)
+
+
+@hostile("decodes", *REFUSED)
+def long_argument_list() -> bytes:
+    """One value, joined to itself a million times."""
+    value = to_json(Graph((_x(2),), (), (X,)))
+    value["ops"], value["nodes"] = ["aten.cat.default"], [[0, [{"r": 1}] * 1_000_000]]
+    return _graph_stream(value)
+
+
+@hostile("decodes", *REFUSED)
+def long_list_of_numbers() -> bytes:
+    """Operators that walk through their axes, with a list of ten thousand."""
+    graph = _Graph(_x(1))
+    many = (1,) * 10_000
+    graph("aten.tile.default", X, many)
+    graph("aten.repeat.default", X, many)
+    graph("aten.roll.default", X, many, (0,) * 10_000)
+    return graph.stream((X,))
+
+
+@hostile("SyntaxElementError", "LimitExceededError", "PayloadError")
+def many_names_of_operators() -> bytes:
+    """A million operators in the list, most of them unknown."""
+    value = to_json(Graph((_x(2),), (), (X,)))
+    value["ops"] = ["aten.relu.default", *["os.system"] * 1_000_000]
+    value["nodes"] = [[1, {"r": 1}]]
+    return _graph_stream(value)
+
+
+@hostile("SyntaxElementError", "LimitExceededError")
+def huge_string() -> bytes:
+    """An operator with a name of ten million letters; the message need not repeat it."""
+    value = to_json(Graph((_x(2),), (), (X,)))
+    value["ops"], value["nodes"] = ["a" * 10_000_000], [[0, {"r": 1}]]
+    return _graph_stream(value)
+
+
+@hostile("SyntaxElementError", "LimitExceededError", "UnitOrderError")
+def huge_name() -> bytes:
+    """A tensor of the record with a name of ten million letters, which is in no data unit."""
+
+    def add(record: Any) -> None:
+        record["tensors"].append(["a" * 10_000_000, "00000000"])
+
+    return _with_record(zeros(), add)
+
+
+@hostile("decodes", *REFUSED)
+def sizes_as_powers() -> bytes:
+    """A size that is squared five times: what is known of it is a power of a symbol."""
+    graph, value = _Graph(_x("d"), d=DYNAMIC), X
+    for _ in range(5):
+        value = graph("aten.reshape.default", graph("aten.outer.default", value, value), (-1,))
+    return graph.stream((value,))
+
+
+@hostile("decodes", *REFUSED)
+def sizes_as_polynomials() -> bytes:
+    """The sixth power of the sum of forty sizes: ten million terms when multiplied out."""
+    count = 40
+    inputs = tuple(_x(f"d{i}", name=f"x{i}") for i in range(count))
+    graph = _Graph(*inputs, **{f"d{i}": DYNAMIC for i in range(count)})
+    whole = graph("aten.cat.default", tuple(Ref(i) for i in range(count)))
+    value = whole
+    for _ in range(5):
+        value = graph("aten.reshape.default", graph("aten.outer.default", value, whole), (-1,))
+    return graph.stream((value,))
+
+
+@hostile("decodes", *REFUSED)
+def shared_quotients() -> bytes:
+    """Quotients of quotients, each used twice: a small graph, as an expression 2^40 terms."""
+    graph = _Graph(_x("d"), d=Dim(2, None, 100))
+    value = graph("aten.sym_size.int", X, 0)
+    for i in range(40):
+        half = graph("operator.floordiv", graph("operator.add", value, i), 2)
+        third = graph("operator.floordiv", graph("operator.mul", value, 3), 4)
+        value = graph("operator.add", half, third)
+    return graph.stream((graph("aten.zeros.default", (value,)),))
+
+
+@hostile("decodes", *REFUSED)
+def shared_maxima() -> bytes:
+    """The same with maxima, minima and remainders of two sizes."""
+    graph = _Graph(_x("d", "e"), d=Dim(2, None, 100), e=Dim(2, None, 90))
+    a, b = graph("aten.sym_size.int", X, 0), graph("aten.sym_size.int", X, 1)
+    for i in range(2, 32):
+        top, low = graph("torch.sym_max", a, b), graph("torch.sym_min", a, b)
+        a = graph("operator.add", top, graph("operator.mod", low, i))
+        b = graph("operator.mul", low, 1 + i % 2)
+    return graph.stream((graph("aten.zeros.default", (a,)),))
+
+
+@hostile("decodes", *REFUSED)
+def many_guards() -> bytes:
+    """Two hundred inputs whose sizes turn out to be equal, one after the other."""
+    count = 200
+    inputs = tuple(_x(f"d{i}", name=f"x{i}") for i in range(count))
+    graph = _Graph(*inputs, **{f"d{i}": Dim(2, None, 7) for i in range(count)})
+    value = X
+    for i in range(1, count):
+        value = graph("aten.add.Tensor", value, Ref(i))
+    return graph.stream((value,))
+
+
+@hostile("decodes", *REFUSED)
+def many_views() -> bytes:
+    """Three hundred views whose sizes are quotients and products of sizes."""
+    graph = _Graph(_x("d", "e"), d=Dim(2, None, 24), e=Dim(2, None, 36))
+    value = X
+    d, e = graph("aten.sym_size.int", X, 0), graph("aten.sym_size.int", X, 1)
+    for i in range(300):
+        rows = graph("operator.floordiv", graph("operator.mul", d, e), 2 + i % 11)
+        rest = graph("operator.floordiv", graph("operator.mul", d, e), rows)
+        graph("aten.slice.Tensor", value, 0, rest, rows)
+        value = graph("aten.view.default", X, (e, d))
+    return graph.stream((value,))
+
+
+@hostile("decodes", *REFUSED)
+def many_convolutions_of_unknown_size() -> bytes:
+    """Two hundred times a smaller and a larger picture: sizes as nested quotients."""
+    graph = _Graph(_x(1, 1, "h", "w"), h=Dim(2, None, 64), w=Dim(2, None, 64))
+    value = X
+    for _ in range(200):
+        value = graph("aten.max_pool2d.default", value, (3, 3), (2, 2), (1, 1))
+        size = tuple(
+            graph("operator.mul", graph("aten.sym_size.int", value, axis), 2) for axis in (2, 3)
+        )
+        value = graph("aten.upsample_nearest2d.default", value, size)
+        value = graph("aten.add.Tensor", value, value)
+    return graph.stream((value,))
+
+
+@hostile("decodes", *REFUSED)
+def one_symbol_many_operators() -> bytes:
+    """Four thousand operators on one input of unknown size."""
+    graph, value = _Graph(_x("d", "e"), d=DYNAMIC, e=DYNAMIC), X
+    for i in range(4000):
+        value = (
+            graph("aten.transpose.int", value, 0, 1)
+            if i % 2
+            else graph("aten.mul.Tensor", value, 0.5)
+        )
+    return graph.stream((value,))
+
+
+@hostile("decodes", *REFUSED)
+def tensors_out_of_nothing() -> bytes:
+    """Terabytes that a network would make when it runs; nobody runs it here."""
+    graph, huge = _Graph(_x(1)), 2**40
+    values = [
+        graph("aten.zeros.default", (huge,)),
+        graph("aten.full.default", (huge, 8), 1.5),
+        graph("aten.arange.default", huge),
+        graph("aten.eye.default", 2**20),
+        graph("aten.repeat.default", X, (huge,)),
+        graph("aten.tile.default", X, (huge,)),
+        graph("aten.constant_pad_nd.default", X, (huge, huge)),
+        graph("aten.repeat_interleave.self_int", X, huge),
+        graph("aten.linspace.default", 0.0, 1.0, huge),
+        graph("aten.contiguous.default", graph("aten.expand.default", X, (huge,))),
+        graph("aten.diag_embed.default", graph("aten.expand.default", X, (2**20,))),
+    ]
+    picture = graph("aten.zeros.default", (1, 1, 2**15, 2**15))
+    values.append(graph("aten.im2col.default", picture, (99, 99), (1, 1), (0, 0), (1, 1)))
+    return graph.stream(tuple(values))
+
+
+@hostile("decodes", *REFUSED)
+def sizes_beyond_64_bits() -> bytes:
+    """Shapes whose product overflows."""
+    graph, huge = _Graph(_x(1)), 2**62
+    graph("aten.expand.default", X, (huge, huge, huge, 1))
+    graph("aten.zeros.default", (huge, huge))
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def network_of_one_class_per_atom() -> bytes:
+    """One_hot of an index, with 2^60 classes."""
+    graph = _Graph(Input("x", "int64", (1,)))
+    return graph.stream((graph("aten.one_hot.default", X, 2**60),))
+
+
+@hostile("decodes", *REFUSED)
+def deep_names() -> bytes:
+    """Three hundred tensors, each below ninety-nine layers of its own."""
+    state = {".".join(["a"] * 97 + [f"b{i}", "w"]): np.zeros(1, np.float32) for i in range(300)}
+    graph = _Graph(_x(1))
+    return graph.stream((graph("aten.relu.default", X),), **state)
+
+
+CODE = 'x"), open(__import__("tempfile").gettempdir() + "/nnrcodec-fuzz-code-has-run", "w"), ("'
+
+
+@hostile("SyntaxElementError")
+def name_with_code() -> bytes:
+    """A tensor whose name ends a string in made source, and goes on as code."""
+    return _with_name(CODE)
+
+
+@hostile("SyntaxElementError")
+def names_with_code() -> bytes:
+    """Names with quotes, line ends and backslashes; code between them."""
+    call = 'open("/tmp/nnrcodec-fuzz-code-has-run","w")'
+    names = (
+        f'a"]); {call} #',
+        f"a')\n    {call}\n",
+        f'a\\"+{call}+"',
+        f"{{{call}}}",
+        f'"+{call}+"',
+    )
+    graph = _Graph(_x(1))
+    values = tuple(graph("aten.add.Tensor", X, TensorRef(name)) for name in names)
+    return graph.stream(values, **{name: np.zeros(1, np.float32) for name in names})
+
+
+def _with_name(name: str) -> bytes:
+    graph = _Graph(_x(1))
+    value = graph("aten.add.Tensor", X, TensorRef(name))
+    return graph.stream((value,), **{name: np.zeros(1, np.float32)})
+
+
+@hostile("SyntaxElementError", "decodes")
+def name_with_terminal_codes() -> bytes:
+    """A name that would clear the terminal on which it is shown."""
+    return _with_name("w\x1b[2J\x1b]0;title\x07\r")
+
+
+@hostile("SyntaxElementError")
+def names_of_modules_own() -> bytes:
+    """A tensor named as something that every module has."""
+    return _with_name("__class__")
+
+
+@hostile("SyntaxElementError", "decodes")
+def odd_keys() -> bytes:
+    """A dictionary that is returned, with lone surrogates, quotes and code as keys."""
+    value = to_json(Graph((_x(2),), (), (X,)))
+    keys = ("\ud800", "\0", CODE, "", "a.b", "self", "\n")
+    value["output"] = {"dict": {key: {"r": 1} for key in keys}}
+    return _graph_stream(value)
+
+
+@hostile("decodes", "SyntaxElementError", "LimitExceededError")
+def thousand_factors() -> bytes:
+    """As many decomposed layers as there may be, in a graph of three thousand nodes."""
+    state, rows, graph, value = {}, [], _Graph(_x(1, 2)), X
+    for i in range(1000):
+        state[f"l{i}.u.weight"] = np.zeros((1, 2), np.float32)
+        state[f"l{i}.v.weight"] = np.zeros((2, 1), np.float32)
+        rows.append([f"l{i}", [2, 2], 1, "linear"])
+        thin = graph("aten.linear.default", value, TensorRef(f"l{i}.u.weight"))
+        value = graph("aten.linear.default", thin, TensorRef(f"l{i}.v.weight"))
+    data = graph.stream((value,), **state)
+
+    def add(record: Any) -> None:
+        record["factors"] = rows
+
+    return re.sub(rb"nnrcodec 1\.0 ", b"nnrcodec 1.1 ", _with_record(data, add))
+
+
+@hostile("decodes", "SyntaxElementError", "LimitExceededError")
+def large_factors() -> bytes:
+    """Two factors of zeros, of 64 MB each: a product of 2^37 multiplications from 500 bytes."""
+    state = {name: np.zeros((4000, 4000), np.float32) for name in ("l.u.weight", "l.v.weight")}
+
+    def add(record: Any) -> None:
+        record["factors"] = [["l", [4000, 4000], 4000, "linear"]]
+
+    return re.sub(
+        rb"nnrcodec 1\.0 ",
+        b"nnrcodec 1.1 ",
+        _with_record(nnrcodec.encode(state, config=STATIC), add),
+    )
+
+
+@hostile("decodes", "LimitExceededError")
+def zeros_of_the_standard() -> bytes:
+    """Sixty million zeros, one bin each."""
+    return nnrcodec.encode({"w": np.zeros((6000, 10_000), np.float32)}, config=STANDARD)
+
+
+@hostile("decodes", "LimitExceededError")
+def zeros_of_ours() -> bytes:
+    """Sixty million zeros of no bits at all; to make them a digest is taken of them."""
+    return nnrcodec.encode({"w": np.zeros((6000, 10_000), np.float32)}, config=STATIC)
+
+
+@hostile("decodes", *REFUSED, "PayloadError")
+def many_tensors_in_the_record() -> bytes:
+    """Thirty thousand tensors in the record, none of them in the stream."""
+
+    def fill(record: Any) -> None:
+        record["tensors"] = [[str(i), "00000000"] for i in range(30_000)]
+
+    return _with_record(zeros(), fill)
+
+
+@hostile("SyntaxElementError", "PayloadError", "LimitExceededError")
+def many_coded_names() -> bytes:
+    """Names of names that are not there, and a scalar half a million times."""
+
+    def fill(record: Any) -> None:
+        record["coded_names"] = {str(i): "w" for i in range(30_000)}
+        record["scalars"] = ["w"] * 500_000
+
+    return _with_record(both_coders(), fill)
+
+
+@hostile("decodes", *REFUSED)
+def changed_through_an_alias() -> bytes:
+    """A tensor of the model, changed in place behind the back of the check."""
+    graph = _Graph(_x(2))
+    alias = graph("aten.view.default", TensorRef("w"), (2,))
+    graph("aten.relu_.default", alias)
+    return graph.stream((graph("aten.add.Tensor", X, alias),), w=np.array([-1, 1], np.float32))
+
+
+@hostile("decodes", *REFUSED)
+def input_changed_in_place() -> bytes:
+    """An input, written to where it overlaps itself."""
+    graph = _Graph(_x(1))
+    wide = graph("aten.expand.default", X, (5,))
+    return graph.stream((graph("aten.relu_.default", wide),))
+
+
+@hostile("decodes", *REFUSED)
+def operators_that_divide() -> bytes:
+    """Groups, steps and factors of zero, and below."""
+    graph = _Graph(_x(1, 4, 4, 4))
+    for number in (0, -1, -(2**63)):
+        graph("aten.channel_shuffle.default", X, number)
+        graph("aten.pixel_shuffle.default", X, number)
+        graph("aten.unfold.default", X, 1, 1, number)
+        graph("aten.max_pool2d.default", X, (2, 2), (number, number))
+    return graph.stream((X,))
+
+
 def _rewritten(data: bytes, change: Callable[[ExtendedDataUnit], None]) -> bytes:
     """Return a stream with its extended data units changed."""
     units = read_stream(data).units
@@ -386,18 +1023,29 @@ def references() -> dict[str, Any]:
     return cases
 
 
+def _registered(name: str) -> tuple[Callable[[], bytes], str, dict[str, Any]]:
+    """Return how a stream is made, its folder, and what the manifest says must come of it."""
+    if name in HOSTILE:
+        make, may = HOSTILE[name]
+        return make, "hostile", {"may": list(may)}
+    if name in INVALID:
+        make, error = INVALID[name]
+        return make, "invalid", {"error": error}
+    return VALID[name], "valid", {}
+
+
 def main() -> None:
     """Write streams and manifest."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", nargs="*", help="streams to make [all]")
-    names = parser.parse_args().name or [*VALID, *INVALID]
+    names = parser.parse_args().name or [*VALID, *INVALID, *HOSTILE]
 
     manifest_path = FOLDER / "manifest.json"
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
     for name in names:
-        make, error = INVALID.get(name, (VALID.get(name), None))
+        make, folder, outcome = _registered(name)
         data = make()
-        path = FOLDER / ("invalid" if error else "valid") / f"{name}.nnr"
+        path = FOLDER / folder / f"{name}.nnr"
         if path.exists() and path.read_bytes() != data:
             print(f"{name}: bytes change, {path.stat().st_size} -> {len(data)}")
         path.parent.mkdir(exist_ok=True)
@@ -405,7 +1053,7 @@ def main() -> None:
         manifest[name] = {
             "file": f"{path.parent.name}/{path.name}",
             "what": make.__doc__,
-            **({"error": error} if error else {"tensors": expected(data)}),
+            **(outcome or {"tensors": expected(data)}),
         }
         print(f"{name}: {len(data)} bytes")
     manifest |= references()

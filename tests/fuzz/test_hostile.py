@@ -1,0 +1,58 @@
+"""Hostile streams of the conformance folder, used in every way in a bounded child.
+
+What comes of each is in the manifest under ``may``. Decoding a stream, building a network from it
+and writing a .pt2 file may take the CPU time and memory that `fuzz.bounded` promises; because the
+machines of tests are busy, time is multiplied by `SLACK`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fuzz.bounded import Budget, Server
+
+FOLDER = Path(__file__).parents[2] / "conformance"
+MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
+HOSTILE = [name for name, case in MANIFEST.items() if "may" in case]
+SLACK = 5.0
+USES = ("inspect", "decode", "merge", "decode_model", "pt2")
+SHARED = Path(__file__).parents[3] / "shared" / "cases" / "22-hostile"
+OUR_ERRORS = ("SyntaxElementError", "LimitExceededError", "UnsupportedFeatureError")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with Server(Budget(seconds=15.0)) as started:
+        yield started
+
+
+def test_all_streams_are_small() -> None:
+    assert len(HOSTILE) > 40
+    for name in HOSTILE:
+        assert (FOLDER / MANIFEST[name]["file"]).stat().st_size < 120_000, name
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_streams_are_refused_or_cost_little(server: Server, name: str, use: str) -> None:
+    data = (FOLDER / MANIFEST[name]["file"]).read_bytes()
+    outcome = server.use(use, data)
+    assert outcome.problem(SLACK) is None, outcome.detail
+    kind = "decodes" if outcome.kind == "fine" else outcome.kind
+    without_graph = kind == "ModelError" and use in {"decode_model", "pt2"}
+    # what is wrong with a graph, or costs too much, may be found when it is used
+    early = kind == "decodes" and use in {"inspect", "decode", "merge"}
+    assert kind in MANIFEST[name]["may"] or without_graph or early
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no shared cases here")
+@pytest.mark.parametrize("use", USES)
+def test_streams_of_the_issue_are_refused_or_cost_little(server: Server, use: str) -> None:
+    for path in sorted(SHARED.glob("*.nnr")):
+        outcome = server.use(use, path.read_bytes())
+        assert outcome.problem(SLACK) is None, path.stem
+        assert outcome.kind in ("fine", *OUR_ERRORS), path.stem
