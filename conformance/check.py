@@ -6,8 +6,9 @@ The command gets the stream in place of {stream} and must write a safetensors fi
 {output}; for streams in invalid/ it must fail and write nothing. Those in hostile/ it may decode or
 refuse, soon and without much memory. A decoder that is ended by a signal, runs for more than
 --seconds or prints a traceback of Python has not refused anything; with --codes neither has one
-that ends with another exit code (nnr-decode: 3 for damaged, 4 for not supported). For an update {stream} is several
-arguments, the base model and all updates up to this one, and the output is the model after it.
+that ends with another exit code (nnr-decode: 3 for damaged, 4 for not supported). For an update
+{stream} is several arguments, the base model and all updates up to this one, and the output is the
+model after it.
 Decoders that know the standard alone can be checked with the streams of reference/, whose names
 begin with reference_. All streams are tried, then the results are counted; the exit code is 0 if
 all are as they should be. Needs Python and its standard library only.

@@ -813,19 +813,26 @@ def deep_names() -> bytes:
     return graph.stream((graph("aten.relu.default", X),), **state)
 
 
-CODE = 'x"), open(__import__("tempfile").gettempdir() + "/nnrcodec-fuzz-code-has-run", "w"), ("'
+MARK = "/tmp/nnrcodec-fuzz-code-has-run"  # noqa: S108 - looked for by the tests
+CODE = f'training"), open("{MARK}", "w"), ("'
 
 
 @hostile("SyntaxElementError")
 def name_with_code() -> bytes:
-    """A tensor whose name ends a string in made source, and goes on as code."""
+    """A name that ends a string in source made from the network, and goes on as code."""
     return _with_name(CODE)
+
+
+@hostile("SyntaxElementError")
+def layer_with_code() -> bytes:
+    """The same in the name of a layer."""
+    return _with_name(f"layer.{CODE}.weight")
 
 
 @hostile("SyntaxElementError")
 def names_with_code() -> bytes:
     """Names with quotes, line ends and backslashes; code between them."""
-    call = 'open("/tmp/nnrcodec-fuzz-code-has-run","w")'
+    call = f'open("{MARK}","w")'
     names = (
         f'a"]); {call} #',
         f"a')\n    {call}\n",
@@ -836,6 +843,12 @@ def names_with_code() -> bytes:
     graph = _Graph(_x(1))
     values = tuple(graph("aten.add.Tensor", X, TensorRef(name)) for name in names)
     return graph.stream(values, **{name: np.zeros(1, np.float32) for name in names})
+
+
+@hostile("SyntaxElementError", "decodes")
+def layers_named_as_keywords() -> bytes:
+    """Layers whose names are words of Python: source made from the network is none."""
+    return _with_name("None.0.class.weight")
 
 
 def _with_name(name: str) -> bytes:
