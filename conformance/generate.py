@@ -944,6 +944,44 @@ def many_coded_names() -> bytes:
     return _with_record(both_coders(), fill)
 
 
+@hostile("decodes", "SyntaxElementError")
+def nothing_returned() -> bytes:
+    """A network that returns an empty tuple."""
+    graph = _Graph(_x(2))
+    graph("aten.relu.default", X)
+    return graph.stream(())
+
+
+@hostile("decodes", "SyntaxElementError")
+def nan_returned() -> bytes:
+    """A network that returns a number that is not equal to itself."""
+    graph = _Graph(_x(2))
+    return graph.stream((graph("operator.add", float("nan"), 1), X, float("inf")))
+
+
+@hostile("decodes", "SyntaxElementError")
+def taken_apart_into_nothing() -> bytes:
+    """An empty tensor, and so an empty list of tensors."""
+    graph = _Graph(_x(0, 2))
+    graph("aten.unbind.int", X)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def inputs_without_number() -> bytes:
+    """No inputs, no nodes; a tensor is returned as it is."""
+    return _Graph().stream((TensorRef("w"), None, 1, {"": [TensorRef("w")]}))
+
+
+@hostile("decodes", "LimitExceededError")
+def bins_that_cost_nothing() -> bytes:
+    """Sixty million levels of zero, of which no row is skipped: a bin each, and hardly a bit."""
+    values = np.zeros((6000, 10_000), np.float32)
+    values[:, 0] = 1
+    config = replace(STANDARD, quantization=UniformConfig(qp=0), dq=False)
+    return nnrcodec.encode({"w": values}, config=config)
+
+
 @hostile("decodes", *REFUSED)
 def changed_through_an_alias() -> bytes:
     """A tensor of the model, changed in place behind the back of the check."""
