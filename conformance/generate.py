@@ -849,19 +849,26 @@ def deep_names() -> bytes:
     return graph.stream((graph("aten.relu.default", X),), **state)
 
 
-CODE = 'x"), open(__import__("tempfile").gettempdir() + "/nnrcodec-fuzz-code-has-run", "w"), ("'
+MARK = "/tmp/nnrcodec-fuzz-code-has-run"  # noqa: S108 - looked for by the tests
+CODE = f'training"), open("{MARK}", "w"), ("'
 
 
 @hostile("SyntaxElementError")
 def name_with_code() -> bytes:
-    """A tensor whose name ends a string in made source, and goes on as code."""
+    """A name that ends a string in source made from the network, and goes on as code."""
     return _with_name(CODE)
+
+
+@hostile("SyntaxElementError")
+def layer_with_code() -> bytes:
+    """The same in the name of a layer."""
+    return _with_name(f"layer.{CODE}.weight")
 
 
 @hostile("SyntaxElementError")
 def names_with_code() -> bytes:
     """Names with quotes, line ends and backslashes; code between them."""
-    call = 'open("/tmp/nnrcodec-fuzz-code-has-run","w")'
+    call = f'open("{MARK}","w")'
     names = (
         f'a"]); {call} #',
         f"a')\n    {call}\n",
@@ -872,6 +879,12 @@ def names_with_code() -> bytes:
     graph = _Graph(_x(1))
     values = tuple(graph("aten.add.Tensor", X, TensorRef(name)) for name in names)
     return graph.stream(values, **{name: np.zeros(1, np.float32) for name in names})
+
+
+@hostile("SyntaxElementError", "decodes")
+def layers_named_as_keywords() -> bytes:
+    """Layers whose names are words of Python: source made from the network is none."""
+    return _with_name("None.0.class.weight")
 
 
 def _with_name(name: str) -> bytes:
@@ -965,6 +978,44 @@ def many_coded_names() -> bytes:
         record["scalars"] = ["w"] * 500_000
 
     return _with_record(both_coders(), fill)
+
+
+@hostile("decodes", "SyntaxElementError")
+def nothing_returned() -> bytes:
+    """A network that returns an empty tuple."""
+    graph = _Graph(_x(2))
+    graph("aten.relu.default", X)
+    return graph.stream(())
+
+
+@hostile("decodes", "SyntaxElementError")
+def nan_returned() -> bytes:
+    """A network that returns a number that is not equal to itself."""
+    graph = _Graph(_x(2))
+    return graph.stream((graph("operator.add", float("nan"), 1), X, float("inf")))
+
+
+@hostile("decodes", "SyntaxElementError")
+def taken_apart_into_nothing() -> bytes:
+    """An empty tensor, and so an empty list of tensors."""
+    graph = _Graph(_x(0, 2))
+    graph("aten.unbind.int", X)
+    return graph.stream((X,))
+
+
+@hostile("decodes", *REFUSED)
+def inputs_without_number() -> bytes:
+    """No inputs, no nodes; a tensor is returned as it is."""
+    return _Graph().stream((TensorRef("w"), None, 1, {"": [TensorRef("w")]}))
+
+
+@hostile("decodes", "LimitExceededError")
+def bins_that_cost_nothing() -> bytes:
+    """Sixty million levels of zero, of which no row is skipped: a bin each, and hardly a bit."""
+    values = np.zeros((6000, 10_000), np.float32)
+    values[:, 0] = 1
+    config = replace(STANDARD, quantization=UniformConfig(qp=0), dq=False)
+    return nnrcodec.encode({"w": values}, config=config)
 
 
 @hostile("decodes", *REFUSED)

@@ -18,12 +18,13 @@ FOLDER = Path(__file__).parents[2] / "conformance"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
 VALID = [name for name, case in MANIFEST.items() if "tensors" in case]
 INVALID = [name for name, case in MANIFEST.items() if "error" in case]
+HOSTILE = [name for name, case in MANIFEST.items() if "may" in case]  # see tests/fuzz
 
 
 def test_every_stream_is_in_the_manifest() -> None:
     files = {str(path.relative_to(FOLDER)) for path in FOLDER.glob("*/*.nn[rc]")}
     assert files == {case["file"] for case in MANIFEST.values()}
-    assert len(VALID) + len(INVALID) == len(MANIFEST)
+    assert len(VALID) + len(INVALID) + len(HOSTILE) == len(MANIFEST)
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -57,6 +58,19 @@ def test_any_decoder_command_can_be_checked(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "4 of 4" in run.stdout
+    strict = [sys.executable, FOLDER / "check.py", "--codes", "3,4", "--seconds", "50"]
+    run = subprocess.run(
+        [
+            *strict,
+            f"{decoder} {{stream}} -o {{output}}",
+            "truncated",
+            "newer_record",
+            "huge_string",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
     wrong = subprocess.run(
         [sys.executable, FOLDER / "check.py", "true {stream} {output}", "zeros"],
         capture_output=True,
@@ -64,3 +78,26 @@ def test_any_decoder_command_can_be_checked(tmp_path: Path) -> None:
     )
     assert wrong.returncode == 1
     assert "0 of 1" in wrong.stdout
+
+
+CRASHES = {
+    "signal": "import os; os.kill(os.getpid(), 11)",
+    "crashed": "raise KeyError(1)",
+    "exit code 7": "raise SystemExit(7)",
+    "not done": "import time; time.sleep(60)",
+}
+
+
+@pytest.mark.parametrize("crash", CRASHES)
+def test_a_crash_is_no_refusal(tmp_path: Path, crash: str) -> None:
+    script = tmp_path / "decoder.py"
+    script.write_text(CRASHES[crash])
+    decoder = f"{sys.executable} {script} {{stream}} {{output}}"
+    limits = ["--codes", "3,4", "--seconds", "2"]
+    run = subprocess.run(
+        [sys.executable, FOLDER / "check.py", *limits, decoder, "truncated"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert crash in run.stdout

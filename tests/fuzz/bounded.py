@@ -178,8 +178,9 @@ def serve() -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
 
-    from fuzz import uses
+    from fuzz import targets, uses  # not before: the other side does without
 
+    assert targets.TARGETS
     uses.prepare()
     if "NNRCODEC_FUZZ_ERRORS" not in os.environ:
         os.dup2(nothing, 2)

@@ -180,7 +180,7 @@ ODD_NAMES = [
         '"]',
         "#",
     ),
-    'x"), open("{mark}", "w"), ("',
+    'training"), open("{mark}", "w"), ("',
     "x'), open('{mark}', 'w'), ('",
     '"+open("{mark}","w").name+"',
     "a\nopen('{mark}', 'w')\n",

@@ -22,7 +22,7 @@ def server() -> Iterator[Server]:
         yield started
 
 
-@pytest.mark.parametrize(("name", "use", "given"), corpus(), ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("name", "use", "given"), corpus(), ids=[name for name, *_ in corpus()])
 def test_what_was_found_before(server: Server, name: str, use: str, given: list[bytes]) -> None:
     assert server.use(use, *given).problem(SLACK) is None, name
 
