@@ -980,7 +980,7 @@ def many_coded_names() -> bytes:
     return _with_record(both_coders(), fill)
 
 
-@hostile("decodes", "SyntaxElementError")
+@hostile("decodes", "SyntaxElementError", "UnsupportedFeatureError")
 def nothing_returned() -> bytes:
     """A network that returns an empty tuple."""
     graph = _Graph(_x(2))
@@ -988,14 +988,14 @@ def nothing_returned() -> bytes:
     return graph.stream(())
 
 
-@hostile("decodes", "SyntaxElementError")
+@hostile("decodes", "SyntaxElementError", "UnsupportedFeatureError")
 def nan_returned() -> bytes:
     """A network that returns a number that is not equal to itself."""
     graph = _Graph(_x(2))
     return graph.stream((graph("operator.add", float("nan"), 1), X, float("inf")))
 
 
-@hostile("decodes", "SyntaxElementError")
+@hostile("decodes", "SyntaxElementError", "UnsupportedFeatureError")
 def taken_apart_into_nothing() -> bytes:
     """An empty tensor, and so an empty list of tensors."""
     graph = _Graph(_x(0, 2))
@@ -1132,7 +1132,7 @@ def main() -> None:
     for name in names:
         make, folder, outcome = _registered(name)
         data = make()
-        path = FOLDER / ("invalid" if error else "valid") / f"{name}.nnr"
+        path = FOLDER / folder / f"{name}.nnr"
         path.parent.mkdir(exist_ok=True)
         if path.exists():
             kept = path.read_bytes()
