@@ -8,6 +8,8 @@ machines of tests are busy, time is multiplied by `SLACK`.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,14 @@ HOSTILE = [name for name, case in MANIFEST.items() if "may" in case]
 SLACK = 5.0
 USES = ("inspect", "decode", "merge", "decode_model", "pt2")
 SHARED = Path(__file__).parents[3] / "shared" / "cases" / "22-hostile"
+TOUCH_OTHER_MEMORY = (
+    "norm_of_nothing",
+    "norm_of_other_memory",
+    "recurrence_with_too_many_axes",
+    "sampler_without_a_mode",
+    "statistics_of_other_memory",
+)
+"""Operators that look at their arguments too little, in PyTorch 2.13 on the CPU."""
 OUR_ERRORS = ("SyntaxElementError", "LimitExceededError", "UnsupportedFeatureError")
 
 
@@ -47,6 +57,19 @@ def test_hostile_streams_are_refused_or_cost_little(server: Server, name: str, u
     # what is wrong with a graph, or costs too much, may be found when it is used
     early = kind == "decodes" and use in {"inspect", "decode", "merge"}
     assert kind in MANIFEST[name]["may"] or without_graph or early
+
+
+@pytest.mark.parametrize("name", TOUCH_OTHER_MEMORY)
+def test_a_network_never_sees_memory_that_is_not_its_own(server: Server, name: str) -> None:
+    data = (FOLDER / MANIFEST[name]["file"]).read_bytes()
+    outcome = server.use("must_not_run", data)
+    assert outcome.problem(SLACK) is None, outcome.detail
+
+
+def test_no_operator_reads_or_writes_beside_its_arguments() -> None:
+    run = [sys.executable, "-m", "tests.fuzz.memory", "1000", "2600"]
+    done = subprocess.run(run, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared cases here")
