@@ -980,6 +980,48 @@ def many_coded_names() -> bytes:
     return _with_record(both_coders(), fill)
 
 
+@hostile("decodes", "SyntaxElementError")
+def statistics_of_other_memory() -> bytes:
+    """A batch norm of a thousand channels with one mean: the rest would be read from beside it."""
+    graph = _Graph(_x(1, 1000, 2, 2))
+    one = graph("aten.ones.default", (1,))
+    values = graph(
+        "aten._native_batch_norm_legit_no_training.default", X, one, one, one, one, 0.1, 1e-5
+    )
+    return graph.stream((graph("operator.getitem", values, 0),))
+
+
+@hostile("decodes", "SyntaxElementError")
+def norm_of_other_memory() -> bytes:
+    """A weight norm whose lengths are of another shape: read, and written, beyond its tensors."""
+    graph = _Graph(_x(64, 2), _x(1, name="g"))
+    return graph.stream((graph("aten._weight_norm.default", X, Ref(1), 0),))
+
+
+@hostile("decodes", "SyntaxElementError")
+def norm_of_nothing() -> bytes:
+    """A weight norm of an empty tensor divides by zero in machine code."""
+    graph = _Graph(_x(0, 3, 2))
+    return graph.stream((graph("aten._weight_norm.default", X, X, 0),))
+
+
+@hostile("decodes", "SyntaxElementError")
+def recurrence_with_too_many_axes() -> bytes:
+    """An LSTM whose input and states have four axes, and whose weights are empty."""
+    graph = _Graph(_x(4, 2, 8, 2), _x(0, name="w"))
+    weights = (Ref(1), Ref(1))
+    arguments = (False, 1, 0.0, False, True, True)
+    values = graph("aten.lstm.input", X, (X, X), weights, *arguments)
+    return graph.stream((graph("operator.getitem", values, 0),))
+
+
+@hostile("decodes", "SyntaxElementError")
+def sampler_without_a_mode() -> bytes:
+    """Sampling of a grid in a way that is none: the result is memory that nobody wrote to."""
+    graph = _Graph(_x(1, 2, 64, 64), _x(1, 64, 64, 2, name="grid"))
+    return graph.stream((graph("aten.grid_sampler.default", X, Ref(1), 4, 0, False),))
+
+
 @hostile("decodes", "SyntaxElementError", "UnsupportedFeatureError")
 def nothing_returned() -> bytes:
     """A network that returns an empty tuple."""

@@ -27,6 +27,7 @@ from nnrcodec.graph.graph import Graph, Node, Ref, TensorRef, Word, leaves
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import FUNCTIONS, IN_ANY_LAYOUT, TORCH_WORDS
 from nnrcodec.graph.scalars import ScalarError, fits
+from nnrcodec.graph.trusting_operators import CHECKS
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.torch_values import to_torch
@@ -258,7 +259,7 @@ def _calls(graph: Graph, fast: bool) -> tuple[_Call, ...]:
         done_with.setdefault(position, []).append(number)
     return tuple(
         _Call(
-            (_fast_function(node, graph) if fast else None) or _function(node.op),
+            (_fast_function(node, graph) if fast else None) or function_of(node.op),
             node,
             OPERATORS[node.op].makes_tensor,
             tuple(done_with.get(position, ())),
@@ -267,13 +268,26 @@ def _calls(graph: Graph, fast: bool) -> tuple[_Call, ...]:
     )
 
 
-def _function(op: str) -> Callable[..., Any]:
+def function_of(op: str) -> Callable[..., Any]:
+    """Return what an operator of the allow-list calls: PyTorch's, looked after where it must be."""
     if op not in FUNCTIONS:
         raise UnsupportedFeatureError(
             f"PyTorch {torch.__version__} has no operator {op}; a newer one has", feature=op
         )
     function = FUNCTIONS[op]
+    if op in CHECKS:
+        return _looked_at(function, CHECKS[op])
     return _within_64_bits(function) if OPERATORS[op].result == "Scalar" else function
+
+
+def _looked_at(function: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+    """Return a function whose arguments are checked before each call."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        check(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def _within_64_bits(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -219,7 +219,7 @@ def test_files_that_cannot_be_read_exit_with_2(call, net, streams, tmp_path):
     for model, stream, hint in (
         (tmp_path / "none.pt2", streams[0], "cannot read"),
         (net, tmp_path / "none.nnr", "none.nnr: No such file"),
-        (net, tmp_path, "Is a directory"),
+        (net, tmp_path, "is a folder, not a file"),
         (streams[0], streams[1], "no model file has the ending"),
     ):
         result = measure(call, model, stream)

@@ -8,6 +8,8 @@ machines of tests are busy, time is multiplied by `SLACK`.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,33 @@ FOLDER = Path(__file__).parents[2] / "conformance"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())
 HOSTILE = [name for name, case in MANIFEST.items() if "may" in case]
 SLACK = 5.0
-USES = ("inspect", "decode", "merge", "decode_model", "pt2")
+USES = ("inspect", "decode", "merge", "decode_model", "pt2_only")
 SHARED = Path(__file__).parents[3] / "shared" / "cases" / "22-hostile"
+LOADED_AGAIN = (
+    "input_named_debug",
+    "input_named_self",
+    "inputs_named_as_made_code_names_things",
+    "layer_with_code",
+    "layers_named_as_keywords",
+    "name_with_code",
+    "name_with_terminal_codes",
+    "names_with_code",
+    "nan_returned",
+    "nothing_returned",
+    "odd_keys",
+    "statistics_of_other_memory",
+    "taken_apart_into_nothing",
+)
+"""Cheap to run; PyTorch makes source of a network when it loads the file."""
+
+TOUCH_OTHER_MEMORY = (
+    "norm_of_nothing",
+    "norm_of_other_memory",
+    "recurrence_with_too_many_axes",
+    "sampler_without_a_mode",
+    "statistics_of_other_memory",
+)
+"""Operators that look at their arguments too little, in PyTorch 2.13 on the CPU."""
 OUR_ERRORS = ("SyntaxElementError", "LimitExceededError", "UnsupportedFeatureError")
 
 
@@ -43,10 +70,30 @@ def test_hostile_streams_are_refused_or_cost_little(server: Server, name: str, u
     outcome = server.use(use, data)
     assert outcome.problem(SLACK) is None, outcome.detail
     kind = "decodes" if outcome.kind == "fine" else outcome.kind
-    without_graph = kind == "ModelError" and use in {"decode_model", "pt2"}
+    without_graph = kind == "ModelError" and use in {"decode_model", "pt2_only"}
     # what is wrong with a graph, or costs too much, may be found when it is used
     early = kind == "decodes" and use in {"inspect", "decode", "merge"}
     assert kind in MANIFEST[name]["may"] or without_graph or early
+
+
+@pytest.mark.parametrize("name", LOADED_AGAIN)
+def test_a_file_that_is_written_can_be_loaded_and_runs_no_code(server: Server, name: str) -> None:
+    data = (FOLDER / MANIFEST[name]["file"]).read_bytes()
+    outcome = server.use("pt2", data)
+    assert outcome.problem(SLACK) is None, outcome.detail
+
+
+@pytest.mark.parametrize("name", TOUCH_OTHER_MEMORY)
+def test_a_network_never_sees_memory_that_is_not_its_own(server: Server, name: str) -> None:
+    data = (FOLDER / MANIFEST[name]["file"]).read_bytes()
+    outcome = server.use("must_not_run", data)
+    assert outcome.problem(SLACK) is None, outcome.detail
+
+
+def test_no_operator_reads_or_writes_beside_its_arguments() -> None:
+    run = [sys.executable, "-m", "tests.fuzz.memory", "1000", "2600"]
+    done = subprocess.run(run, cwd=FOLDER.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no shared cases here")

@@ -113,6 +113,20 @@ def pt2_only(given: Sequence[bytes]) -> object:
     return None
 
 
+@use
+def must_not_run(given: Sequence[bytes]) -> object:
+    """Decode a network and run it; it must be refused before it returns anything."""
+    module = nnrcodec.decode_model(given[-1], threads=1)
+    inputs = examples(module._nnr_graph)
+    assert inputs is not None
+    try:
+        with torch.no_grad():
+            module(*inputs)
+    except MAY_FAIL_AT_RUN_TIME:
+        return None
+    raise RunsOtherwiseError("it runs to its end")
+
+
 MOST_ELEMENTS = 2**16
 """Of all inputs together, where a network is run."""
 

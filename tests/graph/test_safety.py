@@ -23,6 +23,7 @@ from nnrcodec.graph import (
     scalars,
     sizes,
     text,
+    trusting_operators,
 )
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.module import build_module
@@ -32,6 +33,7 @@ from nnrcodec.graph.text import from_json, to_json
 
 DECODER_MODULES = (
     *(check, graph, module, names, operators, operators_torch, program, scalars, sizes, text),
+    trusting_operators,
 )
 
 
