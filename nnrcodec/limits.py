@@ -92,7 +92,7 @@ class Limits:
 
     max_factors: int = 100_000
     free_factors: int = 200
-    factors_per_byte: float = 0.01
+    factors_per_byte: float = 1 / 40
 
     max_merge_macs: int = 10**15
     free_merge_macs: int = 2 * 10**9

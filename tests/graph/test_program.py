@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +267,12 @@ def test_an_empty_list_cannot_be_saved() -> None:
     make("aten.unbind.int", Ref(0))
     with pytest.raises(UnsupportedFeatureError, match="empty list"):
         make.export(make("aten.relu.default", Ref(0)))
+
+
+def test_a_file_does_not_say_where_this_package_is_installed(tmp_path: Path) -> None:
+    graph = Graph((Input("x", "float32", (2,)),), (Node("aten.relu.default", (Ref(0),)),), Ref(1))
+    save(Model.of([], graph), tmp_path / "x.pt2")
+    with zipfile.ZipFile(tmp_path / "x.pt2") as file:
+        content = b"".join(map(file.read, file.namelist()))
+    assert b"aten.relu.default" in content
+    assert str(Path(programs.__file__).parent).encode() not in content
