@@ -27,7 +27,7 @@ from nnrcodec.graph.graph import Graph, Node, Ref, TensorRef, Word, leaves
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import FUNCTIONS, IN_ANY_LAYOUT, TORCH_WORDS
 from nnrcodec.graph.scalars import ScalarError, fits
-from nnrcodec.graph.trusting_operators import CHECKS
+from nnrcodec.graph.trusting_operators import CHECKS, ArgumentsError
 from nnrcodec.limits import Limits
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.torch_values import to_torch
@@ -210,7 +210,7 @@ def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[in
     arguments = (argument_of(module, value, values) for value in call.node.args)
     try:
         values.append(call.function(*arguments, **named))
-    except ScalarError as error:
+    except (ArgumentsError, ScalarError) as error:
         raise SyntaxElementError(
             f"{call.node.op} at these sizes: {error}",
             path=f"graph/nodes[{position}]",

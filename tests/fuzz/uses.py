@@ -19,6 +19,7 @@ from nnrcodec.decoder import decode_stream
 from nnrcodec.dtypes import DTYPES
 from nnrcodec.formats import save
 from nnrcodec.graph.graph import Graph
+from nnrcodec.graph.sizes import example_shape
 from nnrcodec.limits import Limits
 
 USES: dict[str, Callable[[Sequence[bytes]], object]] = {}
@@ -88,28 +89,30 @@ def run(given: Sequence[bytes]) -> object:
     return None
 
 
+def _written(data: bytes, path: Path) -> Graph:
+    """Write a file as nnr-decode does; return the graph that is in it."""
+    model = decode_stream(data, Limits(), threads=1)
+    if model.graph is None:
+        raise ModelError("no graph")
+    save(model, path, Limits().for_stream(len(data)))
+    return model.graph
+
+
 @use
 def pt2(given: Sequence[bytes]) -> object:
     """Write a file as nnr-decode does; load it again and run what is in it."""
-    model = decode_stream(given[-1], Limits(), threads=1)
-    if model.graph is None:
-        raise ModelError("no graph")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.pt2"
-        save(model, path, Limits().for_stream(len(given[-1])))
-        program = torch.export.load(path)
-        _run(program.module(), model.graph)
+        graph = _written(given[-1], path)
+        _run(torch.export.load(path).module(), graph)
     return None
 
 
 @use
 def pt2_only(given: Sequence[bytes]) -> object:
     """Write a file as nnr-decode does."""
-    model = decode_stream(given[-1], Limits(), threads=1)
-    if model.graph is None:
-        raise ModelError("no graph")
     with tempfile.TemporaryDirectory() as folder:
-        save(model, Path(folder) / "x.pt2", Limits().for_stream(len(given[-1])))
+        _written(given[-1], Path(folder) / "x.pt2")
     return None
 
 
@@ -152,10 +155,7 @@ def _run(module: torch.nn.Module, graph: Graph) -> None:
 
 def examples(graph: Graph) -> tuple[torch.Tensor, ...] | None:
     """Return inputs of the sizes of the examples; None if they are not small."""
-    shapes = [
-        [graph.dims[s].example if isinstance(s, str) else s for s in value.shape]
-        for value in graph.inputs
-    ]
+    shapes = [example_shape(graph, value) for value in graph.inputs]
     if sum(map(math.prod, shapes)) > MOST_ELEMENTS:
         return None
     return tuple(
