@@ -905,6 +905,12 @@ def names_of_modules_own() -> bytes:
     return _with_name("__class__")
 
 
+@hostile("decodes", "UnsupportedFeatureError")
+def tensor_named_graph() -> bytes:
+    """A tensor named as something that every module has which PyTorch makes of a .pt2 file."""
+    return _with_name("graph")
+
+
 @hostile("SyntaxElementError", "decodes", "PayloadError")
 def odd_keys() -> bytes:
     """A dictionary that is returned, with lone surrogates, quotes and code as keys."""

@@ -24,6 +24,22 @@ MAX_NAME_LENGTH = 1000
 _PART = re.compile(r"[A-Za-z0-9_]+")
 _NOT_IN_PART = re.compile(r"[^A-Za-z0-9_]")
 
+_OF_PROGRAMS = frozenset(
+    (
+        *("self", "graph", "code", "meta", "validate_inputs", "range_constraints", "shape_env"),
+        *("add_submodule", "delete_submodule", "delete_all_unused_submodules", "print_readable"),
+        *("recompile", "to_folder", "_boxed_call", "_code", "_codegen", "_create_node_hooks"),
+        *("_deepcopy_hooks", "_deepcopy_init", "_erase_node_hooks", "_graph", "_guards_fn"),
+        *("_in_spec", "_lineno_map", "_out_spec", "_prologue_start", "_recompile_submodules"),
+        *("_register_create_node_hook", "_register_deepcopy_hook", "_register_erase_node_hook"),
+        *("_register_replace_node_hook", "_replace_hooks", "_set_replace_hook", "_tracer_cls"),
+        *("_tracer_extras", "_unregister_create_node_hook", "_unregister_deepcopy_hook"),
+        *("_unregister_erase_node_hook", "_unregister_replace_node_hook", "_wrapped_call"),
+        *("__copy__", "__deepcopy__", "__jit_unused_properties__", "__reduce_package__"),
+    )
+)
+"""Attributes that PyTorch gives to the module of an exported program."""
+
 RULE = (
     "of parts of A-Z, a-z, 0-9 and _ between points, no part a keyword of Python, "
     f"{MAX_NAME_LENGTH} characters at most"
@@ -34,6 +50,14 @@ RULE = (
 def is_safe(name: str) -> bool:
     """Return whether a tensor, or a layer, of a network with a graph may have this name."""
     return len(name) <= MAX_NAME_LENGTH and all(map(_is_safe_part, name.split(".")))
+
+
+def fits_program(name: str) -> bool:
+    """Return whether an exported program can have a tensor of this name, which is safe.
+
+    PyTorch accepts others when it exports, and fails when the program is to run.
+    """
+    return name.partition(".")[0] not in _OF_PROGRAMS
 
 
 def is_identifier(name: str) -> bool:
@@ -82,12 +106,13 @@ def safe_paths(names: Iterable[str]) -> dict[str, str]:
     paths: dict[str, str] = {}
     for layer, parts in children.items():  # a layer stands before those within it
         safe_layer = None if layer is None else translated(layer, paths)
-        taken = {part for part in parts if _is_safe_part(part)}
+        unusable = _OF_PROGRAMS if layer is None else frozenset()
+        taken = {part for part in parts if _is_safe_part(part)} | unusable
         for part in parts:
-            if _is_safe_part(part):
+            if _is_safe_part(part) and part not in unusable:
                 continue
             wanted = _NOT_IN_PART.sub("_", part) or "_"
-            wanted += "_" * _is_taken(wanted)
+            wanted += "_" * (_is_taken(wanted) or wanted in unusable)
             safe, number = wanted, 0
             while safe in taken:
                 number += 1
@@ -132,8 +157,7 @@ def with_safe_names(model: Model) -> Model:
     """
     if model.graph is None:
         return model
-    paths = safe_paths(name for name in model.tensors if not is_safe(name))
-    if not paths:
+    if all(is_safe(name) and fits_program(name) for name in model.tensors):
         return model
     paths = safe_paths(model.tensors)
 

@@ -27,6 +27,7 @@ from nnrcodec.errors import (
 from nnrcodec.graph.check import CLAUSE
 from nnrcodec.graph.graph import Dim, Graph, Input, Node
 from nnrcodec.graph.module import DecodedModel, argument_of, device_of, run_node, signature_of
+from nnrcodec.graph.names import fits_program
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import TORCH_WORDS
 from nnrcodec.graph.scalars import fits
@@ -100,6 +101,7 @@ def program_of_module(
     """
     graph = module._nnr_graph
     limits = limits or Limits()
+    _require_names(module)
     # Constants that a graph makes are made by torch.export within its own mode.
     device = device_of(module, [])
     with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
@@ -167,6 +169,19 @@ def cannot_export(error: Exception) -> UnsupportedFeatureError:
         "nnrcodec.decode_model runs it, and its tensors can be written to a .safetensors file",
         feature="torch.export",
     )
+
+
+def _require_names(module: DecodedModel) -> None:
+    """Raise if PyTorch would lose a tensor because it has an attribute of that name itself."""
+    for name, _ in (*module.named_parameters(), *module.named_buffers()):
+        if not fits_program(name):
+            own = name.partition(".")[0]
+            raise UnsupportedFeatureError(
+                f"an exported program cannot have a tensor {name!r}: PyTorch uses {own!r} itself; "
+                "nnrcodec.decode_model runs the network, and its tensors can be written to a "
+                ".safetensors file",
+                feature="torch.export",
+            )
 
 
 def _export_shape(graph: Graph, value: Input) -> tuple[int, ...]:

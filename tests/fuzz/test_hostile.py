@@ -37,6 +37,7 @@ LOADED_AGAIN = (
     "odd_keys",
     "statistics_of_other_memory",
     "taken_apart_into_nothing",
+    "tensor_named_graph",
 )
 """Cheap to run; PyTorch makes source of a network when it loads the file."""
 

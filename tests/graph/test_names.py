@@ -27,7 +27,14 @@ from nnrcodec.errors import BitstreamError, ModelError, UnsupportedFeatureError
 from nnrcodec.formats import save
 from nnrcodec.graph.graph import Graph, Input, Node, Ref, TensorRef
 from nnrcodec.graph.module import build_module
-from nnrcodec.graph.names import is_safe, original_name, safe_paths, translated, with_safe_names
+from nnrcodec.graph.names import (
+    fits_program,
+    is_safe,
+    original_name,
+    safe_paths,
+    translated,
+    with_safe_names,
+)
 from nnrcodec.graph.program import program_of_module
 from nnrcodec.model import Model, Role, Tensor
 from nnrcodec.record import Record, TensorEntry, record_to_bytes
@@ -35,7 +42,10 @@ from nnrcodec.record import Record, TensorEntry, record_to_bytes
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch, on the many ways out
 
 ANY_NAME = st.lists(
-    st.sampled_from(["a", "a b", "a_b", "a_b_1", "in", "in_", "", "_", "0", "ü", '"']) | st.text(),
+    st.sampled_from(
+        ["a", "a b", "a_b", "a_b_1", "in", "in_", "", "_", "0", "ü", '"', "meta", "meta_"]
+    )
+    | st.text(),
     min_size=1,
     max_size=4,
 ).map(".".join)
@@ -50,7 +60,8 @@ def test_safe_names_are_safe_different_and_lead_back(names: list[str]) -> None:
     assert len(set(found)) == len(found)
     assert [translated(name, back) for name in found] == names
     for name, safe in zip(names, found, strict=True):
-        assert not is_safe(name) or safe == name
+        assert fits_program(safe)
+        assert not (is_safe(name) and fits_program(name)) or safe == name
 
 
 @given(st.text(max_size=40))
@@ -118,6 +129,46 @@ def test_odd_names_come_back(
     path = tmp_path / "odd.pt"
     save(decode_stream(data, nnrcodec.Limits(), merge=True), path)
     assert list(torch.load(path, weights_only=True)) == list(network.state_dict())
+
+
+def attributes_of_programs() -> set[str]:
+    program = torch.export.export(nn.Linear(4, 4).eval(), (torch.ones(2, 4),))
+    return set(dir(program.module())) - set(dir(nn.Linear(4, 4))) | {"self"}
+
+
+def test_all_attributes_of_programs_are_known() -> None:
+    assert not [name for name in attributes_of_programs() if fits_program(name)]
+
+
+def sum_of(names: list[str]) -> Model:
+    """Return a network that adds tensors of these names."""
+    nodes = (
+        Node("aten.add.Tensor", (Ref(number), TensorRef(name))) for number, name in enumerate(names)
+    )
+    graph = Graph((Input("x", "float32", (4,)),), tuple(nodes), Ref(len(names)))
+    return Model.of((Tensor.of(name, np.ones(4, np.float32)) for name in names), graph)
+
+
+@pytest.mark.parametrize("in_layers", [False, True])
+def test_names_that_pytorch_uses_itself_come_back(in_layers: bool, tmp_path: Path) -> None:
+    names = sorted({*attributes_of_programs(), "graph_"})
+    model = sum_of([f"{name}.w" for name in names] if in_layers else names)
+    data = nnrcodec.encode(model, calib=None)
+    assert list(nnrcodec.decode(data)) == list(model.tensors)
+    path = tmp_path / "own.pt2"
+    save(decode_stream(data, nnrcodec.Limits()), path)
+    x = torch.arange(4.0)
+    loaded = torch.export.load(path).module()
+    torch.testing.assert_close(loaded(x), x + len(names))
+    torch.testing.assert_close(copy.deepcopy(loaded)(x), x + len(names))
+
+
+def test_a_program_cannot_have_names_that_pytorch_uses_itself() -> None:
+    for name in ("self", "graph", "meta.weight"):
+        module = build_module(sum_of([name]))
+        torch.testing.assert_close(module(torch.zeros(4)), torch.ones(4))
+        with pytest.raises(UnsupportedFeatureError, match=f"cannot have a tensor {name!r}"):
+            program_of_module(module)
 
 
 def test_a_model_with_safe_names_is_left_alone() -> None:
