@@ -32,12 +32,12 @@ import torch
 import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.config import CabacConfig
-from nnrcodec.dtypes import to_little_endian
+from nnrcodec.container.stream import read_stream
 from nnrcodec.formats import load
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
 from nnrcodec.graph.text import to_json
-from nnrcodec.model import DTYPES, Model, Tensor
-from nnrcodec.stream import read_stream
+from nnrcodec.model.dtypes import to_little_endian
+from nnrcodec.model.model import DTYPES, Model, Tensor
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit
 from nnrcodec.syntax.unit import read_units, write_units
@@ -153,7 +153,7 @@ def dtypes() -> bytes:
             values = np.abs(values) if held.kind in "ub" else values
             values = values > 10 if held.kind == "b" else values.astype(held)
             if name == "bfloat16":
-                values = nnrcodec.dtypes.cast(values, name)
+                values = nnrcodec.model.dtypes.cast(values, name)
             tensors.append(Tensor.of(f"{name}.{count}", values, name))
     return nnrcodec.encode(Model.of(tensors), config=STATIC)
 

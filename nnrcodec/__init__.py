@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         RecoveryConfig,
         UniformConfig,
     )
+    from nnrcodec.decoder.updates import UpdateDecoder
+    from nnrcodec.encoder.updates import UpdateEncoder
     from nnrcodec.errors import (
         BitstreamError,
         ConfigError,
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     )
     from nnrcodec.inspection import inspect
     from nnrcodec.limits import Limits
-    from nnrcodec.update_encoding import UpdateEncoder
-    from nnrcodec.updates import UpdateDecoder
 
 __all__ = [
     "BitstreamError",
@@ -83,8 +83,8 @@ _MODULES = {
     ),
     "inspect": "inspection",
     "Limits": "limits",
-    "UpdateEncoder": "update_encoding",
-    "UpdateDecoder": "updates",
+    "UpdateEncoder": "encoder.updates",
+    "UpdateDecoder": "decoder.updates",
 }
 """Where the names are that are not errors."""
 

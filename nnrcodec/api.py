@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.decoder import decode_all, decode_stream, merged_model
+from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
+from nnrcodec.decoder.updates import state_of
+from nnrcodec.encoder.search import ScoreOf, encode_best
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.formats.sources import model_of
 from nnrcodec.limits import Limits
-from nnrcodec.search import ScoreOf, encode_best
-from nnrcodec.sources import model_of
-from nnrcodec.updates import state_of
 
 if TYPE_CHECKING:
     import torch
 
     from nnrcodec.calibration.synthetic import Inputs
     from nnrcodec.graph.module import DecodedModel
-    from nnrcodec.model import Model
+    from nnrcodec.model.model import Model
 
 Calib = str | Path | Iterable[Any]
 """Where calibration inputs are from."""
@@ -278,7 +278,7 @@ def load_into(
     BitstreamError, UnsupportedFeatureError
         As for `decode`.
     """
-    from nnrcodec.loading import load_tensors
+    from nnrcodec.decoder.loading import load_tensors
 
     limits = limits or Limits()
     decoded = decode_all(data, limits, threads=threads, require_record=require_record)

@@ -115,8 +115,8 @@ class EncoderConfig:
         without calibration inputs, each weight is rounded by itself.
     lambda_ : float, optional
         What a bit costs in a search, in squared steps; 0 looks for the least squared error and
-        None is the default of `nnrcodec.quant.feedback` with calibration inputs, and of
-        `nnrcodec.quant.trellis` without.
+        None is the default of `nnrcodec.quant.search.feedback` with calibration inputs, and of
+        `nnrcodec.quant.search.trellis` without.
     codebook : bool
         Try a list of the levels that occur, which helps tensors with few different values.
     cabac : CabacConfig
@@ -131,7 +131,7 @@ class EncoderConfig:
         With calibration inputs: train a network of low rank to do what the original does.
     max_loss : float, optional
         Make the stream as small as a loss of at most so much allows, in the unit of the score that
-        the caller measures; see `nnrcodec.search`.
+        the caller measures; see `nnrcodec.encoder.search`.
     target_bytes : int, optional
         Make the stream as good as so many bytes allow.
     threads : int, optional

@@ -6,22 +6,22 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nnrcodec.entropy.plain_deepcabac import PlainDecoder
+from nnrcodec.container.record import Record, TensorEntry
+from nnrcodec.container.stream import Stream, placed, read_stream
+from nnrcodec.encoder.tensor_coding import decoded_dtype, tensor_qp
+from nnrcodec.entropy.cabac.plain import PlainDecoder
 from nnrcodec.errors import ConfigError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
-from nnrcodec.model import Factors, SchemeName
-from nnrcodec.ndu import members_of
-from nnrcodec.ndu_decoding import within
+from nnrcodec.model.model import Factors, SchemeName
 from nnrcodec.quant.step_size import step_size
-from nnrcodec.record import Record, TensorEntry
-from nnrcodec.stream import Stream, placed, read_stream
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.extended_data_unit import Coding
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet
 from nnrcodec.syntax.trace import TraceSink
 from nnrcodec.syntax.unit import Unit
-from nnrcodec.tensor_coding import decoded_dtype, tensor_qp
+from nnrcodec.units.ndu import members_of
+from nnrcodec.units.ndu_decoding import within
 
 _BYTES_OF_QP = 4
 """Payload bytes that hold the qp of the first tensor, whatever the density."""

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from nnrcodec.entropy.deepcabac import PayloadDecoder, PayloadEncoder
-from nnrcodec.entropy.level_syntax import LevelParameters
+from nnrcodec.entropy.cabac.level_syntax import LevelParameters
+from nnrcodec.entropy.cabac.payload import PayloadDecoder, PayloadEncoder
 from nnrcodec.limits import Limits
-from nnrcodec.ndu import TensorHistory, level_syntax_of, members_of
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
 from nnrcodec.syntax.topology import TopologyElementsIdsList
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit, write_units
+from nnrcodec.units.ndu import TensorHistory, level_syntax_of, members_of
 
 INT = NnrCompressedDataUnitPayloadType.NNR_PT_INT
 FLOAT = NnrCompressedDataUnitPayloadType.NNR_PT_FLOAT

@@ -23,7 +23,7 @@ from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Ref, TensorRef, Word
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import build_module
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 Inputs = list[tuple[torch.Tensor, ...]]
 

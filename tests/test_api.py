@@ -16,8 +16,8 @@ from torch import nn
 
 import nnrcodec
 from nnrcodec import ConfigError, EncoderConfig, LowRankConfig, ModelError, UniformConfig
-from nnrcodec.model import Model, Tensor
-from nnrcodec.sources import model_of
+from nnrcodec.formats.sources import model_of
+from nnrcodec.model.model import Model, Tensor
 
 (FILTER,) = (n for n in NETWORKS if n.name == "residual_filter")
 

@@ -17,8 +17,9 @@ from networks import NETWORKS, Network
 
 import nnrcodec
 from nnrcodec import EncoderConfig, Limits, LowRankConfig
-from nnrcodec.decoder import decode_stream
-from nnrcodec.encoder import encode_model
+from nnrcodec.decoder.pipeline import decode_stream
+from nnrcodec.encoder.pipeline import encode_model
+from nnrcodec.entropy.ans.levels import LevelModel, LevelTable
 from nnrcodec.errors import (
     BitstreamError,
     LimitExceededError,
@@ -28,17 +29,11 @@ from nnrcodec.errors import (
     UnitOrderError,
     UnsupportedFeatureError,
 )
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.progress import Progress
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
-from nnrcodec.syntax.extended_data_unit import (
-    Coding,
-    ExtendedDataUnit,
-    LevelModel,
-    LevelTable,
-    XduDataFormat,
-)
+from nnrcodec.syntax.extended_data_unit import Coding, ExtendedDataUnit, XduDataFormat
 from nnrcodec.syntax.unit import NnrUnitHeader, OpaqueUnit, Unit
 
 FOREIGN = Path(__file__).parents[1] / "conformance" / "reference" / "p1_2d_dq.nnc"

@@ -6,9 +6,9 @@ from data_units import block_of, coded, header_of, stream_of, unit_of, update_of
 from fuzz import streams
 
 import nnrcodec
+from nnrcodec.container.record import Record, TensorEntry
 from nnrcodec.errors import PayloadError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.inspection import TensorInfo
-from nnrcodec.record import Record, TensorEntry
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.data_unit import Codebook, NnrCompressedDataUnitHeader
 from nnrcodec.syntax.topology import TopologyElementsIdsList

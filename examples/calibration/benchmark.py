@@ -29,15 +29,15 @@ import numpy as np
 import torch
 
 import nnrcodec
-import nnrcodec.quantization
+import nnrcodec.encoder.calibrated
 from nnrcodec import EncoderConfig, UniformConfig
 from nnrcodec.calibration.default import default_inputs
 from nnrcodec.calibration.inputs import load_inputs
 from nnrcodec.calibration.synthetic import Inputs
-from nnrcodec.encoder import encode_model
+from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.formats import load
 from nnrcodec.graph.module import build_module, made_fast
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 POSTFILTER = Path(__file__).resolve().parents[1] / "postfilter"
 sys.path.insert(0, str(POSTFILTER))
@@ -190,13 +190,13 @@ def by_scale(
 
 def without_feedback() -> AbstractContextManager[object]:
     """Levels look at their own errors only, as if inputs were white."""
-    of = nnrcodec.quantization.Feedback.of
+    of = nnrcodec.encoder.calibrated.Feedback.of
 
     def white(second: np.ndarray, rows: np.ndarray) -> object:
         power = np.trace(second, axis1=1, axis2=2) / second.shape[1]
         return of(power[:, None, None] * np.eye(second.shape[1]), rows)
 
-    return mock.patch.object(nnrcodec.quantization.Feedback, "of", white)
+    return mock.patch.object(nnrcodec.encoder.calibrated.Feedback, "of", white)
 
 
 def without_refreshing() -> AbstractContextManager[object]:
@@ -212,9 +212,9 @@ def without_refreshing() -> AbstractContextManager[object]:
 def without_corrections() -> AbstractContextManager[object]:
     """Biases, batch norms and weights are not moved to make up for earlier errors."""
     several = ExitStack()
-    several.enter_context(mock.patch.object(nnrcodec.quantization, "_shifts", lambda _: {}))
+    several.enter_context(mock.patch.object(nnrcodec.encoder.calibrated, "_shifts", lambda _: {}))
     several.enter_context(
-        mock.patch.object(nnrcodec.quantization.Moments, "fitted", lambda _, weight: weight)
+        mock.patch.object(nnrcodec.encoder.calibrated.Moments, "fitted", lambda _, weight: weight)
     )
     return several
 

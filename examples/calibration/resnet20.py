@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from nnrcodec.model import Model
-from nnrcodec.sources import model_of
+from nnrcodec.formats.sources import model_of
+from nnrcodec.model.model import Model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

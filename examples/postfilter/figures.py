@@ -19,7 +19,7 @@ import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.formats import load
 from nnrcodec.graph.module import build_module, made_fast
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 PAPER_RANKS = {"net.2": 32, "net.4": 24}
 INNER_RANKS = {f"net.{index}": 32 for index in (2, 4, 6, 8, 10)}

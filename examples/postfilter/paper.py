@@ -28,10 +28,10 @@ from nnrcodec import EncoderConfig, LowRankConfig, RecoveryConfig, UniformConfig
 from nnrcodec.calibration.inputs import load_inputs
 from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
 from nnrcodec.cli.command import progress_bar
-from nnrcodec.encoder import Reduced, encode_reduced, reduce_model
+from nnrcodec.encoder.pipeline import Reduced, encode_reduced, reduce_model
 from nnrcodec.formats import load
 from nnrcodec.graph.module import build_module, made_fast
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 from nnrcodec.progress import Progress
 
 LAYER_2 = {"net.2": 32}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from nnrcodec.entropy.ans import decode_levels, encode_levels
+from nnrcodec.entropy.ans.payload import decode_levels, encode_levels
 
 
 def levels_of(shape: tuple[int, ...], scale: float) -> np.ndarray:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import nnrcodec
 from nnrcodec import EncoderConfig, UniformConfig
-from nnrcodec.quant.trellis import dependent_qp
+from nnrcodec.quant.search.trellis import dependent_qp
 
 FILTER = Path(__file__).resolve().parents[1] / "postfilter" / "filter.safetensors"
 QPS = (-28, -20, -12)

@@ -14,11 +14,11 @@ import time
 import numpy as np
 from ans_speed import median_seconds
 
-from nnrcodec.entropy.ans import decode_levels, encode_levels
-from nnrcodec.entropy.deepcabac import PayloadDecoder, PayloadEncoder
-from nnrcodec.entropy.level_costs import choose_parameters
-from nnrcodec.entropy.level_syntax import LevelParameters, LevelSyntax
-from nnrcodec.entropy.plain_deepcabac import PlainDecoder
+from nnrcodec.entropy.ans.payload import decode_levels, encode_levels
+from nnrcodec.entropy.cabac.level_costs import choose_parameters
+from nnrcodec.entropy.cabac.level_syntax import LevelParameters, LevelSyntax
+from nnrcodec.entropy.cabac.payload import PayloadDecoder, PayloadEncoder
+from nnrcodec.entropy.cabac.plain import PlainDecoder
 
 SCALES = (0.45, 0.75, 1.6, 7.0)
 PLAIN_LEVELS = 20_000

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from nnrcodec.entropy.deepcabac import PayloadEncoder
-from nnrcodec.entropy.level_costs import choose_parameters
-from nnrcodec.entropy.level_syntax import LevelSyntax
+from nnrcodec.entropy.cabac.level_costs import choose_parameters
+from nnrcodec.entropy.cabac.level_syntax import LevelSyntax
+from nnrcodec.entropy.cabac.payload import PayloadEncoder
+from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA, dependent_qp, quantize_dependent
 from nnrcodec.quant.step_size import qp_of_step_size, step_size
-from nnrcodec.quant.trellis import DEFAULT_LAMBDA, dependent_qp, quantize_dependent
 from nnrcodec.quant.uniform import quantize
 
 EXAMPLE = Path(__file__).parents[1] / "postfilter" / "filter.safetensors"

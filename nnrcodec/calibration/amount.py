@@ -19,7 +19,7 @@ from nnrcodec.calibration.synthetic import COUNT, Inputs
 from nnrcodec.calibration.walk import walk
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 MOST = 512
 

@@ -9,7 +9,7 @@ from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
 from nnrcodec.calibration.walk import walk
 from nnrcodec.errors import ConfigError
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 MOST_WEIGHTS = 50_000_000
 """Weights of a network beyond which inputs are not made up unless somebody asks for it: to look at

@@ -11,7 +11,7 @@ import numpy as np
 from nnrcodec.calibration.sensitivity import output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import walk
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.quant.uniform import UniformConfig
 

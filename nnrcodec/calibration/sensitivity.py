@@ -11,7 +11,7 @@ import torch
 from nnrcodec.calibration.inputs import require_fit, running
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 
 def sensitivities(

@@ -21,8 +21,8 @@ from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph, Input, Ref, TensorRef
 from nnrcodec.graph.layers import find_layers
 from nnrcodec.graph.module import build_module, run_node
-from nnrcodec.model import Model
-from nnrcodec.reduce.batch_norm import normalized_convolutions
+from nnrcodec.graph.normalized import normalized_convolutions
+from nnrcodec.model.model import Model
 
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 """Calibration inputs: what the network is called with, each time."""

@@ -20,7 +20,7 @@ from nnrcodec.graph.graph import Graph, Ref
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, run_node, tensor_named
 from nnrcodec.graph.operators import OPERATORS
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 
 class Stop:

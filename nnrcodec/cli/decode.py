@@ -18,13 +18,13 @@ from nnrcodec.cli.command import (
     run,
 )
 from nnrcodec.cli.table import counted
-from nnrcodec.decoder import MOST_THREADS, decode_all, merged_model
+from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
+from nnrcodec.decoder.updates import UpdateDecoder
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import FORMATS, save
 from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model
-from nnrcodec.updates import UpdateDecoder
+from nnrcodec.model.model import Model
 
 DESCRIPTION = """\
 Decode an NNR stream (ISO/IEC 15938-17) to a model file.

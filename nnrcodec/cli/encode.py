@@ -30,19 +30,19 @@ from nnrcodec.config import (
     RecoveryConfig,
     UniformConfig,
 )
-from nnrcodec.encoder import CODERS, Encoded
+from nnrcodec.encoder.pipeline import CODERS, Encoded
+from nnrcodec.encoder.search import Found, ScoreOf, encode_best
+from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import FORMATS, load, write_atomically
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 from nnrcodec.progress import Progress
-from nnrcodec.quant.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
-from nnrcodec.quant.trellis import DEFAULT_LAMBDA
+from nnrcodec.quant.search.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
+from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA
 from nnrcodec.reduce.batch_norm import FoldReport
 from nnrcodec.reduce.low_rank import LayerReport
 from nnrcodec.reduce.ranks import SchemeRule, parse_ranks
 from nnrcodec.reduce.schemes import Optimise
-from nnrcodec.search import Found, ScoreOf, encode_best
-from nnrcodec.update_encoding import UpdateEncoder
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.synthetic import Inputs

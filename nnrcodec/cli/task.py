@@ -10,7 +10,7 @@ from nnrcodec.errors import ConfigError
 
 if TYPE_CHECKING:
     from nnrcodec.evaluate import Task
-    from nnrcodec.model import Model
+    from nnrcodec.model.model import Model
 
 
 def add_task(group: argparse._ActionsContainer, tasks: tuple[str, ...]) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.decoder import decode_stream
-from nnrcodec.encoder import encode_model
+from nnrcodec.decoder.pipeline import decode_stream
+from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.errors import ConfigError
 from nnrcodec.evaluate.measure import (
     Seconds,
@@ -40,7 +40,7 @@ from nnrcodec.evaluate.networks import (
 )
 from nnrcodec.evaluate.tasks import CallableTask, Score, Task
 from nnrcodec.inspection import inspect
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 from nnrcodec.progress import Stages, silently
 from nnrcodec.reduce.schemes import Scheme
 

@@ -14,7 +14,7 @@ from nnrcodec.calibration.sensitivity import output_variance, real_tensors
 from nnrcodec.errors import ConfigError
 from nnrcodec.evaluate.tasks import PsnrTask
 from nnrcodec.graph.module import build_module
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.synthetic import Inputs

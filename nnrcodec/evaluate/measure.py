@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nnrcodec.calibration.synthetic import synthetic_inputs
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 from nnrcodec.progress import Progress
 
 Values = tuple[torch.Tensor, ...]

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.decoder import decode_stream
-from nnrcodec.encoder import encode_model
+from nnrcodec.decoder.pipeline import decode_stream
+from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.text import from_json, to_json
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.model.model import Model, Role, Tensor
 
 if TYPE_CHECKING:
     from nnrcodec.evaluate.measure import Values

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from nnrcodec.decoder import Decoded, decode_all, merged_model
-from nnrcodec.dtypes import cast, is_float
+from nnrcodec.decoder.pipeline import Decoded, decode_all, merged_model
 from nnrcodec.errors import BitstreamError, ConfigError, UnsupportedFeatureError
 from nnrcodec.formats import load, read_stream_file
+from nnrcodec.formats.sources import model_of
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module, made_fast
 from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model, Role, Tensor
-from nnrcodec.sources import model_of
+from nnrcodec.model.dtypes import cast, is_float
+from nnrcodec.model.model import Model, Role, Tensor
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -10,7 +10,7 @@ from nnrcodec.errors import ConfigError
 from nnrcodec.formats import pt, pt2, safetensors
 from nnrcodec.formats.reading import open_regular
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 
 class FileFormat(Protocol):

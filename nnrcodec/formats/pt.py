@@ -15,8 +15,8 @@ from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model, Role
-from nnrcodec.torch_values import from_torch, to_torch
+from nnrcodec.model.model import Model, Role
+from nnrcodec.model.torch_values import from_torch, to_torch
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 
 def load(path: Path) -> Model:

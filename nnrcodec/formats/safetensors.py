@@ -10,12 +10,12 @@ from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
-from nnrcodec.dtypes import item_bytes, to_little_endian
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.model.dtypes import item_bytes, to_little_endian
+from nnrcodec.model.model import Model, Role, Tensor
 
 _CODES = {
     "float32": "F32",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Container
 
-from nnrcodec.dtypes import item_bytes
 from nnrcodec.errors import LimitExceededError, SyntaxElementError
 from nnrcodec.graph.graph import (
     Argument,
@@ -28,7 +27,8 @@ from nnrcodec.graph.operators import OPERATORS, Parameter, is_word
 from nnrcodec.graph.scalars import INT64_MAX, INT64_MIN, ScalarError
 from nnrcodec.graph.sizes import Known, example_shape, known_inputs, known_value, value_bytes
 from nnrcodec.limits import Limits
-from nnrcodec.model import DTYPES
+from nnrcodec.model.dtypes import item_bytes
+from nnrcodec.model.model import DTYPES
 
 MAX_OUTPUT_DEPTH = 16
 """How deep the containers of an output may nest."""

@@ -23,8 +23,8 @@ from nnrcodec.graph.module import build_module
 from nnrcodec.graph.names import with_safe_names
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
-from nnrcodec.model import Model, Role, Tensor
-from nnrcodec.torch_values import from_torch
+from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.model.torch_values import from_torch
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     ModelError
         If the program contains an operator outside the allow-list (the message names every one),
         control flow, changes to its inputs or to its own tensors, inputs that are not tensors, or
-        a tensor of a dtype that has no name in `nnrcodec.model.DTYPES`.
+        a tensor of a dtype that has no name in `nnrcodec.model.model.DTYPES`.
     """
     if any(_name(node) == _GRADIENT_SWITCH for node in program.graph.nodes):
         with _quiet_export():

@@ -109,7 +109,7 @@ class Input:
     name : str
         Name of the argument.
     dtype : str
-        A key of `nnrcodec.model.DTYPES`.
+        A key of `nnrcodec.model.model.DTYPES`.
     shape : tuple of int or str
         A number for a fixed size, a key of `Graph.dims` for one that may change.
     """

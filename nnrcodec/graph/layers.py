@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnrcodec.dtypes import is_float
 from nnrcodec.graph.graph import Argument, Node, Ref, TensorRef, Word
 from nnrcodec.graph.operators import OPERATORS
-from nnrcodec.model import Model
+from nnrcodec.model.dtypes import is_float
+from nnrcodec.model.model import Model
 
 _AXES = {
     "aten.conv1d.default": 1,

@@ -29,8 +29,8 @@ from nnrcodec.graph.operators_torch import FUNCTIONS, IN_ANY_LAYOUT, TORCH_WORDS
 from nnrcodec.graph.scalars import ScalarError, fits
 from nnrcodec.graph.trusting_operators import CHECKS, ArgumentsError
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model, Role, Tensor
-from nnrcodec.torch_values import to_torch
+from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.model.torch_values import to_torch
 
 MAX_LAYERS_DEEP = 100
 """How deep layers may nest: PyTorch walks through them recursively."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from nnrcodec.graph.graph import Graph, Leaf, TensorRef
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 MAX_NAME_LENGTH = 1000
 """Characters of the longest name in a stream with a graph."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nnrcodec.graph.operator_table import TABLE
-from nnrcodec.model import DTYPES
+from nnrcodec.model.model import DTYPES
 
 WORDS: Mapping[str, frozenset[str]] = {
     "dtype": frozenset(DTYPES),

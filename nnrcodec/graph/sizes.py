@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nnrcodec.dtypes import item_bytes
 from nnrcodec.graph.graph import Argument, Graph, Input, Node, Ref, Word
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.scalars import FUNCTIONS, Number, ScalarError, fits
+from nnrcodec.model.dtypes import item_bytes
 
 Shape = tuple[int, ...]
 

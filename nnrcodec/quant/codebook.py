@@ -1,7 +1,7 @@
 """Codebooks: a list of the levels that occur in a tensor, so that indices are coded instead.
 
 Owns which list and which entry in its middle; whether it pays is found by coding
-(`nnrcodec.ndu_encoding`).
+(`nnrcodec.units.ndu_encoding`).
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnrcodec.dtypes import cast
-from nnrcodec.model import Tensor
+from nnrcodec.model.dtypes import cast
+from nnrcodec.model.model import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph, Node, TensorRef
-from nnrcodec.model import Factors, Model, Tensor
+from nnrcodec.model.model import Factors, Model, Tensor
 from nnrcodec.reduce.convolutions import KINDS, obstacle, stride
 from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.ranks import Choice, LowRankConfig

@@ -1,7 +1,8 @@
 """Low-rank reduction: layers replaced by two thin ones.
 
 `decompose` replaces a layer ``L`` with weight ``L.weight`` by ``L.u`` and ``L.v``, in the tensors
-and in the graph; `nnrcodec.reduce.merging.merge` is the way back. Both leave their input untouched.
+and in the graph; `nnrcodec.decoder.merging.merge` is the way back. Both leave their input
+untouched.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnrcodec.dtypes import cast, is_float
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.graph import Splice, TensorRef
-from nnrcodec.model import Factors, Model, Role, SchemeName, Tensor
+from nnrcodec.model.dtypes import cast, is_float
+from nnrcodec.model.model import Factors, Model, Role, SchemeName, Tensor
 from nnrcodec.reduce.candidates import Candidate, candidates
 from nnrcodec.reduce.convolutions import split
 from nnrcodec.reduce.ranks import LowRankConfig

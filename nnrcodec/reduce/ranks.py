@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from nnrcodec.errors import ConfigError
-from nnrcodec.model import SchemeName
+from nnrcodec.model.model import SchemeName
 from nnrcodec.reduce.schemes import SCHEMES, Optimise
 
 SchemeRule = Literal["separable", "channel", "auto"]
@@ -52,7 +52,7 @@ class LowRankConfig:
     target_macs : float, optional
         In (0, 1]: schemes and ranks for which all layers together cost at most this part, in
         multiply-adds or what `optimise` says, with the least error of what the network puts out.
-        Needs calibration inputs; see `nnrcodec.reduction`.
+        Needs calibration inputs; see `nnrcodec.reduce.data_aware`.
     scheme : "separable", "channel" or "auto"
         "separable" takes ordinary convolutions of two axes; "channel" all convolutions, and linear
         layers; "auto" takes for each layer what has the lower error at the same `rank_ratio`, or

@@ -32,7 +32,7 @@ from typing import Literal
 
 import numpy as np
 
-from nnrcodec.model import Factors, SchemeName
+from nnrcodec.model.model import Factors, SchemeName
 
 Optimise = Literal["bytes", "runtime", "both"]
 """What is to be small: elements, multiply-adds, or the larger of both."""

@@ -17,7 +17,6 @@ from dataclasses import fields
 from enum import IntEnum, IntFlag
 from typing import Any, NamedTuple, NoReturn, TypedDict, TypeVar, Unpack
 
-from nnrcodec.bitio import BitReader, BitWriter
 from nnrcodec.errors import (
     BitstreamError,
     EncodingError,
@@ -26,6 +25,7 @@ from nnrcodec.errors import (
     TruncatedBitstreamError,
     UnsupportedFeatureError,
 )
+from nnrcodec.syntax.bitio import BitReader, BitWriter
 from nnrcodec.syntax.clauses import record_of
 from nnrcodec.syntax.trace import TraceEvent, TraceSink
 

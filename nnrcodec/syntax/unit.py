@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nnrcodec.bitio import BitReader, BitWriter
 from nnrcodec.errors import (
     LimitExceededError,
     SyntaxElementError,
@@ -18,6 +17,7 @@ from nnrcodec.errors import (
     UnitOrderError,
 )
 from nnrcodec.limits import Limits
+from nnrcodec.syntax.bitio import BitReader, BitWriter
 from nnrcodec.syntax.clauses import clause
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.context import StreamContext

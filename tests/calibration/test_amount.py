@@ -12,7 +12,7 @@ from nnrcodec.calibration.amount import MOST, enough, in_batches
 from nnrcodec.calibration.synthetic import COUNT
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 SMALL = (1, 3, 8, 8)
 

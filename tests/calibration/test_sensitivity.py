@@ -12,7 +12,7 @@ from torch import nn
 
 from nnrcodec.calibration.sensitivity import output_variance, real_tensors, sensitivities
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 
 class Function(nn.Module):

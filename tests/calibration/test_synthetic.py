@@ -13,7 +13,7 @@ from nnrcodec.calibration.walk import walk
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref, TensorRef
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 TABLE = Tensor.of("table.weight", np.ones((9, 2), np.float32))
 

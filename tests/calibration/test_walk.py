@@ -15,7 +15,7 @@ from nnrcodec.calibration.walk import Stop, walk
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.layers import find_layers
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 NAMES = ["resnet", "unet", "pad_to_multiple", "super_resolution", "transformer", "conv3d"]
 

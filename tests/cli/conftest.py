@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import nnrcodec
 from nnrcodec.cli import decode, encode, evaluate, info
-from nnrcodec.quant.feedback import Feedback, quantize_with_feedback
+from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 import nnrcodec
-from nnrcodec.decoder import decode_all
-from nnrcodec.entropy.deepcabac import PayloadDecoder, PayloadEncoder
+from nnrcodec.container.stream import read_stream
+from nnrcodec.decoder.pipeline import decode_all
+from nnrcodec.entropy.cabac.payload import PayloadDecoder, PayloadEncoder
 from nnrcodec.errors import BitstreamError
 from nnrcodec.limits import Limits
-from nnrcodec.ndu import TensorHistory, entry_points_of, level_syntax_of, members_of
-from nnrcodec.ndu_decoding import decode_data_unit
-from nnrcodec.stream import read_stream
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.unit import Unit, write_units
+from nnrcodec.units.ndu import TensorHistory, entry_points_of, level_syntax_of, members_of
+from nnrcodec.units.ndu_decoding import decode_data_unit
 
 FOLDER = Path(__file__).parents[2] / "conformance" / "reference"
 CASES: dict[str, dict[str, Any]] = {

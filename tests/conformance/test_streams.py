@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import nnrcodec
-from nnrcodec.dtypes import to_little_endian
+from nnrcodec.model.dtypes import to_little_endian
 
 FOLDER = Path(__file__).parents[2] / "conformance"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "manifest.json").read_text())

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import nn
 
 from nnrcodec.config import EncoderConfig, LowRankConfig
-from nnrcodec.encoder import encode_model
+from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.evaluate import PsnrTask, evaluate
 from nnrcodec.evaluate.measure import Seconds
 from nnrcodec.formats import pt2

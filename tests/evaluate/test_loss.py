@@ -14,7 +14,7 @@ from torch import nn
 from nnrcodec.errors import ConfigError
 from nnrcodec.evaluate.loss import FILTERED_PSNR, score_for
 from nnrcodec.graph.module import build_module
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 
 def shifted(model: Model, by: float) -> Model:

@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.encoder import encode_model
+from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.errors import ConfigError
 from nnrcodec.evaluate import evaluate, memory
 from nnrcodec.evaluate.memory import decoding_memory, memory_is_told, running_memory
 from nnrcodec.graph.export import model_of_module
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 needs_peak = pytest.mark.skipif(not memory_is_told(), reason="the system does not tell")
 

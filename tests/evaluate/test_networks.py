@@ -7,7 +7,7 @@ from torch import nn
 
 import nnrcodec
 from nnrcodec.config import EncoderConfig, LowRankConfig
-from nnrcodec.encoder import encode_model
+from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.evaluate.networks import (
     coded_network,
@@ -19,7 +19,7 @@ from nnrcodec.evaluate.networks import (
     streams_of,
 )
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.model.model import Model, Role, Tensor
 
 PICTURE = torch.rand(1, 1, 10, 12, generator=torch.Generator().manual_seed(0))
 

@@ -14,7 +14,7 @@ import torch
 import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig
 from nnrcodec.formats import load
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 FOLDER = Path(__file__).parents[2] / "examples" / "postfilter"
 PAPER_RANKS = {"net.2": 32, "net.4": 24}

@@ -15,7 +15,7 @@ from networks import inputs_of, network
 
 import nnrcodec
 from nnrcodec.config import EncoderConfig, LowRankConfig, UniformConfig
-from nnrcodec.encoder import reduce_model
+from nnrcodec.encoder.pipeline import reduce_model
 from nnrcodec.graph.module import build_module
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -105,7 +105,7 @@ import numpy as np
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import save
 from nnrcodec.graph.graph import Graph, Input, Node, Ref, TensorRef
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 node = Node("aten.add.Tensor", (Ref(0), TensorRef("w")))
 graph = Graph((Input("x", "float32", (9000,)),), (node,), Ref(1))

@@ -6,7 +6,7 @@ import pytest
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import FORMATS, load, save
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 MODEL = Model.of([Tensor.of("a", np.arange(6, dtype=np.float32).reshape(2, 3))])
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from nnrcodec.dtypes import DTYPES
 from nnrcodec.errors import ModelError
 from nnrcodec.formats import pt
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.model.dtypes import DTYPES
+from nnrcodec.model.model import Model, Role, Tensor
 
 STATE = {dtype: torch.arange(6).reshape(2, 3).to(getattr(torch, dtype)) for dtype in DTYPES} | {
     "scalar": torch.tensor(3)

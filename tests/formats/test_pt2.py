@@ -6,7 +6,7 @@ import torch
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import pt2
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.model.model import Model, Role, Tensor
 
 
 class Net(torch.nn.Module):

@@ -5,10 +5,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nnrcodec.dtypes import DTYPES
 from nnrcodec.errors import ModelError
 from nnrcodec.formats import safetensors
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.model.dtypes import DTYPES
+from nnrcodec.model.model import Model, Role, Tensor
 
 
 def torch_tensor(dtype, shape=(3, 5)):

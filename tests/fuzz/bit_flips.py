@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from nnrcodec.decoder import decode_all
+from nnrcodec.container.record import model_digest
+from nnrcodec.decoder.pipeline import decode_all
 from nnrcodec.errors import BitstreamError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model
-from nnrcodec.record import model_digest
+from nnrcodec.model.model import Model
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.unit import read_units
 

@@ -15,7 +15,6 @@ import torch
 from fuzz import streams
 
 import nnrcodec
-from nnrcodec.dtypes import DTYPES
 from nnrcodec.graph.graph import (
     Argument,
     Dim,
@@ -30,6 +29,7 @@ from nnrcodec.graph.graph import (
 from nnrcodec.graph.operators import OPERATORS, WORDS, Operator, Parameter
 from nnrcodec.graph.operators_torch import FUNCTIONS, TORCH_WORDS
 from nnrcodec.graph.text import to_json
+from nnrcodec.model.dtypes import DTYPES
 
 SIZES = [0, 1, 1, 2, 2, 3, 4, 4, 6, 8]
 WILD = [0, -1, 1, 2, 7, 64, 1000, 65535, 10**6, 2**31 - 1, 2**31, -(2**31), 2**40, 2**62, -(2**63)]

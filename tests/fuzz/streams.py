@@ -17,11 +17,11 @@ import networks
 import numpy as np
 
 import nnrcodec
-from nnrcodec.decoder import decode_stream
+from nnrcodec.container.record import Record, record_to_bytes
+from nnrcodec.container.stream import RECORD_STORAGE_FORMAT, head_check
+from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.errors import BitstreamError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
-from nnrcodec.record import Record, record_to_bytes
-from nnrcodec.stream import RECORD_STORAGE_FORMAT, head_check
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit

@@ -15,12 +15,12 @@ from fuzz import streams
 
 import nnrcodec
 from nnrcodec import BitstreamError, ModelError, UnsupportedFeatureError
-from nnrcodec.decoder import decode_stream
-from nnrcodec.dtypes import DTYPES
+from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.formats import save
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.sizes import example_shape
 from nnrcodec.limits import Limits
+from nnrcodec.model.dtypes import DTYPES
 
 USES: dict[str, Callable[[Sequence[bytes]], object]] = {}
 """Each takes streams; all but the last one only lead to that."""

@@ -14,7 +14,7 @@ from nnrcodec.errors import ModelError
 from nnrcodec.graph.export import model_of_module, model_of_program
 from nnrcodec.graph.graph import Node, Ref, TensorRef
 from nnrcodec.graph.module import build_module
-from nnrcodec.model import Role
+from nnrcodec.model.model import Role
 
 
 class Function(nn.Module):

@@ -14,7 +14,7 @@ from torch import nn
 from nnrcodec.calibration.moments import _Lines
 from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref, TensorRef
 from nnrcodec.graph.layers import find_layers
-from nnrcodec.model import Model, Tensor
+from nnrcodec.model.model import Model, Tensor
 
 IMAGE = Input("x", "float32", ("n", 2, "h", "w"))
 DIMS = {"n": Dim(1, None, 2), "h": Dim(3, None, 8), "w": Dim(3, None, 8)}

@@ -20,7 +20,7 @@ from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.graph import Graph, Input, Node, Ref, TensorRef
 from nnrcodec.graph.module import build_module
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model, Role, Tensor
+from nnrcodec.model.model import Model, Role, Tensor
 
 VECTOR = Input("x", "float32", (2,))
 ADD = Node("aten.add.Tensor", (Ref(0), TensorRef("bias")))

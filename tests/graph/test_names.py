@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import nnrcodec
-from nnrcodec.decoder import decode_stream
+from nnrcodec.container.record import Record, TensorEntry, record_to_bytes
+from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.errors import BitstreamError, ModelError, UnsupportedFeatureError
 from nnrcodec.formats import save
 from nnrcodec.graph.graph import Graph, Input, Node, Ref, TensorRef
@@ -36,8 +37,7 @@ from nnrcodec.graph.names import (
     with_safe_names,
 )
 from nnrcodec.graph.program import program_of_module
-from nnrcodec.model import Model, Role, Tensor
-from nnrcodec.record import Record, TensorEntry, record_to_bytes
+from nnrcodec.model.model import Model, Role, Tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of PyTorch, on the many ways out
 

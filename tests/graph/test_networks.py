@@ -14,7 +14,7 @@ from nnrcodec.graph.export import model_of_module, model_of_program
 from nnrcodec.graph.module import DecodedModel, build_module
 from nnrcodec.graph.program import program_of_module
 from nnrcodec.graph.text import from_json, to_json
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 
 def through_json(model: Model) -> Model:

@@ -22,7 +22,7 @@ from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Ref, Word
 from nnrcodec.graph.module import build_module
 from nnrcodec.graph.program import program_of_module
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 LIMITS = Limits(max_program_work=900)
 

@@ -18,7 +18,7 @@ from nnrcodec.graph.module import DecodedModel, build_module, run_node
 from nnrcodec.graph.scalars import FUNCTIONS, ScalarError
 from nnrcodec.graph.sizes import AtLeast, known_inputs, known_value, value_bytes
 from nnrcodec.limits import Limits
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 SHAPE = (2, 3, 4, 5)
 IMAGE = (Input("x", "float32", SHAPE),)

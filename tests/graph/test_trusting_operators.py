@@ -11,7 +11,7 @@ from nnrcodec.errors import SyntaxElementError
 from nnrcodec.graph.graph import Argument, Graph, Input, Node, Ref
 from nnrcodec.graph.module import build_module, function_of
 from nnrcodec.graph.trusting_operators import CHECKS, ArgumentsError
-from nnrcodec.model import Model
+from nnrcodec.model.model import Model
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

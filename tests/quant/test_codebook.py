@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnrcodec.bitio import BitReader, BitWriter
 from nnrcodec.quant.codebook import LONGEST, codebook_of, codebooks
+from nnrcodec.syntax.bitio import BitReader, BitWriter
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.data_unit import Codebook, codebook
 from nnrcodec.syntax.drivers import SyntaxReader, SyntaxWriter

@@ -11,15 +11,16 @@ from torch import nn
 from torch.nn import functional
 
 import nnrcodec
+from nnrcodec.decoder.merging import merge
 from nnrcodec.errors import ModelError
 from nnrcodec.graph.check import check
 from nnrcodec.graph.export import model_of_module, model_of_program
 from nnrcodec.graph.graph import Node, Ref, TensorRef
 from nnrcodec.graph.module import build_module
-from nnrcodec.model import Model, Role, Tensor
-from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm, normalized_convolutions
+from nnrcodec.graph.normalized import normalized_convolutions
+from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
 from nnrcodec.reduce.low_rank import decompose
-from nnrcodec.reduce.merging import merge
 from nnrcodec.reduce.ranks import LowRankConfig
 
 RESNET = next(network for network in NETWORKS if network.name == "resnet")

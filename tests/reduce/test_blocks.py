@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnrcodec.model import Role, Tensor
+from nnrcodec.model.model import Role, Tensor
 from nnrcodec.reduce.blocks import Block, block_of_parts, merge_blocks
 
 RNG = np.random.default_rng(3)

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from nnrcodec.decoder.merging import merge
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.export import model_of_module, model_of_program
 from nnrcodec.graph.graph import Node, Ref, Splice, TensorRef
 from nnrcodec.graph.module import build_module
 from nnrcodec.graph.program import program_of_module
-from nnrcodec.model import Factors, Model, Role, Tensor
+from nnrcodec.model.model import Factors, Model, Role, Tensor
 from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.low_rank import LayerReport, decompose
-from nnrcodec.reduce.merging import merge
 from nnrcodec.reduce.ranks import LowRankConfig, parse_ranks
 from nnrcodec.reduce.schemes import Scheme
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nnrcodec.model import Factors
+from nnrcodec.model.model import Factors
 from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.schemes import SCHEMES, Scheme, misfit
 

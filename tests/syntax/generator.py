@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from nnrcodec.bitio import BitWriter
+from nnrcodec.syntax.bitio import BitWriter
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.drivers import SyntaxWriter, set_element
 from nnrcodec.syntax.unit import (

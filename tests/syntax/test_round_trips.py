@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from syntax.generator import LEGAL, generate_unit
 
-from nnrcodec.bitio import BitReader
 from nnrcodec.errors import TruncatedBitstreamError
+from nnrcodec.syntax.bitio import BitReader
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.drivers import SyntaxReader

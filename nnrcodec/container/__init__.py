@@ -1,0 +1,1 @@
+"""The container record, and a whole stream as units."""

@@ -1,0 +1,220 @@
+"""A whole stream as units: what an encoder writes and what a decoder finds.
+
+Owns which units our streams have, and in which order; what becomes of the payloads is
+`nnrcodec.encoder.tensor_coding` and `nnrcodec.units.ndu_encoding`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from nnrcodec.container.record import (
+    RECORD_HEAD,
+    Record,
+    damaged_record,
+    head_bytes,
+    is_record,
+    record_from_bytes,
+    record_to_bytes,
+    was_record,
+)
+from nnrcodec.errors import BitstreamError, UnitOrderError, UnsupportedFeatureError
+from nnrcodec.limits import Limits
+from nnrcodec.syntax.constants import NnrUnitType, QuantizationMethodFlags, TopologyStorageFormat
+from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
+from nnrcodec.syntax.topology import NnrTopologyUnit
+from nnrcodec.syntax.trace import TraceSink
+from nnrcodec.syntax.unit import NnrUnitHeader, Unit, read_units, write_units
+
+RECORD_STORAGE_FORMAT = 128
+"""topology_storage_format of the container record, the first of the private ones."""
+
+_START = {NnrUnitType.NNR_STR, NnrUnitType.NNR_MPS}
+_DATA_UNITS = {NnrUnitType.NNR_NDU, NnrUnitType.NNR_XDU}
+_LISTS_OF_NAMES = {TopologyStorageFormat.NNR_TPL_PRUN, TopologyStorageFormat.NNR_TPL_REFLIST}
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The units of a stream, payloads not yet decoded.
+
+    Parameters
+    ----------
+    units : tuple of Unit
+        All of them, in order.
+    record : Record or None
+        The container record; None in a stream of other software.
+    record_unit : Unit or None
+        The unit that holds it.
+    """
+
+    units: tuple[Unit, ...]
+    record: Record | None
+    record_unit: Unit | None
+
+    def of_type(self, unit_type: NnrUnitType) -> list[Unit]:
+        """Return the units of one type."""
+        return [unit for unit in self.units if unit.header.nnr_unit_type == unit_type]
+
+
+def write_stream(
+    record: Record, qp_density: int, units: Sequence[Unit], *, parent_signalling: bool = False
+) -> bytes:
+    """Return a stream.
+
+    Parameters
+    ----------
+    record : Record
+        The container record.
+    qp_density : int
+        Of all tensors.
+    units : sequence of Unit
+        The data units in their order.
+    parent_signalling : bool
+        Whether they are differences to what an earlier stream left.
+    """
+    methods = QuantizationMethodFlags.NNR_QSU
+    if any(getattr(unit.body, "codebook_present_flag", 0) for unit in units):
+        methods |= QuantizationMethodFlags.NNR_QCB
+    parameters = NnrModelParameterSet(
+        topology_carriage_flag=1,
+        mps_quantization_method_flags=methods,
+        mps_parent_signalling_enabled_flag=int(parent_signalling),
+        mps_qp_density=qp_density,
+    )
+    topology = NnrTopologyUnit(
+        topology_storage_format=RECORD_STORAGE_FORMAT, topology_data=RECORD_HEAD
+    )
+    start = [
+        _unit(NnrUnitType.NNR_STR, NnrStartUnit(general_profile_idc=1)),
+        _unit(NnrUnitType.NNR_MPS, parameters),
+        _unit(NnrUnitType.NNR_TPL, topology),
+    ]
+    without_text = b"".join(write_units(start))
+    head = head_check(without_text, [*read_units(without_text)])
+    start[-1].body = replace(topology, topology_data=record_to_bytes(record, head))
+    return b"".join(write_units([*start, *units]))
+
+
+def head_check(data: bytes | memoryview, units: Sequence[Unit]) -> str:
+    """Return the check of what a record relies on: of NNR_STR, NNR_MPS and its own start.
+
+    Sizes of units are left out: with a wrong one nothing that follows is in its place.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+        The stream.
+    units : sequence of Unit
+        Its units as `read_units` returns them, one of them with a record.
+
+    Returns
+    -------
+    str
+        A CRC-32, as eight hexadecimal digits.
+    """
+    view, crc = memoryview(data), 0
+    for unit in units:
+        start = unit.bit_offset // 8
+        stop = start + unit.header.nnr_unit_size
+        if _holds_record(unit):
+            topology_data = unit.body.topology_data
+            stop -= len(topology_data) - head_bytes(topology_data)
+        elif unit.header.nnr_unit_type not in _START:
+            continue
+        crc = zlib.crc32(view[start + (4 if unit.header.nnr_unit_size_flag else 2) : stop], crc)
+    return f"{crc:08x}"
+
+
+def read_stream(
+    data: bytes | memoryview,
+    limits: Limits | None = None,
+    trace: TraceSink | None = None,
+    *,
+    require_record: bool = False,
+) -> Stream:
+    """Read the units of a stream and its container record.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+        The stream.
+    limits : Limits, optional
+        What to accept of a stream of any size.
+    trace : callable, optional
+        Takes a `nnrcodec.syntax.trace.TraceEvent` for each syntax element.
+    require_record : bool
+        Refuse a stream without a record.
+
+    Raises
+    ------
+    UnitOrderError
+        If there is no record and one is required, or there are two.
+    PayloadError
+        If there is something that looks like a damaged record.
+    BitstreamError, UnsupportedFeatureError
+        As `nnrcodec.syntax.unit.read_units` and `nnrcodec.container.record.record_from_bytes`.
+    """
+    limits = (limits or Limits()).for_stream(len(data))
+    units = tuple(read_units(data, limits, trace))
+    records = [unit for unit in units if _holds_record(unit)]
+    if len(records) > 1:
+        raise UnitOrderError(
+            "a second container record", bit_offset=records[1].bit_offset, path=records[1].path
+        )
+    if not records:
+        _check_not_damaged(data, units)
+        if require_record:
+            raise UnitOrderError(
+                "there is no container record of nnrcodec in this stream, and one is required"
+            )
+        return Stream(units, None, None)
+    (unit,) = records
+    head = head_check(data, units)
+    return Stream(units, record_from_bytes(unit.body.topology_data, head, limits), unit)
+
+
+@contextmanager
+def placed(unit: Unit) -> Iterator[None]:
+    """Say in errors about the tensor of a data unit which unit they come from."""
+    try:
+        yield
+    except (BitstreamError, UnsupportedFeatureError) as error:
+        if error.path is None:
+            error.path = f"{unit.path}/payload"
+            error.bit_offset = unit.payload_bit_offset
+        raise
+
+
+def _unit(unit_type: NnrUnitType, body: object) -> Unit:
+    return Unit(NnrUnitHeader(nnr_unit_type=unit_type), body)
+
+
+def _holds_record(unit: Unit) -> bool:
+    body = unit.body
+    return (
+        isinstance(body, NnrTopologyUnit)
+        and body.topology_storage_format == RECORD_STORAGE_FORMAT
+        and is_record(body.topology_data)
+    )
+
+
+def _check_not_damaged(data: bytes | memoryview, units: Sequence[Unit]) -> None:
+    """Raise if one of the units of a stream without a record was one."""
+    view = memoryview(data)
+    for unit in units:
+        start = unit.bit_offset // 8
+        if was_record(
+            view[start : start + unit.header.nnr_unit_size], holds_names=_holds_names(unit)
+        ):
+            error = damaged_record("its unit does not begin as that of a record does")
+            error.bit_offset, error.path = unit.bit_offset, unit.path
+            raise error
+
+
+def _holds_names(unit: Unit) -> bool:
+    storage_format = getattr(unit.body, "topology_storage_format", None)
+    return unit.header.nnr_unit_type in _DATA_UNITS or storage_format in _LISTS_OF_NAMES

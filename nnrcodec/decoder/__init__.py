@@ -1,0 +1,1 @@
+"""The decoder: from streams to tensors, models and modules."""

@@ -1,0 +1,328 @@
+"""From a stream to a model: read the units, decode the tensors, check them against the record."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nnrcodec.container.contents import Content, blocks_of, contents_of
+from nnrcodec.container.record import TensorEntry, model_digest, tensor_digest
+from nnrcodec.container.stream import Stream, placed, read_stream
+from nnrcodec.decoder.merging import check_factors
+from nnrcodec.decoder.merging import merge as merge_factors
+from nnrcodec.encoder.tensor_coding import decode_tensor, decoded_dtype
+from nnrcodec.errors import (
+    LimitExceededError,
+    ModelError,
+    PayloadError,
+    SyntaxElementError,
+    UnitOrderError,
+)
+from nnrcodec.limits import Limits
+from nnrcodec.model.dtypes import cast, is_float
+from nnrcodec.model.model import Model, Tensor
+from nnrcodec.progress import Progress
+from nnrcodec.reduce.blocks import Block, merge_blocks
+from nnrcodec.syntax.constants import NnrUnitType
+from nnrcodec.syntax.unit import Unit
+from nnrcodec.units.ndu import Member, Part, TensorHistory, next_history
+from nnrcodec.units.ndu_decoding import DecodedMember, decode_data_unit
+
+MOST_THREADS = 8
+"""Tensors that are decoded at once unless the caller says how many."""
+
+_MOST_STARTED = 1024
+"""Units that wait to be decoded or to be fetched; each takes some memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a stream decodes to.
+
+    Parameters
+    ----------
+    model : Model
+        In memory, every tensor checked against its digest if there is one.
+    is_update : bool
+        Whether the tensors are differences to those of an earlier stream.
+    has_digests : bool
+        Whether the stream has a container record.
+    stream_bytes : int
+        Size of the stream.
+    blocks : tuple of Block
+        Which tensors stand for a weight.
+    histories : mapping of str to TensorHistory
+        By the name in the data unit, what the next update of a tensor may build on; of an update,
+        where it was asked for.
+    """
+
+    model: Model
+    is_update: bool
+    has_digests: bool
+    stream_bytes: int
+    blocks: tuple[Block, ...] = ()
+    histories: Mapping[str, TensorHistory] = field(default_factory=dict)
+
+
+def decode_stream(
+    data: bytes | memoryview,
+    limits: Limits,
+    *,
+    merge: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    require_record: bool = False,
+) -> Model:
+    """Decode the model in a stream; of an update the differences.
+
+    Parameters
+    ----------
+    data, limits, threads, progress, require_record
+        As in `decode_all`.
+    merge : bool
+        Multiply out what stands for a weight: the original architecture.
+    """
+    decoded = decode_all(
+        data, limits, threads=threads, progress=progress, require_record=require_record
+    )
+    return merged_model(decoded, limits) if merge else decoded.model
+
+
+def decode_all(
+    data: bytes | memoryview,
+    limits: Limits,
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    histories: Mapping[str, TensorHistory] | None = None,
+    before: Model | None = None,
+    require_record: bool = False,
+) -> Decoded:
+    """Decode a stream.
+
+    Parameters
+    ----------
+    data : bytes or memoryview
+        The stream.
+    limits : Limits
+        What to accept of a stream of any size.
+    threads : int, optional
+        How many tensors, or parts of a tensor, to decode at once; the result does not depend on
+        it. By default the number of processors, `MOST_THREADS` at most.
+    progress : callable, optional
+        Called after each data unit.
+    histories : mapping of str to TensorHistory, optional
+        What the updates before this one left; an empty one to begin with. Without it nothing is
+        kept for the next update.
+    before : Model, optional
+        What an update is an update of, as far as the caller knows.
+    require_record : bool
+        Refuse a stream without a container record.
+
+    Raises
+    ------
+    BitstreamError
+        If the stream is damaged, builds on an update that is not in `histories`, or is an update of
+        another model than `before`.
+    UnsupportedFeatureError
+        If it uses what this version does not have.
+    """
+    limits = limits.for_stream(len(data))
+    stream = read_stream(data, limits, require_record=require_record)
+    (parameter_set,) = stream.of_type(NnrUnitType.NNR_MPS)
+    is_update = parameter_set.body.mps_parent_signalling_enabled_flag == 1
+    _check_base(stream, before)
+    contents = contents_of(stream)
+    keep_levels = is_update and histories is not None
+    kept_bytes = 6 * sum(content.size for content in contents) if keep_levels else 0
+    decoded_bytes = sum(content.decoded_bytes for content in contents)
+    _check_total(decoded_bytes + kept_bytes, limits)
+
+    tensors: dict[str, Tensor] = {}
+    later: dict[str, TensorHistory] = {}
+    done, total = 0, sum(content.size for content in contents)
+    known = histories or {}
+    decoded = _decode_contents(contents, known, keep_levels, threads or default_threads())
+    for content, found in zip(contents, decoded, strict=True):
+        for tensor, member in found:
+            tensors[tensor.name] = tensor
+            if member.levels is not None:
+                name = member.member.name
+                later[name] = next_history(known.get(name), member.levels, content.unit.body)
+        done += content.size
+        if progress is not None:
+            progress(done, total)
+
+    record = stream.record
+    if record is None:
+        model = Model.of(tensors.values())
+    else:
+        ordered = (tensors[entry.name] for entry in record.tensors)
+        model = Model.of(ordered, record.graph, record.factors)
+    try:
+        check_factors(model)
+    except ModelError as error:
+        raise SyntaxElementError(str(error), path="record/factors") from error
+    return Decoded(model, is_update, record is not None, len(data), blocks_of(contents), later)
+
+
+def default_threads() -> int:
+    """Return how many tensors to decode at once."""
+    return min(os.cpu_count() or 1, MOST_THREADS)
+
+
+def merged_model(decoded: Decoded, limits: Limits) -> Model:
+    """Return a model with what stands for a weight multiplied out: the original architecture.
+
+    Parameters
+    ----------
+    decoded : Decoded
+        What a stream decoded to.
+    limits : Limits
+        What to accept of a stream of any size.
+
+    Raises
+    ------
+    BitstreamError
+        If the factors do not fit, or their products are too large.
+    """
+    limits = limits.for_stream(decoded.stream_bytes)
+    _check_merge_macs(decoded, limits)
+    try:
+        merged = merge_factors(decoded.model)
+    except ModelError as error:
+        raise SyntaxElementError(str(error), path="record/factors") from error
+    blocks = decoded.blocks
+    weights = sum(8 * Member(b.weight, Part.WEIGHT, b.shape).size for b in blocks)
+    merged_bytes = sum(t.stored_bytes for t in merged.tensors.values())
+    _check_total(merged_bytes + weights, limits)
+    tensors = (Tensor.of(t.name, t.read(), t.dtype, t.role) for t in merged.tensors.values())
+    return Model.of(merge_blocks(tensors, blocks), merged.graph)
+
+
+def _check_base(stream: Stream, before: Model | None) -> None:
+    """Raise if the record says that the stream is an update of another model."""
+    base = stream.record.base if stream.record is not None else None
+    if base is None or before is None:
+        return
+    digest = model_digest(before)
+    if digest != base:
+        raise UnitOrderError(
+            f"this is an update of the model with digest {base}; what was decoded before has "
+            f"{digest}. Streams are missing, or in another order, or of another model",
+            path="record/base",
+        )
+
+
+def _check_total(decoded_bytes: int, limits: Limits) -> None:
+    """Compare what will be allocated with the limits, before anything is."""
+    if decoded_bytes > limits.max_decoded_bytes:
+        raise LimitExceededError(
+            f"the stream declares tensors of {decoded_bytes} bytes, "
+            f"{limits.allowed('decoded_bytes')} (nnr-decode --max-bytes)"
+        )
+
+
+def _check_merge_macs(decoded: Decoded, limits: Limits) -> None:
+    """Compare what will be multiplied with the limits, before anything is."""
+    tensors = decoded.model.tensors
+    macs = sum(math.prod(f.kernel_shape) * f.rank for f in decoded.model.factors)
+    for block in decoded.blocks:
+        g = tensors.get(block.g) if block.g is not None else None
+        macs += math.prod(block.shape) * (g.shape[-1] if g is not None and g.shape else 1)
+    if macs > limits.max_merge_macs:
+        raise LimitExceededError(
+            f"it takes {macs} multiply-adds to merge the weights of the stream, "
+            f"{limits.allowed('merge_macs')}"
+        )
+
+
+def _decode_contents(
+    contents: Sequence[Content],
+    histories: Mapping[str, TensorHistory],
+    keep_levels: bool,
+    threads: int,
+) -> Iterator[list[tuple[Tensor, DecodedMember]]]:
+    """Yield the tensors of each unit in turn, decoding several units, or one in parts, at once.
+
+    The first error in the order of units is the one that is raised.
+    """
+    large = sum(content.size for content in contents) // threads
+    pool = ThreadPoolExecutor(threads)
+
+    def start(content: Content) -> Future[list[tuple[Tensor, DecodedMember]]] | None:
+        if threads == 1 or (content.has_entry_points and content.size >= large):
+            return None
+        return pool.submit(_decode, content, histories, keep_levels, 1)
+
+    try:
+        started = deque(map(start, contents[:_MOST_STARTED]))
+        for position, content in enumerate(contents):
+            future = started.popleft()
+            following = position + _MOST_STARTED
+            started.extend(map(start, contents[following : following + 1]))
+            if future is None:
+                yield _decode(content, histories, keep_levels, threads)
+            else:
+                yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode(
+    content: Content, histories: Mapping[str, TensorHistory], keep_levels: bool, threads: int
+) -> list[tuple[Tensor, DecodedMember]]:
+    """Decode the tensors of a unit and compare them with their digests."""
+    unit = content.unit
+    if unit.header.nnr_unit_type == NnrUnitType.NNR_XDU:
+        with placed(unit):
+            found = [DecodedMember(content.members[0], _decode_extended(unit))]
+            dtypes = [decoded_dtype(unit.body)]
+    else:
+        found = decode_data_unit(unit, histories, threads=threads, keep_levels=keep_levels)
+        dtypes = [member.value.dtype.name for member in found]
+    with placed(unit):
+        return [
+            (_tensor(member, dtype, entry), member)
+            for member, dtype, entry in zip(found, dtypes, content.entries, strict=True)
+        ]
+
+
+def _decode_extended(unit: Unit) -> np.ndarray:
+    context, payload = unit.context, memoryview(unit.payload)
+    return decode_tensor(unit.body, payload, context.quantization_parameter, context.qp_density)
+
+
+def _tensor(decoded: DecodedMember, dtype: str, entry: TensorEntry | None) -> Tensor:
+    """Return a decoded tensor as the record has it, compared with its digest."""
+    if entry is None:
+        return Tensor.of(decoded.member.name, decoded.value)
+    value = _converted(decoded.value, dtype, entry.dtype)
+    if entry.scalar:
+        if value.size != 1:
+            raise PayloadError(f"tensor {entry.name!r} is a scalar, but has {value.size} elements")
+        value = value.reshape(())
+    tensor = Tensor.of(entry.name, value, entry.dtype, entry.role)
+    digest = tensor_digest(tensor, value)
+    if digest != entry.digest:
+        raise PayloadError(
+            f"tensor {entry.name!r} decodes to digest {digest}, the record says {entry.digest}"
+        )
+    return tensor
+
+
+def _converted(value: np.ndarray, decoded: str, dtype: str) -> np.ndarray:
+    """Return a tensor in the dtype that the record gives it; integers must not change."""
+    if decoded == dtype:
+        return value
+    if is_float(decoded) == is_float(dtype):
+        converted = cast(value, dtype)
+        if is_float(dtype) or np.array_equal(converted, value):
+            return converted
+    raise PayloadError(f"values of dtype {decoded} do not become {dtype}, which the record says")

@@ -1,0 +1,182 @@
+"""A base model and updates of it: what has to be remembered from one stream to the next.
+
+A stream whose mps_parent_signalling_enabled_flag is 0 is a base model; with 1 it is an update: its
+tensors are differences, and those that are not in it do not change. Owns that state; the streams
+themselves are decoded by `nnrcodec.decoder.pipeline`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from nnrcodec.decoder.pipeline import Decoded, decode_all, merged_model
+from nnrcodec.errors import PayloadError, SyntaxElementError, UnitOrderError
+from nnrcodec.graph.names import original_name
+from nnrcodec.limits import Limits
+from nnrcodec.model.dtypes import DTYPES, cast, is_float
+from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.progress import Progress
+from nnrcodec.units.ndu import TensorHistory
+
+
+class UpdateDecoder:
+    """Decode a base model and its updates, in their order.
+
+    Parameters
+    ----------
+    limits : Limits, optional
+        What to accept of each stream.
+    threads : int, optional
+        How many tensors to decode at once; the results do not depend on it.
+    require_record : bool
+        Refuse a stream without a container record, which all streams of this package have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import nnrcodec
+    >>> decoder = nnrcodec.UpdateDecoder()
+    >>> base = nnrcodec.encode({"w": np.arange(40, dtype=np.float32)})
+    >>> list(decoder.decode(base)), decoder.state["w"].shape
+    (['w'], (40,))
+    """
+
+    def __init__(
+        self,
+        *,
+        limits: Limits | None = None,
+        threads: int | None = None,
+        require_record: bool = False,
+    ) -> None:
+        self._limits = limits or Limits()
+        self._require_record = require_record
+        self._threads = threads
+        self._decoded: Decoded | None = None
+        self._histories: dict[str, TensorHistory] = {}
+
+    def decode(self, data: bytes, *, progress: Progress | None = None) -> dict[str, np.ndarray]:
+        """Decode the next stream.
+
+        A base model starts a new sequence. What is remembered changes only if all of the stream
+        was decoded.
+
+        Parameters
+        ----------
+        data : bytes
+            The stream.
+        progress : callable, optional
+            Called after each data unit with elements done and elements in all.
+
+        Returns
+        -------
+        dict of str to ndarray
+            The tensors of this stream; of an update they are differences.
+
+        Raises
+        ------
+        BitstreamError
+            If the stream is damaged, or is no update of what was decoded before.
+        UnsupportedFeatureError
+            If it uses what this version does not have.
+        """
+        decoded = decode_all(
+            data,
+            self._limits,
+            threads=self._threads,
+            progress=progress,
+            histories=self._histories,
+            before=None if self._decoded is None else self._decoded.model,
+            require_record=self._require_record,
+        )
+        if not decoded.is_update:
+            self._histories, self._decoded = {}, decoded
+        elif self._decoded is None:
+            raise UnitOrderError(
+                "this stream is an update: its tensors are differences to those of a base model, "
+                "which has to be decoded first"
+            )
+        else:
+            model = _updated(self._decoded.model, decoded.model)
+            stream_bytes = self._decoded.stream_bytes + decoded.stream_bytes
+            self._decoded = replace(self._decoded, model=model, stream_bytes=stream_bytes)
+            self._histories = {**self._histories, **decoded.histories}
+        return state_of(replace(decoded.model, graph=self._decoded.model.graph))
+
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """The state dict: the base model with all updates so far."""
+        return {} if self._decoded is None else state_of(self._decoded.model)
+
+    @property
+    def histories(self) -> Mapping[str, TensorHistory]:
+        """By name in the data unit, what the next update of a tensor may build on."""
+        return dict(self._histories)
+
+    def model(self, *, merge: bool = False) -> Model:
+        """Return the base model with all updates so far, and with its graph if it has one.
+
+        Parameters
+        ----------
+        merge : bool
+            Multiply low-rank factors out: the original architecture.
+
+        Raises
+        ------
+        UnitOrderError
+            If nothing was decoded yet.
+        """
+        if self._decoded is None:
+            raise UnitOrderError("there is no model yet: decode a base model first")
+        return merged_model(self._decoded, self._limits) if merge else self._decoded.model
+
+
+def state_of(model: Model) -> dict[str, np.ndarray]:
+    """Return the tensors of a decoded model that belong to its state dict, by original names."""
+    return {
+        original_name(tensor.name, model.graph): tensor.read()
+        for tensor in model.tensors.values()
+        if tensor.role is not Role.CONSTANT
+    }
+
+
+def _updated(model: Model, update: Model) -> Model:
+    """Add differences to a model."""
+    tensors = dict(model.tensors)
+    for name, difference in update.tensors.items():
+        if name not in tensors:
+            raise UnitOrderError(
+                f"an update of tensor {name!r}, which the base model does not have"
+            )
+        tensors[name] = _sum(tensors[name], difference)
+    return replace(model, tensors=tensors)
+
+
+def _sum(base: Tensor, difference: Tensor) -> Tensor:
+    """Add a difference to a tensor.
+
+    Floats are added in binary32, or in binary64 where the base is of that, and rounded to the
+    dtype of the base. Integers of 64 bits wrap around; others must stay in their range.
+    """
+    if base.shape != difference.shape:
+        raise SyntaxElementError(
+            f"an update of tensor {base.name!r} has dimensions {list(difference.shape)}, the base "
+            f"model has {list(base.shape)}"
+        )
+    if is_float(base.dtype) != is_float(difference.dtype):
+        raise SyntaxElementError(
+            f"an update of tensor {base.name!r} is of dtype {difference.dtype}, the base model is "
+            f"of {base.dtype}"
+        )
+    held: type = np.int64
+    if is_float(base.dtype):
+        held = np.float64 if base.dtype == "float64" else np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        total: np.ndarray = np.asarray(base.read().astype(held) + difference.read().astype(held))
+    rounded = cast(total, base.dtype)
+    must_fit = held is np.int64 and DTYPES[base.dtype].itemsize < 8
+    if must_fit and not np.array_equal(rounded, total):
+        raise PayloadError(f"an update leads tensor {base.name!r} out of {base.dtype}")
+    return Tensor.of(base.name, rounded, base.dtype, base.role)

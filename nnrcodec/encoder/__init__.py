@@ -1,0 +1,1 @@
+"""The encoder: from a model to a stream, and updates."""

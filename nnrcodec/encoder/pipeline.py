@@ -1,0 +1,318 @@
+"""From a model to a stream: reduce, quantize, code, and put the units together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnrcodec.config import EncoderConfig
+from nnrcodec.container.record import Record, TensorEntry, tensor_digest
+from nnrcodec.container.stream import write_stream
+from nnrcodec.encoder.standard_coding import (
+    Group,
+    coded_names,
+    encode_group,
+    groups_of,
+    require_one_raw,
+)
+from nnrcodec.encoder.tensor_coding import Quantized, encode_tensor
+from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.model.model import Model, Tensor
+from nnrcodec.parallel import in_order
+from nnrcodec.progress import Progress, Stages, silently
+from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
+from nnrcodec.reduce.low_rank import LayerReport, decompose
+from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
+from nnrcodec.syntax.extended_data_unit import Coding
+from nnrcodec.syntax.unit import Unit
+from nnrcodec.units.ndu_encoding import is_raw
+
+if TYPE_CHECKING:
+    from nnrcodec.calibration.expectation import Expectation
+    from nnrcodec.calibration.synthetic import Inputs
+    from nnrcodec.reduce.distillation import RecoveryReport
+
+LEFT_AFTER_RECOVERY = 0.4
+"""Part of the error of low rank that recovery is expected to leave."""
+
+CODERS = ("DeepCABAC", "static tables", "stored")
+"""What a tensor may be coded by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A network that is ready to be quantized, and how it came about.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    original_bytes, original_elements : int
+        Size of the tensors of the model that was given.
+    layers : tuple of LayerReport
+        What low-rank decomposition did to each layer; empty if it was off.
+    folds : tuple of FoldReport
+        What batch-norm folding did to each layer; empty if it was off.
+    recovered : RecoveryReport, optional
+        What recovery did, if it was on.
+    expected : Expectation, optional
+        With calibration inputs: what quantization is expected to do to the original.
+    """
+
+    model: Model
+    original_bytes: int
+    original_elements: int
+    layers: tuple[LayerReport, ...]
+    folds: tuple[FoldReport, ...]
+    recovered: RecoveryReport | None = None
+    expected: Expectation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A stream and how it came about.
+
+    Parameters
+    ----------
+    data : bytes
+        The stream.
+    original_bytes, original_elements : int
+        Size of the tensors of the model that was given.
+    layers : tuple of LayerReport
+        What low-rank decomposition did to each layer; empty if it was off.
+    folds : tuple of FoldReport
+        What batch-norm folding did to each layer; empty if it was off.
+    coders : mapping of str to int
+        How many tensors each of `CODERS` has coded.
+    recovered : RecoveryReport, optional
+        What recovery did, if it was on.
+    """
+
+    data: bytes
+    original_bytes: int
+    original_elements: int
+    layers: tuple[LayerReport, ...]
+    folds: tuple[FoldReport, ...]
+    coders: Mapping[str, int]
+    recovered: RecoveryReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _CodedUnit:
+    """A unit, and what the record says of its tensors."""
+
+    unit: Unit
+    entries: tuple[TensorEntry, ...]
+
+
+def encode_model(
+    model: Model,
+    config: EncoderConfig,
+    stages: Stages = silently,
+    inputs: Inputs | None = None,
+) -> Encoded:
+    """Encode a model.
+
+    Parameters
+    ----------
+    model : Model
+        Its tensors are read when they are coded, a few at a time.
+    config : EncoderConfig
+        What to do.
+    stages : callable, optional
+        Told how far each stage is.
+    inputs : sequence of tuple of torch.Tensor, optional
+        Calibration inputs: the encoder then looks at what the network does with them, which needs
+        a graph.
+
+    Returns
+    -------
+    Encoded
+        With the same bytes for any number of threads.
+
+    Raises
+    ------
+    ModelError
+        If a tensor cannot be coded.
+    ConfigError
+        If the configuration does not fit the model, or the inputs do not.
+    """
+    return encode_reduced(reduce_model(model, config, stages, inputs), config, stages, inputs)
+
+
+def reduce_model(
+    model: Model,
+    config: EncoderConfig,
+    stages: Stages = silently,
+    inputs: Inputs | None = None,
+) -> Reduced:
+    """Make a network smaller before it is quantized.
+
+    Parameters, errors
+    ------------------
+    As of `encode_model`.
+
+    Returns
+    -------
+    Reduced
+    """
+    if not model.tensors:
+        raise ModelError("there are no tensors in this model: nothing to code")
+    if config.lambda_ is not None and not config.dq and inputs is None:
+        raise ConfigError(
+            "lambda weighs bits in dependent quantization, which is off, or with calibration "
+            "inputs, of which there are none: leave it away"
+        )
+    reduced, recovered, expected = model, None, None
+    layers: tuple[LayerReport, ...] = ()
+    folds: tuple[FoldReport, ...] = ()
+    if config.fold_batch_norm:
+        reduced, folds = fold_batch_norm(reduced)
+    whole = reduced
+    if inputs is not None:
+        from nnrcodec.calibration.amount import in_batches
+        from nnrcodec.calibration.expectation import expectation
+
+        looked_at = in_batches(whole, inputs)
+        expected = expectation(whole, looked_at, config.quantization.qp_density)
+    if config.low_rank is not None:
+        if inputs is None or expected is None:
+            reduced, layers = decompose(reduced, config.low_rank)
+        else:
+            from nnrcodec.reduce.data_aware import Allowance, decompose_with_inputs
+
+            scale, left = config.quantization.scale, LEFT_AFTER_RECOVERY if config.recovery else 1.0
+            allowance = Allowance(expected.each(scale), expected.part(scale), left)
+            with stages("low rank") as progress:
+                reduced, layers = decompose_with_inputs(
+                    *(reduced, config.low_rank, looked_at, allowance, progress),
+                    weighting=expected.weighting,
+                )
+    if config.recovery is not None:
+        if inputs is None:
+            raise ConfigError("recovery learns from calibration inputs: give some")
+        from nnrcodec.reduce.distillation import recover
+
+        with stages("recovery") as progress:
+            reduced, recovered = recover(whole, reduced, inputs, config.recovery, progress)
+    return Reduced(
+        reduced,
+        sum(t.stored_bytes for t in model.tensors.values()),
+        sum(t.size for t in model.tensors.values()),
+        layers,
+        folds,
+        recovered,
+        expected,
+    )
+
+
+def encode_reduced(
+    reduced: Reduced,
+    config: EncoderConfig,
+    stages: Stages = silently,
+    inputs: Inputs | None = None,
+) -> Encoded:
+    """Quantize and code a network.
+
+    Parameters, errors
+    ------------------
+    As of `encode_model`.
+
+    Returns
+    -------
+    Encoded
+    """
+    model = reduced.model
+    known: Mapping[str, Quantized] = {}
+    if inputs is not None:
+        from nnrcodec.calibration.amount import in_batches
+        from nnrcodec.encoder.calibrated import quantize_with_inputs
+
+        expected, same = reduced.expected, not reduced.layers and reduced.recovered is None
+        with stages("quantizing") as progress:
+            found = quantize_with_inputs(
+                *(model, in_batches(model, inputs), config, expected, progress),
+                weighting=expected.weighting if expected and same else None,
+            )
+        model, known = found.model, found.quantized
+    with stages("coding") as progress:
+        coded = _raw_last(_code(model, config, known, progress))
+    entries = {entry.name: entry for part in coded for entry in part.entries}
+    record = Record(tuple(entries[name] for name in model.tensors), model.factors, model.graph)
+    data_units = [part.unit for part in coded]
+    return Encoded(
+        write_stream(record, config.quantization.qp_density, data_units),
+        reduced.original_bytes,
+        reduced.original_elements,
+        reduced.layers,
+        reduced.folds,
+        Counter(_coder(part.unit) for part in coded for _ in part.entries),
+        reduced.recovered,
+    )
+
+
+def _code(
+    model: Model, config: EncoderConfig, known: Mapping[str, Quantized], progress: Progress
+) -> list[_CodedUnit]:
+    """Code all tensors of a model, in its order."""
+    standard = config.profile == "nnc"
+    names = coded_names(model.tensors) if standard else {}
+    groups = groups_of(model, blocks=standard and config.blocks and not config.codebook)
+
+    def code(group: Group) -> list[_CodedUnit]:
+        if standard:
+            return [
+                _coded(unit, values, group, names)
+                for unit, values in encode_group(group, names, config, known)
+            ]
+        (tensor,) = group.tensors.values()
+        unit, value = encode_tensor(tensor, config, known.get(tensor.name))
+        return [_coded(unit, {tensor.name: value}, group, names)]
+
+    coded: list[_CodedUnit] = []
+    done, total = 0, sum(tensor.size for tensor in model.tensors.values())
+    for group, units in zip(groups, in_order(code, groups, config.threads), strict=True):
+        coded += units
+        done += sum(tensor.size for tensor in group.tensors.values())
+        progress(done, total)
+    return coded
+
+
+def _coded(
+    unit: Unit, values: Mapping[str, np.ndarray], group: Group, names: Mapping[str, str]
+) -> _CodedUnit:
+    """Return a unit with what the record says of its tensors; the values are needed no more."""
+    tensors: dict[str, Tensor] = {tensor.name: tensor for tensor in group.tensors.values()}
+    is_standard = isinstance(unit.body, NnrCompressedDataUnitHeader)
+    return _CodedUnit(
+        unit,
+        tuple(
+            TensorEntry(
+                name,
+                tensor_digest(tensors[name], value),
+                tensors[name].dtype,
+                tensors[name].role,
+                names.get(name),
+                scalar=is_standard and not tensors[name].shape,
+            )
+            for name, value in values.items()
+        ),
+    )
+
+
+def _raw_last(coded: list[_CodedUnit]) -> list[_CodedUnit]:
+    """Move the unit to the end that must be the last, if there is one."""
+    raw = [part for part in coded if is_raw(part.unit)]
+    require_one_raw([entry.name for part in raw for entry in part.entries])
+    return [part for part in coded if not is_raw(part.unit)] + raw
+
+
+def _coder(unit: Unit) -> str:
+    cabac, tables, stored = CODERS
+    if is_raw(unit) or getattr(unit.body, "xdu_coding", None) == Coding.RAW:
+        return stored
+    return cabac if isinstance(unit.body, NnrCompressedDataUnitHeader) else tables

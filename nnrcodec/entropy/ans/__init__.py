@@ -1,0 +1,1 @@
+"""rANS with static tables, the coder of our own data unit."""

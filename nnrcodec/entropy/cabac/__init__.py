@@ -1,0 +1,1 @@
+"""DeepCABAC, the arithmetic coder of ISO/IEC 15938-17."""

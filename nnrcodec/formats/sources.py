@@ -1,0 +1,89 @@
+"""What callers hand over as a network: modules, exported programs, state dicts.
+
+PyTorch is imported only if the caller has done so.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.graph.names import with_safe_names
+from nnrcodec.model.dtypes import DTYPES
+from nnrcodec.model.model import Model, Role, Tensor
+
+if TYPE_CHECKING:
+    import torch
+
+
+def model_of(
+    model: Any, example_inputs: tuple[Any, ...] | None = None, dynamic_shapes: Any = None
+) -> Model:
+    """Return a network in the form in which it is coded.
+
+    Parameters
+    ----------
+    model, example_inputs, dynamic_shapes
+        As `nnrcodec.encode` takes them.
+
+    Raises
+    ------
+    ModelError
+        If a tensor or an operator cannot be coded; the message names it.
+    ConfigError
+        If it is no network.
+    """
+    if isinstance(model, Model):
+        return with_safe_names(model)
+    if isinstance(model, Mapping):
+        return Model.of(_tensor_of(name, value) for name, value in model.items())
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.export.ExportedProgram):
+        from nnrcodec.graph.export import model_of_program
+
+        return model_of_program(model)
+    if torch is not None and isinstance(model, torch.nn.Module):
+        from nnrcodec.graph.export import model_of_module
+
+        if example_inputs is not None:
+            if not isinstance(example_inputs, tuple | list):
+                raise ConfigError(
+                    f"example_inputs is a {type(example_inputs).__name__}; expected a tuple of "
+                    "what the module is called with, such as (x,)"
+                )
+            return model_of_module(model, tuple(example_inputs), dynamic_shapes)
+        return _state_dict_of(model)
+    raise ConfigError(
+        f"cannot encode a {type(model).__name__}; expected a torch.nn.Module, an exported "
+        "program, or a mapping of names to tensors"
+    )
+
+
+def _state_dict_of(module: torch.nn.Module) -> Model:
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    return Model.of(
+        _tensor_of(name, value, Role.PARAMETER if name in parameters else Role.BUFFER)
+        for name, value in module.state_dict().items()
+    )
+
+
+def _tensor_of(name: Any, value: Any, role: Role = Role.PARAMETER) -> Tensor:
+    if not isinstance(name, str):
+        raise ModelError(f"the state dict has a key {name!r} that is not a string")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        from nnrcodec.model.torch_values import from_torch
+
+        return from_torch(name, value, role)
+    if isinstance(value, np.ndarray | np.generic):
+        if value.dtype.name not in DTYPES:
+            raise ModelError(
+                f"tensor {name!r} has dtype {value.dtype.name}, which cannot be coded; known are "
+                f"{', '.join(DTYPES)}"
+            )
+        return Tensor.of(name, np.asarray(value), role=role)
+    raise ModelError(f"tensor {name!r} is a {type(value).__name__}, not a tensor or an array")

@@ -1,0 +1,1 @@
+"""What is coded: named tensors, their dtypes, and how PyTorch holds them."""

@@ -1,0 +1,146 @@
+"""What is coded: ordered named tensors and, where it is known, the graph that uses them.
+
+This is the only form in which a network travels through the package. It knows numpy and nothing of
+PyTorch or of files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from nnrcodec.model.dtypes import DTYPES, item_bytes
+
+if TYPE_CHECKING:
+    from nnrcodec.graph.graph import Graph
+
+__all__ = ["DTYPES", "Factors", "Model", "Role", "SchemeName", "Tensor"]
+
+SchemeName = Literal["separable", "channel", "linear"]
+"""How one layer becomes two: by `nnrcodec.reduce.schemes`."""
+
+
+class Role(Enum):
+    """What a tensor is to its network."""
+
+    PARAMETER = "parameter"
+    BUFFER = "buffer"
+    CONSTANT = "constant"
+    """Used by the graph but not part of the state dict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One named tensor, read when it is needed.
+
+    Parameters
+    ----------
+    name : str
+        Qualified name, such as ``net.2.weight``.
+    dtype : str
+        A key of `DTYPES`.
+    shape : tuple of int
+        Dimensions; empty for a scalar.
+    read : callable
+        Returns the values, shape `shape`, dtype ``DTYPES[dtype]``.
+    role : Role
+        Parameter, buffer or constant.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+    role: Role = Role.PARAMETER
+
+    @classmethod
+    def of(
+        cls, name: str, value: np.ndarray, dtype: str | None = None, role: Role = Role.PARAMETER
+    ) -> Tensor:
+        """Wrap an array that is already in memory."""
+        return cls(name, dtype or value.dtype.name, tuple(value.shape), lambda: value, role)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Number of bytes of the values as they stand in files."""
+        return self.size * item_bytes(self.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """Two tensors that stand for one: a layer replaced by two thin ones.
+
+    Parameters
+    ----------
+    layer : str
+        Qualified name of the layer, such as ``net.2``.
+    kernel_shape : tuple of int
+        Shape of the weight that was replaced: (N, C, d, d') of a two-dimensional convolution,
+        (C, N, d, d') of a transposed one, (N, C) of a linear layer.
+    rank : int
+        Number of channels between the two.
+    scheme : "separable", "channel" or "linear"
+        What the two are, and so which shapes they have (`nnrcodec.reduce.schemes.Scheme`).
+    transposed : bool
+        Whether the layer is a transposed convolution.
+    """
+
+    layer: str
+    kernel_shape: tuple[int, ...]
+    rank: int
+    scheme: SchemeName = "separable"
+    transposed: bool = False
+
+    @property
+    def u(self) -> str:
+        """Name of the first kernel."""
+        return f"{self.layer}.u.weight"
+
+    @property
+    def v(self) -> str:
+        """Name of the second kernel."""
+        return f"{self.layer}.v.weight"
+
+    @property
+    def v_bias(self) -> str:
+        """Name of the bias, where there is one; it belongs to the second layer."""
+        return f"{self.layer}.v.bias"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network on its way through the codec.
+
+    Parameters
+    ----------
+    tensors : mapping of str to Tensor
+        By name, in the order in which they are coded.
+    graph : Graph or None
+        How they are used; None for a bare state dict.
+    factors : tuple of Factors
+        Which tensors stand for one another (empty unless a layer was decomposed).
+    """
+
+    tensors: Mapping[str, Tensor]
+    graph: Graph | None = None
+    factors: tuple[Factors, ...] = field(default=())
+
+    @classmethod
+    def of(
+        cls,
+        tensors: Iterable[Tensor],
+        graph: Graph | None = None,
+        factors: tuple[Factors, ...] = (),
+    ) -> Model:
+        """Build a model from tensors in coding order."""
+        return cls({t.name: t for t in tensors}, graph, factors)

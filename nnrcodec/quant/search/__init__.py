@@ -1,0 +1,1 @@
+"""Searches for levels: dependent quantization, error feedback."""

@@ -1,0 +1,342 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import tracemalloc
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from fuzz.streams import record_content, record_text, tensors_only, with_graph
+
+from nnrcodec.container.record import (
+    Record,
+    TensorEntry,
+    is_record,
+    record_from_bytes,
+    record_to_bytes,
+    tensor_digest,
+    was_record,
+)
+from nnrcodec.errors import (
+    BitstreamError,
+    LimitExceededError,
+    PayloadError,
+    SyntaxElementError,
+    UnsupportedFeatureError,
+)
+from nnrcodec.limits import Limits
+from nnrcodec.model.model import Factors, Role, Tensor
+
+DIGEST = "0123abcd"
+HEAD = "89abcdef"
+MINIMAL: dict[str, Any] = {"writer": "somebody 1", "tensors": [["w", DIGEST]]}
+FULL = Record(
+    (
+        TensorEntry("a.u.weight", DIGEST),
+        TensorEntry("a.v.weight", DIGEST, "float16"),
+        TensorEntry("steps", DIGEST, "int64", Role.BUFFER),
+        TensorEntry("größe/\u0000\n", DIGEST, "float32", Role.CONSTANT),
+    ),
+    (Factors("a", (8, 4, 3, 5), 2),),
+)
+
+
+def read(content: Any, version: str = "1.0", limits: Limits | None = None) -> Record:
+    return record_from_bytes(record_text(content, version), HEAD, limits)
+
+
+def test_a_record_comes_back() -> None:
+    assert record_from_bytes(record_to_bytes(FULL, HEAD), HEAD) == FULL
+
+
+def test_a_minimal_record_of_somebody_else_is_read() -> None:
+    assert read(MINIMAL) == Record((TensorEntry("w", DIGEST),), writer="somebody 1")
+
+
+@pytest.mark.parametrize("data", [record_to_bytes(FULL, HEAD), with_graph()])
+def test_the_text_has_no_zero_byte_but_the_last(data: bytes) -> None:
+    text = data if is_record(data) else record_text(record_content(data))
+    assert text.find(0) == len(text) - 1
+    text.decode("ascii")
+
+
+def test_what_is_usual_is_not_written() -> None:
+    text = record_to_bytes(Record((TensorEntry("w", DIGEST),), writer="x"), HEAD).split(b" ", 2)[2]
+    written = json.loads(zlib.decompress(base64.b85decode(text[:-1])))
+    assert written == {"writer": "x", "head": HEAD, "tensors": [["w", DIGEST]]}
+
+
+def test_the_digest_is_the_specified_one() -> None:
+    value = np.array([[1.5, -2]], np.float32)
+    text = b"float32[1,2]" + bytes.fromhex("0000c03f000000c0")
+    assert tensor_digest(Tensor.of("w", value), value) == hashlib.sha256(text).hexdigest()[:8]
+
+
+def test_the_digest_of_bfloat16_is_that_of_two_bytes_an_element() -> None:
+    value = np.array(1.5, np.float32)
+    text = b"bfloat16[]" + bytes.fromhex("c03f")
+    digest = tensor_digest(Tensor.of("w", value, "bfloat16"), value)
+    assert digest == hashlib.sha256(text).hexdigest()[:8]
+
+
+# Versions.
+
+
+def test_a_greater_minor_version_is_read_and_what_is_new_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "nnrcodec"):
+        record = read(MINIMAL | {"head": HEAD, "zeta": 1, "colour": "red"}, "1.3")
+    assert record.writer == "somebody 1"
+    assert caplog.messages == ["record version 1.3 is newer than 1.2: colour, zeta ignored"]
+
+
+def test_our_own_version_is_read_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "nnrcodec"):
+        read(MINIMAL)
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.5", "0.9", "9999.9999"])
+def test_another_major_version_is_refused_with_both_versions(version: str) -> None:
+    with pytest.raises(UnsupportedFeatureError, match=rf"version {version}; .* version 1\b"):
+        read(MINIMAL, version)
+
+
+def test_unknown_members_in_our_own_version_are_refused() -> None:
+    with pytest.raises(SyntaxElementError, match=r"unknown keys \['colour'\]"):
+        read(MINIMAL | {"colour": "red"})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\0", b"nnrcodec", b"nnrcodec 1 x\0", b"nnrcodec 1.0\0", b"nnrcodec 10000.0 x\0"],
+)
+def test_what_does_not_begin_like_a_record_is_none(data: bytes) -> None:
+    assert not is_record(data)
+    with pytest.raises(SyntaxElementError, match="expected 'nnrcodec MAJOR"):
+        record_from_bytes(data, HEAD)
+
+
+# Damage.
+
+
+def entry(*row: Any) -> dict[str, Any]:
+    return MINIMAL | {"tensors": [list(row)]}
+
+
+def factors(*row: Any) -> dict[str, Any]:
+    names = [["a.u.weight", DIGEST], ["a.v.weight", DIGEST]]
+    return MINIMAL | {"tensors": names, "factors": [list(row)]}
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "a list": ([], "expected an object"),
+    "a number": (3, "expected an object"),
+    "no writer": ({"tensors": []}, "record/writer"),
+    "writer is a number": (MINIMAL | {"writer": 3}, "record/writer"),
+    "tensors is an object": (MINIMAL | {"tensors": {}}, "record/tensors"),
+    "a tensor is a string": (MINIMAL | {"tensors": ["abcd"]}, r"record/tensors\[0\]"),
+    "a tensor without digest": (entry("w"), r"record/tensors\[0\]"),
+    "a tensor of five": (entry("w", DIGEST, "int8", "buffer", "x"), r"record/tensors\[0\]"),
+    "a name that is a number": (entry(1, DIGEST), r"record/tensors\[0\]"),
+    "a short digest": (entry("w", "0123abc"), "digest is '0123abc'"),
+    "a digest in capitals": (entry("w", "0123ABCD"), "digest is '0123ABCD'"),
+    "a digest with a line feed": (entry("w", "0123abcd\n"), "digest is"),
+    "an unknown dtype": (entry("w", DIGEST, "complex64"), "dtype is 'complex64'"),
+    "an unknown role": (entry("w", DIGEST, "int8", "spare"), "role is 'spare'"),
+    "a name twice": (MINIMAL | {"tensors": [["w", DIGEST]] * 2}, "a name occurs twice"),
+    "factors is null": (MINIMAL | {"factors": None}, "record/factors"),
+    "factors of no tensors": (
+        MINIMAL | {"factors": [["b", [1, 1, 1, 1], 1]]},
+        "factors of 'b' are not among tensors",
+    ),
+    "factors without rank": (factors("a", [1, 1, 1, 1]), r"record/factors\[0\]"),
+    "factors of three dimensions": (factors("a", [1, 1, 1], 1), r"record/factors\[0\]"),
+    "factors of rank 0": (factors("a", [1, 1, 1, 1], 0), r"record/factors\[0\]"),
+    "factors of rank true": (factors("a", [1, 1, 1, 1], True), r"record/factors\[0\]"),
+    "factors with a negative size": (factors("a", [1, -1, 1, 1], 1), r"record/factors\[0\]"),
+    "factors that are huge": (factors("a", [2**31, 1, 1, 1], 1), r"record/factors\[0\]"),
+    "graph is null": (MINIMAL | {"graph": None}, "graph"),
+    "graph is empty": (MINIMAL | {"graph": {}}, "graph"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_record_is_refused_with_the_place(name: str) -> None:
+    content, message = WRONG[name]
+    with pytest.raises(BitstreamError, match=message):
+        read(content)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"hello",
+        b'{"writer": "x", "tensors": []} {}',
+        b'{"writer": "x", "tensors": [NaN]}',
+        b'{"writer": "x", "tensors": [-Infinity]}',
+        b"\xff\xfe{}",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"1" * 100_000,
+    ],
+)
+def test_text_that_is_no_json_is_refused(text: bytes) -> None:
+    with pytest.raises(PayloadError, match=r"record.*cannot read it"):
+        read(text)
+
+
+def test_text_without_a_zero_byte_at_its_end_is_refused() -> None:
+    with pytest.raises(SyntaxElementError, match="zero byte at the end"):
+        record_from_bytes(record_text(MINIMAL)[:-1], HEAD)
+
+
+@pytest.mark.parametrize("text", [b"\x80\x80", b" spaces ", b"~~~~~", b"\0"])
+def test_text_that_is_not_base_85_is_refused(text: bytes) -> None:
+    with pytest.raises(PayloadError):
+        record_from_bytes(b"nnrcodec 1.0 " + text + b"\0", HEAD)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda d: d[:-3], lambda d: d + b"x", lambda d: b"", bytes.upper]
+)
+def test_deflated_data_that_are_damaged_are_refused(change: Any) -> None:
+    deflated = change(zlib.compress(json.dumps(MINIMAL).encode()))
+    with pytest.raises(BitstreamError):
+        record_from_bytes(b"nnrcodec 1.0 " + base64.b85encode(deflated) + b"\0", HEAD)
+
+
+def test_a_record_that_inflates_beyond_the_limit_is_refused_before_it_is_inflated() -> None:
+    bomb = record_text(b" " * 2**26)
+    tracemalloc.start()
+    try:
+        with pytest.raises(LimitExceededError, match="at most 1048576 allowed"):
+            record_from_bytes(bomb, HEAD, Limits(max_record_bytes=2**20))
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_record_of_a_stream_says_what_is_in_it() -> None:
+    content = record_content(tensors_only())
+    assert [row[0] for row in content["tensors"]][:2] == ["conv.weight", "conv.bias"]
+    assert content["tensors"][1][2] == "float16"
+    assert "graph" not in content
+
+
+# Names and scalars.
+
+
+RENAMED = Record(
+    (
+        TensorEntry("w_G", DIGEST, coded_name="w_G_"),
+        TensorEntry("steps", DIGEST, "int64", Role.BUFFER, scalar=True),
+        TensorEntry("x", DIGEST),
+    )
+)
+
+
+def test_names_in_units_and_scalars_come_back() -> None:
+    assert record_from_bytes(record_to_bytes(RENAMED, HEAD), HEAD) == RENAMED
+    assert [entry.unit_name for entry in RENAMED.tensors] == ["w_G_", "steps", "x"]
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        ({"coded_names": [["w", "v"]]}, "record/coded_names"),
+        ({"coded_names": {"w": 1}}, "record/coded_names"),
+        ({"coded_names": {"v": "w"}}, "record/coded_names"),
+        ({"scalars": {"w": True}}, "record/scalars"),
+        ({"scalars": ["v"]}, "record/scalars"),
+        ({"scalars": ["w", "w"]}, "record/scalars"),
+        ({"scalars": [["w"]]}, "record/scalars"),
+        (
+            {"tensors": [["a", DIGEST], ["b", DIGEST]], "coded_names": {"a": "b"}},
+            "record/coded_names",
+        ),
+    ],
+)
+def test_names_and_scalars_that_cannot_be_are_refused(change: dict[str, Any], path: str) -> None:
+    with pytest.raises(SyntaxElementError, match=path):
+        read(MINIMAL | change, "1.1")
+
+
+# The head.
+
+
+def test_a_record_with_another_head_is_refused() -> None:
+    text = record_to_bytes(RENAMED, HEAD)
+    with pytest.raises(PayloadError, match="looks like a record of nnrcodec that is damaged"):
+        record_from_bytes(text, "89abcdee")
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3"])
+@pytest.mark.parametrize("head", ["01234567", 3, None, [], "89ABCDEF"])
+def test_a_head_is_compared_whatever_the_version(version: str, head: Any) -> None:
+    with pytest.raises(PayloadError, match="damaged"):
+        read(MINIMAL | {"head": head}, version)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+def test_a_newer_record_has_a_head(version: str) -> None:
+    with pytest.raises(PayloadError, match="damaged"):
+        read(MINIMAL, version)
+
+
+@pytest.mark.parametrize("damage", [1, 2])
+def test_a_record_is_known_by_its_start_when_bytes_of_it_are_damaged(damage: int) -> None:
+    unit = b"\x00\x50\x0e\x80\x00" + record_to_bytes(RENAMED, HEAD)
+    for first in range(2, 5 + len(b"nnrcodec")):
+        damaged = bytearray(unit)
+        for byte in range(first, first + damage):
+            damaged[byte] ^= 0xFF
+        assert was_record(damaged, holds_names=False)
+
+
+def test_names_that_are_similar_are_no_record() -> None:
+    unit = b"\x00\x50\x12\x80nnrcodec.weight\0"
+    assert was_record(unit, holds_names=False)
+    assert not was_record(unit, holds_names=True)
+    assert was_record(b"\x00\x50\x12\x80\x00nnrcodec 1.2 x\0", holds_names=True)
+    assert not was_record(b"", holds_names=False)
+
+
+# What takes long, or cannot be written.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[" + b"[]," * 1000 + b"[]]", "about 2003 values, at most 1000 allowed"),
+        (b'{"writer": ' + b"9" * 21 + b"}", "an integer of 21 digits"),
+        (rb'{"writer": "\ud800", "tensors": []}', "surrogates not allowed"),
+        (b'{"writer": "\xed\xa0\x80", "tensors": []}', "cannot read it"),
+        ('{"writer": "x"}'.encode("utf-16"), "cannot read it"),
+    ],
+)
+def test_values_that_are_too_many_or_too_strange_are_refused(text: bytes, message: str) -> None:
+    with pytest.raises(BitstreamError, match=message):
+        read(text, limits=Limits(max_record_values=1000))
+
+
+def test_pairs_of_surrogates_are_a_character() -> None:
+    name = "\U0001f600"
+    assert read(entry(name, DIGEST)).tensors[0].name == name
+
+
+def test_a_long_name_is_not_in_the_error() -> None:
+    with pytest.raises(SyntaxElementError) as caught:
+        read(MINIMAL | {"n" * 10**6: 1})
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_long_name_is_not_in_the_warning(caplog: pytest.LogCaptureFixture) -> None:
+    read(MINIMAL | {"head": HEAD, "n" * 10**6: 1}, "1.3")
+    assert len(caplog.text) < 2000
