@@ -31,8 +31,8 @@ import torch
 
 import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
-from nnrcodec.config import CabacConfig
 from nnrcodec.container.stream import read_stream
+from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.formats import load
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
 from nnrcodec.graph.text import to_json

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from nnrcodec.config import (
         CabacConfig,
         Choice,
+        DistillationConfig,
         EncoderConfig,
         LowRankConfig,
-        RecoveryConfig,
         UniformConfig,
     )
     from nnrcodec.decoder.updates import UpdateDecoder
@@ -48,6 +48,7 @@ __all__ = [
     "CabacConfig",
     "Choice",
     "ConfigError",
+    "DistillationConfig",
     "EncoderConfig",
     "EncodingError",
     "LimitExceededError",
@@ -56,7 +57,6 @@ __all__ = [
     "ModelError",
     "NnrError",
     "PayloadError",
-    "RecoveryConfig",
     "SyntaxElementError",
     "TruncatedBitstreamError",
     "UniformConfig",
@@ -77,7 +77,7 @@ _MODULES = {
     **dict.fromkeys(
         (
             *("CabacConfig", "Choice", "EncoderConfig", "LowRankConfig"),
-            *("RecoveryConfig", "UniformConfig"),
+            *("DistillationConfig", "UniformConfig"),
         ),
         "config",
     ),

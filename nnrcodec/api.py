@@ -58,7 +58,7 @@ def encode(
         a tuple of them; or a path that `nnrcodec.calibration.inputs.load_inputs` reads; or
         "synthetic" for inputs that are made up. The encoder then looks at what the network does
         with them, which makes streams far smaller at the same quality. A few dozen inputs suffice;
-        recovery profits from some hundreds. "auto" makes inputs up where that can be done, and
+        distillation profits from some hundreds. "auto" makes inputs up where that can be done, and
         None goes by the weights alone, which is faster.
     score : callable, optional
         Takes a network, a `torch.nn.Module` with the signature of the original, and returns how

@@ -9,18 +9,20 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.errors import ConfigError
 from nnrcodec.quant.uniform import UniformConfig
+from nnrcodec.reduce.distillation import DistillationConfig
 from nnrcodec.reduce.ranks import Choice, LowRankConfig
 
 __all__ = [
     "CabacConfig",
     "Choice",
+    "DistillationConfig",
     "EncoderConfig",
     "Entropy",
     "LowRankConfig",
     "Profile",
-    "RecoveryConfig",
     "UniformConfig",
 ]
 
@@ -29,72 +31,6 @@ Profile = Literal["ext", "nnc"]
 
 Entropy = Literal["auto", "cabac", "ans"]
 """Which coder levels go through; auto is the better of both, tensor by tensor."""
-
-LARGEST_SCAN_ORDER = 4
-LONGEST_UNARY = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CabacConfig:
-    """How DeepCABAC codes levels.
-
-    Parameters
-    ----------
-    scan_order : int
-        0 goes row by row. 1, 2, 3, 4 go by blocks of 8, 16, 32, 64 rows and columns; a large tensor
-        then decodes in several threads, and takes a little more. Tensors of one row or one column
-        are always coded row by row.
-    cabac_unary_length : int, optional
-        How many flags tell a magnitude before its remainder does, 1 to 256; by default what suits
-        each tensor.
-    row_skipping : bool
-        Whether rows of zeros may cost one flag.
-    optimise_parameters : bool
-        Whether to search how fast, and from where, each context learns.
-    """
-
-    scan_order: int = 0
-    cabac_unary_length: int | None = None
-    row_skipping: bool = True
-    optimise_parameters: bool = True
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.scan_order <= LARGEST_SCAN_ORDER:
-            raise ConfigError(
-                f"scan_order is {self.scan_order}, allowed are 0 to {LARGEST_SCAN_ORDER}"
-            )
-        length = self.cabac_unary_length
-        if length is not None and not 1 <= length <= LONGEST_UNARY:
-            raise ConfigError(
-                f"cabac_unary_length is {length}, allowed are 1 to {LONGEST_UNARY}, or None for a "
-                "choice tensor by tensor"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryConfig:
-    """How long a reduced network is trained to do what the original does.
-
-    Parameters
-    ----------
-    minutes : float, optional
-        How long.
-    steps : int, optional
-        How many steps, which makes the result the same every time on a machine.
-    seed : int
-        Of the order of the inputs.
-    """
-
-    minutes: float | None = None
-    steps: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        given = [length for length in (self.minutes, self.steps) if length is not None]
-        if len(given) != 1:
-            raise ConfigError("give either minutes or steps of recovery")
-        if not (math.isfinite(given[0]) and given[0] > 0):
-            raise ConfigError(f"recovery cannot take {given[0]} minutes or steps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +63,7 @@ class EncoderConfig:
         Multiply batch norms into the convolutions before them; needs a graph.
     low_rank : LowRankConfig, optional
         Which layers become pairs of thin ones, how, and of which rank.
-    recovery : RecoveryConfig, optional
+    distillation : DistillationConfig, optional
         With calibration inputs: train a network of low rank to do what the original does.
     max_loss : float, optional
         Make the stream as small as a loss of at most so much allows, in the unit of the score that
@@ -149,7 +85,7 @@ class EncoderConfig:
     blocks: bool = True
     fold_batch_norm: bool = False
     low_rank: LowRankConfig | None = None
-    recovery: RecoveryConfig | None = None
+    distillation: DistillationConfig | None = None
     max_loss: float | None = None
     target_bytes: int | None = None
     threads: int | None = None
@@ -166,9 +102,9 @@ class EncoderConfig:
             raise ConfigError("a codebook goes with DeepCABAC: take entropy 'auto' or 'cabac'")
         if self.lambda_ is not None and not (math.isfinite(self.lambda_) and self.lambda_ >= 0):
             raise ConfigError(f"lambda is {self.lambda_}, expected a number of at least 0")
-        if self.recovery is not None and self.low_rank is None:
+        if self.distillation is not None and self.low_rank is None:
             raise ConfigError(
-                "recovery is for networks of low rank: say which layers, or that ranks are open"
+                "distillation is for networks of low rank: say which layers, or that ranks are open"
             )
         if self.max_loss is not None and not (math.isfinite(self.max_loss) and self.max_loss > 0):
             raise ConfigError(f"max_loss is {self.max_loss}, expected a number above 0")

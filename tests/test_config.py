@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nnrcodec import EncoderConfig
-from nnrcodec.config import CabacConfig
+from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.errors import ConfigError
 
 

@@ -24,7 +24,7 @@ from evaluate import FOLDER, Filter, load_pairs, mean_gain, mean_scores, score_p
 from figures import run_times
 
 import nnrcodec
-from nnrcodec import EncoderConfig, LowRankConfig, RecoveryConfig, UniformConfig
+from nnrcodec import DistillationConfig, EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.calibration.inputs import load_inputs
 from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
 from nnrcodec.cli.command import progress_bar
@@ -166,12 +166,14 @@ def main() -> None:
         help="folder of training pairs, or 'synthetic' for pictures made up (default: %(default)s)",
     )
     parser.add_argument(
-        "--minutes", type=float, default=12, help="of recovery, of all inner layers"
+        "--minutes", type=float, default=12, help="of distillation, of all inner layers"
     )
     parser.add_argument(
         "--macs", type=float, default=0.27, help="of the original, all inner layers"
     )
-    parser.add_argument("--patches", type=int, default=768, help="for recovery; 32 for all else")
+    parser.add_argument(
+        "--patches", type=int, default=768, help="for distillation; 32 for all else"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="laps of the run-time measurement")
     parser.add_argument("--json", type=Path, help="also write the figures of the first table here")
     arguments = parser.parse_args()
@@ -185,8 +187,8 @@ def main() -> None:
         inputs = load_inputs(folder, model.graph, arguments.patches)
 
     def reduced(low_rank: LowRankConfig, *, aware: bool = True, minutes: float = 0) -> Reduced:
-        recovery = RecoveryConfig(minutes=minutes) if minutes else None
-        config = EncoderConfig(low_rank=low_rank, recovery=recovery)
+        distillation = DistillationConfig(minutes=minutes) if minutes else None
+        config = EncoderConfig(low_rank=low_rank, distillation=distillation)
         return reduce_model(model, config, stage, inputs if aware else None)
 
     whole = reduce_model(model, EncoderConfig(), stage, inputs)
@@ -206,16 +208,16 @@ def main() -> None:
     two = reduced(LowRankConfig(ranks=LAYERS_2_3), minutes=arguments.minutes / 3)
     all_inner = reduced(inner, minutes=arguments.minutes)
     print(f"filter gains {bench.gain:+.3f} dB; ranks of all inner layers: {ranks}\n", flush=True)
-    best, _ = coded("all inner, recovered, coded", all_inner, inputs, SCALES[0])
+    best, _ = coded("all inner, distilled, coded", all_inner, inputs, SCALES[0])
     rows = [
         Row("original", bench.whole, bench.original, "692 kB, 100 %"),
         uncoded("layer 2 R 32, plain", plain["layer 2"], "495 kB, 94 %"),
         uncoded("layers 2, 3 R 32, 24, plain", plain["layers 2, 3"], "341 kB, 83 %"),
         uncoded("layers 2, 3 R 32, 24, data-aware", aware["layers 2, 3"]),
-        uncoded("layers 2, 3 R 32, 24, recovered", two),
+        uncoded("layers 2, 3 R 32, 24, distilled", two),
         uncoded("all inner, plain", plain["all inner"]),
         uncoded("all inner, data-aware", aware["all inner"]),
-        uncoded("all inner, recovered", all_inner),
+        uncoded("all inner, distilled", all_inner),
         best,
     ]
     measured = print_table(bench, rows, arguments.rounds)
@@ -231,7 +233,7 @@ def main() -> None:
             ("data-blind, whole", replace(whole, expected=None)),
             ("whole kernels", whole),
             ("what is worth it in bytes", auto),
-            ("all inner, recovered", all_inner),
+            ("all inner, distilled", all_inner),
         ):
             row, found = coded(label, network, None if "blind" in label else inputs, scale)
             print(

@@ -25,9 +25,9 @@ from nnrcodec.cli.table import grouped, printable, table
 from nnrcodec.cli.task import add_task, check_task, task_of
 from nnrcodec.config import (
     CabacConfig,
+    DistillationConfig,
     EncoderConfig,
     LowRankConfig,
-    RecoveryConfig,
     UniformConfig,
 )
 from nnrcodec.encoder.pipeline import CODERS, Encoded
@@ -81,8 +81,8 @@ examples:
   nnr-encode filter.pt2 --calib none              by the weights alone, and at once
   nnr-encode filter.pt2 --calib pairs --max-loss 0.03dB --low-rank auto
       as small as a loss of 0.03 dB allows, with the ranks that this takes
-  nnr-encode filter.pt2 --calib pairs --target-macs 30% --finetune 10
-      three times fewer multiply-adds, and ten minutes of recovery
+  nnr-encode filter.pt2 --calib pairs --target-macs 30% --distill 10
+      three times fewer multiply-adds, and ten minutes of distillation
   nnr-encode net.pt2 --calib train.npz --max-loss 0.5% --task accuracy --data test.npz
   nnr-encode net.pt --target-bytes 1000000        any network, within a size
   nnr-encode net.pt --profile nnc -o net.nnc      for any decoder of the standard
@@ -165,10 +165,10 @@ def _add_calibration(made: argparse.ArgumentParser) -> None:
         "--calib-count",
         type=int,
         metavar="N",
-        help="inputs at most [32 to 512: more if they are small; 512 with --finetune]",
+        help="inputs at most [32 to 512: more if they are small; 512 with --distill]",
     )
     group.add_argument(
-        "--finetune",
+        "--distill",
         type=float,
         metavar="MINUTES",
         help="after low rank, train the network to do what the original does",
@@ -327,7 +327,7 @@ def _encode(options: argparse.Namespace) -> None:
     for line in (
         *_fold_lines(encoded.folds),
         *_low_rank_lines(encoded.layers),
-        *_recovery_lines(encoded),
+        *_distillation_lines(encoded),
         *_trial_lines(found, options.max_loss),
     ):
         print(line, file=messages)
@@ -344,18 +344,18 @@ def _encode(options: argparse.Namespace) -> None:
 
 def _stage(name: str) -> AbstractContextManager[Progress]:
     """Show how far a stage is."""
-    return progress_bar(name, unit={"coding": " weights", "recovery": ""}.get(name, " layers"))
+    return progress_bar(name, unit={"coding": " weights", "distillation": ""}.get(name, " layers"))
 
 
 def _inputs(options: argparse.Namespace, config: EncoderConfig, model: Model) -> Inputs | None:
     """Return calibration inputs, if there are to be any."""
     calib, low_rank = options.calib, config.low_rank
-    needed = config.recovery is not None or (low_rank is not None and low_rank.needs_inputs)
+    needed = config.distillation is not None or (low_rank is not None and low_rank.needs_inputs)
     if calib == "none" and needed:
-        raise ConfigError("--finetune, --target-macs and open ranks need calibration inputs")
+        raise ConfigError("--distill, --target-macs and open ranks need calibration inputs")
     if calib is None:
         calib = "synthetic" if needed else "auto"
-    count = options.calib_count or (512 if config.recovery is not None else None)
+    count = options.calib_count or (512 if config.distillation is not None else None)
     return calibration_inputs(model, None if calib == "none" else calib, count, options.seed)
 
 
@@ -415,10 +415,10 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
         ),
         fold_batch_norm=options.fold_batch_norm,
         low_rank=_low_rank(options),
-        recovery=(
+        distillation=(
             None
-            if options.finetune is None
-            else RecoveryConfig(minutes=options.finetune, seed=options.seed)
+            if options.distill is None
+            else DistillationConfig(minutes=options.distill, seed=options.seed)
         ),
         max_loss=None if options.max_loss is None else _loss(options.max_loss)[0],
         target_bytes=options.target_bytes,
@@ -493,14 +493,14 @@ def _low_rank_lines(layers: Sequence[LayerReport]) -> Iterator[str]:
     yield from table(columns, [_low_rank_row(layer) for layer in layers])
 
 
-def _recovery_lines(encoded: Encoded) -> Iterator[str]:
-    """Say what recovery has done."""
-    recovered = encoded.recovered
-    if recovered is not None:
-        left = 100 * recovered.error_after / recovered.error_before
+def _distillation_lines(encoded: Encoded) -> Iterator[str]:
+    """Say what distillation has done."""
+    distilled = encoded.distilled
+    if distilled is not None:
+        left = 100 * distilled.error_after / distilled.error_before
         yield (
-            f"recovery: {recovered.steps} steps in {recovered.seconds:.0f} s, {left:.0f} % of the "
-            "error left on inputs that were held out"
+            f"distillation: {distilled.steps} steps in {distilled.seconds:.0f} s, {left:.0f} % "
+            "of the error left on inputs that were held out"
         )
 
 

@@ -34,10 +34,10 @@ from nnrcodec.units.ndu_encoding import is_raw
 if TYPE_CHECKING:
     from nnrcodec.calibration.expectation import Expectation
     from nnrcodec.calibration.synthetic import Inputs
-    from nnrcodec.reduce.distillation import RecoveryReport
+    from nnrcodec.reduce.distillation import DistillationReport
 
-LEFT_AFTER_RECOVERY = 0.4
-"""Part of the error of low rank that recovery is expected to leave."""
+LEFT_AFTER_DISTILLATION = 0.4
+"""Part of the error of low rank that distillation is expected to leave."""
 
 CODERS = ("DeepCABAC", "static tables", "stored")
 """What a tensor may be coded by."""
@@ -57,8 +57,8 @@ class Reduced:
         What low-rank decomposition did to each layer; empty if it was off.
     folds : tuple of FoldReport
         What batch-norm folding did to each layer; empty if it was off.
-    recovered : RecoveryReport, optional
-        What recovery did, if it was on.
+    distilled : DistillationReport, optional
+        What distillation did, if it was on.
     expected : Expectation, optional
         With calibration inputs: what quantization is expected to do to the original.
     """
@@ -68,7 +68,7 @@ class Reduced:
     original_elements: int
     layers: tuple[LayerReport, ...]
     folds: tuple[FoldReport, ...]
-    recovered: RecoveryReport | None = None
+    distilled: DistillationReport | None = None
     expected: Expectation | None = None
 
 
@@ -88,8 +88,8 @@ class Encoded:
         What batch-norm folding did to each layer; empty if it was off.
     coders : mapping of str to int
         How many tensors each of `CODERS` has coded.
-    recovered : RecoveryReport, optional
-        What recovery did, if it was on.
+    distilled : DistillationReport, optional
+        What distillation did, if it was on.
     """
 
     data: bytes
@@ -98,7 +98,7 @@ class Encoded:
     layers: tuple[LayerReport, ...]
     folds: tuple[FoldReport, ...]
     coders: Mapping[str, int]
-    recovered: RecoveryReport | None = None
+    distilled: DistillationReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def reduce_model(
             "lambda weighs bits in dependent quantization, which is off, or with calibration "
             "inputs, of which there are none: leave it away"
         )
-    reduced, recovered, expected = model, None, None
+    reduced, distilled, expected = model, None, None
     layers: tuple[LayerReport, ...] = ()
     folds: tuple[FoldReport, ...] = ()
     if config.fold_batch_norm:
@@ -185,27 +185,30 @@ def reduce_model(
         else:
             from nnrcodec.reduce.data_aware import Allowance, decompose_with_inputs
 
-            scale, left = config.quantization.scale, LEFT_AFTER_RECOVERY if config.recovery else 1.0
+            scale, left = (
+                config.quantization.scale,
+                LEFT_AFTER_DISTILLATION if config.distillation else 1.0,
+            )
             allowance = Allowance(expected.each(scale), expected.part(scale), left)
             with stages("low rank") as progress:
                 reduced, layers = decompose_with_inputs(
                     *(reduced, config.low_rank, looked_at, allowance, progress),
                     weighting=expected.weighting,
                 )
-    if config.recovery is not None:
+    if config.distillation is not None:
         if inputs is None:
-            raise ConfigError("recovery learns from calibration inputs: give some")
-        from nnrcodec.reduce.distillation import recover
+            raise ConfigError("distillation learns from calibration inputs: give some")
+        from nnrcodec.reduce.training import distill
 
-        with stages("recovery") as progress:
-            reduced, recovered = recover(whole, reduced, inputs, config.recovery, progress)
+        with stages("distillation") as progress:
+            reduced, distilled = distill(whole, reduced, inputs, config.distillation, progress)
     return Reduced(
         reduced,
         sum(t.stored_bytes for t in model.tensors.values()),
         sum(t.size for t in model.tensors.values()),
         layers,
         folds,
-        recovered,
+        distilled,
         expected,
     )
 
@@ -232,7 +235,7 @@ def encode_reduced(
         from nnrcodec.calibration.amount import in_batches
         from nnrcodec.encoder.calibrated import quantize_with_inputs
 
-        expected, same = reduced.expected, not reduced.layers and reduced.recovered is None
+        expected, same = reduced.expected, not reduced.layers and reduced.distilled is None
         with stages("quantizing") as progress:
             found = quantize_with_inputs(
                 *(model, in_batches(model, inputs), config, expected, progress),
@@ -251,7 +254,7 @@ def encode_reduced(
         reduced.layers,
         reduced.folds,
         Counter(_coder(part.unit) for part in coded for _ in part.entries),
-        reduced.recovered,
+        reduced.distilled,
     )
 
 

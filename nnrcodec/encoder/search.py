@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nnrcodec.config import EncoderConfig
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.encoder.pipeline import (
-    LEFT_AFTER_RECOVERY,
+    LEFT_AFTER_DISTILLATION,
     Encoded,
     Reduced,
     encode_model,
@@ -162,8 +162,8 @@ class _Search:
             reduced = reduce_model(
                 self._model, _scaled(self._config, 1.0), self._stages, self._inputs
             )
-        elif self._config.recovery is not None:
-            reduced = self._recovered()
+        elif self._config.distillation is not None:
+            reduced = self._distilled()
         kept: dict[float, Encoded] = {}
 
         def attempt(scale: float) -> float:
@@ -191,10 +191,10 @@ class _Search:
         taken = best(within, key=lambda trial: trial.bytes)
         return Found(kept[taken.scale], tuple(self._trials), taken)
 
-    def _recovered(self) -> Reduced:
-        """Return a network of low rank after recovery, its ranks such that the target is likely."""
-        untrained = replace(self._config, recovery=None)
-        kept: dict[float, Reduced] = {}
+    def _distilled(self) -> Reduced:
+        """Return a network of low rank after distillation, its ranks such that the target is
+        likely.""" untrained = replace(self._config, distillation=None) kept: dict[float, Reduced] =
+        {}
 
         def attempt(scale: float) -> float:
             config = _scaled(untrained, scale)
@@ -203,7 +203,7 @@ class _Search:
                 encoded = encode_reduced(kept[scale], config, self._stages, self._inputs)
                 return self._excess(len(encoded.data), None)
             loss = self._best - self._scored(kept[scale].model)
-            return self._excess(0, loss * LEFT_AFTER_RECOVERY / _SHARE_OF_RANKS)
+            return self._excess(0, loss * LEFT_AFTER_DISTILLATION / _SHARE_OF_RANKS)
 
         scale = _solve(attempt, self._slope, 0.2, _TRIES_OF_RANKS)
         if scale is None:

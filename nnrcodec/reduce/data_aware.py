@@ -74,7 +74,7 @@ class Allowance:
     total : float
         What it lets all add, as part of the variance of the output.
     left : float
-        Part of the error of low rank that is left after recovery; 1 if there is none.
+        Part of the error of low rank that is left after distillation; 1 if there is none.
     """
 
     each: float

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnrcodec.config import CabacConfig
+from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.entropy.cabac.level_costs import choose_parameters
 from nnrcodec.entropy.cabac.level_syntax import EntryPoint, LevelParameters, LevelSyntax
 from nnrcodec.entropy.cabac.payload import PayloadDecoder, PayloadEncoder

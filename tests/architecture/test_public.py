@@ -22,7 +22,7 @@ PUBLIC = [
     "ModelError",
     "NnrError",
     "PayloadError",
-    "RecoveryConfig",
+    "DistillationConfig",
     "SyntaxElementError",
     "TruncatedBitstreamError",
     "UniformConfig",

@@ -8,7 +8,7 @@ from networks import NETWORKS
 
 import nnrcodec
 from nnrcodec.cli import encode
-from nnrcodec.config import CabacConfig
+from nnrcodec.entropy.cabac.config import CabacConfig
 
 
 @pytest.mark.parametrize("ending", ["pt", "pth", "safetensors"])
@@ -284,11 +284,11 @@ def test_ranks_for_a_part_of_the_multiply_adds_are_reported(call, models, calib,
     result = call(
         "nnr-encode",
         *(models / "net.pt2", "-o", tmp_path / "net.nnr", "--calib", calib),
-        *("--target-macs", "60%", "--finetune", "0.02", "--seed", "3"),
+        *("--target-macs", "60%", "--distill", "0.02", "--seed", "3"),
     )
     assert (result.code, result.err) == (0, "")
     assert "separable" in result.out or "channel" in result.out
-    assert "recovery: " in result.out
+    assert "distillation: " in result.out
     decoded = nnrcodec.decode_model((tmp_path / "net.nnr").read_bytes())
     (network,) = (network for network in NETWORKS if network.name == "plain_cnn")
     assert decoded(network.example()).shape == network.shape
@@ -342,7 +342,7 @@ def test_bytes_of_a_state_dict_keep_to_a_target(call, models, tmp_path):
         ("net.pt2", ["--calib", "missing"], "there are no calibration inputs"),
         (
             "net.pt2",
-            ["--calib", "none", "--low-rank", "auto", "--finetune", "1"],
+            ["--calib", "none", "--low-rank", "auto", "--distill", "1"],
             "need calibration inputs",
         ),
         ("net.pt2", ["--task", "psnr", "--data", "."], "give it"),
@@ -350,8 +350,8 @@ def test_bytes_of_a_state_dict_keep_to_a_target(call, models, tmp_path):
         ("net.pt2", ["--max-loss", "1%", "--task", "psnr", "--data", "."], "the task has dB"),
         ("net.pt2", ["--target-macs", "1%"], "low rank can bring multiply-adds down to"),
         ("net.pt2", ["--target-macs", "fast"], "invalid _part value"),
-        ("net.pt2", ["--finetune", "0"], "cannot take 0.0 minutes"),
-        ("net.pt2", ["--finetune", "1"], "for networks of low rank"),
+        ("net.pt2", ["--distill", "0"], "cannot take 0.0 minutes"),
+        ("net.pt2", ["--distill", "1"], "for networks of low rank"),
         ("net.pt2", ["--base", "missing", "--calib", "x"], "is for the base model"),
         ("net.pt2", ["--base", "missing", "--target-bytes", "9"], "missing"),
         ("net.pt2", ["--optimise", "both"], "give --low-rank or a rule"),

@@ -14,7 +14,7 @@ from networks import Inputs, inputs_of, model_of, network, outputs_of
 from torch import nn
 
 import nnrcodec
-from nnrcodec.config import EncoderConfig, LowRankConfig, RecoveryConfig, UniformConfig
+from nnrcodec.config import DistillationConfig, EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.encoder.search import (
     NEAR,
@@ -178,16 +178,16 @@ def test_a_loss_keeps_to_its_limit_and_is_used(
     assert found.encoded.data == plain.data
 
 
-def test_open_ranks_are_found_for_a_loss_with_recovery(model: Model, inputs: Inputs) -> None:
+def test_open_ranks_are_found_for_a_loss_with_distillation(model: Model, inputs: Inputs) -> None:
     config = EncoderConfig(
         max_loss=8.0,
         low_rank=LowRankConfig(optimise="runtime", scheme="auto"),
-        recovery=RecoveryConfig(steps=20),
+        distillation=DistillationConfig(steps=20),
     )
     score = score_on(model, inputs)
     found = encode_best(model, config, inputs=inputs, score=score)
     assert any(layer.rank is not None for layer in found.encoded.layers)
-    assert found.encoded.recovered is not None
+    assert found.encoded.distilled is not None
     assert -score(nnrcodec.decode_model(found.encoded.data)) <= 8.0
     again = encode_best(model, config, inputs=inputs, score=score)
     assert again.encoded.data == found.encoded.data

@@ -14,11 +14,11 @@ from networks import NETWORKS, Network
 
 import nnrcodec
 from nnrcodec import EncoderConfig, UniformConfig
-from nnrcodec.config import CabacConfig
 from nnrcodec.container.stream import RECORD_STORAGE_FORMAT, read_stream
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.encoder.standard_coding import coded_names
+from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES, is_float

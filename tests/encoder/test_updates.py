@@ -7,9 +7,9 @@ from test_standard_coding import check_stream
 
 import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig, UpdateDecoder
-from nnrcodec.config import CabacConfig
 from nnrcodec.container.stream import read_stream
 from nnrcodec.encoder.updates import UpdateEncoder
+from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.errors import BitstreamError, ConfigError, ModelError, UnitOrderError
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.syntax.constants import NnrUnitType

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnrcodec.config import CabacConfig
 from nnrcodec.container.record import Record
 from nnrcodec.container.stream import read_stream, write_stream
+from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.entropy.cabac.payload import PayloadDecoder
 from nnrcodec.errors import ConfigError
 from nnrcodec.quant.step_size import step_size

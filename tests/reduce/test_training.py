@@ -1,4 +1,4 @@
-"""Recovery: a reduced network learns what the original does."""
+"""Distillation: a reduced network learns what the original does."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import torch
 from networks import Inputs, error_between, inputs_of, model_of, network, outputs_of, with_values
 from torch import nn
 
-from nnrcodec import recovery as module_of_recovery
-from nnrcodec.config import RecoveryConfig
+from nnrcodec import distillation as module_of_distillation
+from nnrcodec.config import DistillationConfig
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Model, Role
-from nnrcodec.reduce.distillation import recover
 from nnrcodec.reduce.low_rank import decompose
 from nnrcodec.reduce.ranks import LowRankConfig
+from nnrcodec.reduce.training import distill
 
 SHAPE = (1, 1, 16, 16)
 
@@ -47,7 +47,7 @@ def perceptron(outputs: int = 3) -> nn.Module:
 def test_the_output_errs_less_than_before() -> None:
     model, reduced = filter_and_reduced()
     inputs = inputs_of(SHAPE, 24)
-    found, report = recover(model, reduced, inputs, RecoveryConfig(steps=80))
+    found, report = distill(model, reduced, inputs, DistillationConfig(steps=80))
     assert report.steps == 80
     assert report.error_before == 1
     assert report.error_after < 0.7
@@ -65,7 +65,7 @@ def test_the_same_steps_give_the_same_bits() -> None:
     inputs = inputs_of(SHAPE, 6)
     given = [value.clone() for (value,) in inputs]
     found, again, other = (
-        recover(model, reduced, inputs, RecoveryConfig(steps=10, seed=seed))[0]
+        distill(model, reduced, inputs, DistillationConfig(steps=10, seed=seed))[0]
         for seed in (0, 0, 1)
     )
     assert bytes_of(found) == bytes_of(again)
@@ -78,7 +78,7 @@ def test_the_same_steps_give_the_same_bits() -> None:
 def test_only_parameters_are_learned() -> None:
     model = network("resnet").model()
     reduced, _ = decompose(model, LowRankConfig(ranks={"4.conv1": 4, "5.conv2": 6}))
-    found, _ = recover(model, reduced, inputs_of((1, 3, 24, 24), 4), RecoveryConfig(steps=12))
+    found, _ = distill(model, reduced, inputs_of((1, 3, 24, 24), 4), DistillationConfig(steps=12))
     changed = {name for name, value in bytes_of(reduced).items() if bytes_of(found)[name] != value}
     parameters = {t.name for t in reduced.tensors.values() if t.role is Role.PARAMETER}
     assert changed
@@ -103,7 +103,7 @@ def test_tensors_keep_their_dtype() -> None:
     model = model_of(Half(), (5, 6))
     weight = model.tensors["weight"].read()
     reduced = with_values(model, {"weight": np.zeros_like(weight) + 0.25})
-    found, report = recover(model, reduced, inputs_of((5, 6), 9), RecoveryConfig(steps=300))
+    found, report = distill(model, reduced, inputs_of((5, 6), 9), DistillationConfig(steps=300))
     assert found.tensors["weight"].dtype == "bfloat16"
     assert report.error_after < 0.9
     learned = torch.from_numpy(found.tensors["weight"].read())
@@ -112,7 +112,7 @@ def test_tensors_keep_their_dtype() -> None:
 
 def test_inputs_that_are_held_out_are_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, judged = set(), set()
-    loss, judge = module_of_recovery._Lesson.loss, module_of_recovery._Lesson.judge
+    loss, judge = module_of_distillation._Lesson.loss, module_of_distillation._Lesson.judge
 
     def spied_loss(lesson: Any, student: Any, picked: Sequence[int]) -> torch.Tensor:
         seen.update(picked)
@@ -122,10 +122,10 @@ def test_inputs_that_are_held_out_are_not_learned(monkeypatch: pytest.MonkeyPatc
         judged.update(picked)
         return judge(lesson, student, picked)
 
-    monkeypatch.setattr(module_of_recovery._Lesson, "loss", spied_loss)
-    monkeypatch.setattr(module_of_recovery._Lesson, "judge", spied_judge)
+    monkeypatch.setattr(module_of_distillation._Lesson, "loss", spied_loss)
+    monkeypatch.setattr(module_of_distillation._Lesson, "judge", spied_judge)
     model, reduced = filter_and_reduced()
-    recover(model, reduced, inputs_of(SHAPE, 18), RecoveryConfig(steps=10))
+    distill(model, reduced, inputs_of(SHAPE, 18), DistillationConfig(steps=10))
     assert judged == {0, 8, 16}
     assert seen == set(range(18)) - judged
 
@@ -133,14 +133,14 @@ def test_inputs_that_are_held_out_are_not_learned(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("count", [2, 3])
 def test_two_inputs_are_enough(count: int) -> None:
     model, reduced = filter_and_reduced()
-    _, report = recover(model, reduced, inputs_of(SHAPE, count), RecoveryConfig(steps=40))
+    _, report = distill(model, reduced, inputs_of(SHAPE, count), DistillationConfig(steps=40))
     assert report.error_after < 1
 
 
 def test_inputs_may_have_different_sizes() -> None:
     model, reduced = filter_and_reduced()
     inputs = inputs_of(SHAPE, 4) + inputs_of((1, 1, 9, 20), 4)
-    found, report = recover(model, reduced, inputs, RecoveryConfig(steps=40))
+    found, report = distill(model, reduced, inputs, DistillationConfig(steps=40))
     assert report.error_after < 1
     assert error_between(model, found, inputs) < error_between(model, reduced, inputs)
 
@@ -151,7 +151,7 @@ def test_a_batch_of_a_fixed_size_is_learned_as_it_is() -> None:
     assert model.graph.inputs[0].shape == (4, 6)
     reduced, _ = decompose(model, LowRankConfig(ranks={"0": 3, "2": 2}))
     inputs = inputs_of((4, 6), 9)
-    _, report = recover(model, reduced, inputs, RecoveryConfig(steps=60))
+    _, report = distill(model, reduced, inputs, DistillationConfig(steps=60))
     assert report.error_after < 0.8
 
 
@@ -160,8 +160,8 @@ def test_inputs_of_large_errors_do_not_drown_the_others() -> None:
     model = model_of(perceptron(), (5, 6))
     reduced, _ = decompose(model, LowRankConfig(ranks={"0": 3}))
     inputs = [(scale * value,) for scale in (1e-2, 1, 5) for (value,) in inputs_of((5, 6), 2)]
-    lesson = module_of_recovery._Lesson.of(
-        build_module(model), module_of_recovery._trainable(reduced), inputs
+    lesson = module_of_distillation._Lesson.of(
+        build_module(model), module_of_distillation._trainable(reduced), inputs
     )
     errors = np.array([error_between(model, reduced, [each]) for each in inputs])
     assert errors.min() < 1e-2 * errors.max()
@@ -181,7 +181,7 @@ def test_several_outputs_are_learned_and_integers_are_not() -> None:
     model = model_of(Several(), (5, 6))
     reduced, _ = decompose(model, LowRankConfig(ranks={"a.0": 2, "b.0": 2}))
     inputs = inputs_of((5, 6), 16)
-    found, _ = recover(model, reduced, inputs, RecoveryConfig(steps=100))
+    found, _ = distill(model, reduced, inputs, DistillationConfig(steps=100))
     for position in range(2):
         before, after = (
             sum(
@@ -207,7 +207,7 @@ def test_networks_that_write_in_place_are_trained() -> None:
 
     model = model_of(Gated(), SHAPE)
     reduced, _ = decompose(model, LowRankConfig(ranks={"first": 1}))
-    _, report = recover(model, reduced, inputs_of(SHAPE, 9), RecoveryConfig(steps=40))
+    _, report = distill(model, reduced, inputs_of(SHAPE, 9), DistillationConfig(steps=40))
     assert report.error_after < 0.9
 
 
@@ -217,11 +217,11 @@ def test_networks_that_write_in_place_are_trained() -> None:
 def test_progress_is_told_after_each_step() -> None:
     told: list[tuple[int, int]] = []
     model, reduced = filter_and_reduced()
-    recover(
+    distill(
         model,
         reduced,
         inputs_of(SHAPE, 2),
-        RecoveryConfig(steps=8),
+        DistillationConfig(steps=8),
         lambda done, total: told.append((done, total)),
     )
     assert len(told) == 8
@@ -230,19 +230,19 @@ def test_progress_is_told_after_each_step() -> None:
 
 def test_minutes_that_are_over_end_it() -> None:
     model, reduced = filter_and_reduced()
-    _, report = recover(model, reduced, inputs_of(SHAPE, 2), RecoveryConfig(minutes=1e-9))
+    _, report = distill(model, reduced, inputs_of(SHAPE, 2), DistillationConfig(minutes=1e-9))
     assert report.steps == 1
 
 
 def test_what_gets_no_better_is_ended_early_and_left_as_it_was(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module_of_recovery, "_RATE", 10.0)
+    monkeypatch.setattr(module_of_distillation, "_RATE", 10.0)
     model, reduced = filter_and_reduced()
     with caplog.at_level(logging.INFO, "nnrcodec.reduce.distillation"):
-        found, report = recover(model, reduced, inputs_of(SHAPE, 2), RecoveryConfig(steps=200))
+        found, report = distill(model, reduced, inputs_of(SHAPE, 2), DistillationConfig(steps=200))
     (message,) = caplog.messages
-    assert message == f"recovery stops early, after {report.steps} steps"
+    assert message == f"distillation stops early, after {report.steps} steps"
     assert report.steps == 70  # judged at 31, 40, 50 and so on
     assert report.error_after == 1
     assert bytes_of(found) == bytes_of(reduced)
@@ -251,14 +251,14 @@ def test_what_gets_no_better_is_ended_early_and_left_as_it_was(
 def test_what_becomes_better_is_not_ended_early(caplog: pytest.LogCaptureFixture) -> None:
     model, reduced = filter_and_reduced()
     with caplog.at_level(logging.INFO, "nnrcodec.reduce.distillation"):
-        _, report = recover(model, reduced, inputs_of(SHAPE, 8), RecoveryConfig(steps=60))
+        _, report = distill(model, reduced, inputs_of(SHAPE, 8), DistillationConfig(steps=60))
     assert report.steps == 60
     assert not caplog.messages
 
 
 def test_without_an_error_there_is_nothing_to_learn() -> None:
     model = model_of(nn.Sequential(nn.Linear(6, 3)), (5, 6))
-    found, report = recover(model, model, inputs_of((5, 6), 4), RecoveryConfig(steps=10))
+    found, report = distill(model, model, inputs_of((5, 6), 4), DistillationConfig(steps=10))
     assert bytes_of(found) == bytes_of(model)
     assert (report.steps, report.error_before, report.error_after) == (0, 1, 1)
 
@@ -270,13 +270,13 @@ def test_without_an_error_there_is_nothing_to_learn() -> None:
 def test_too_few_inputs_are_refused(inputs: Inputs) -> None:
     model, reduced = filter_and_reduced()
     with pytest.raises(ConfigError, match="at least two calibration inputs"):
-        recover(model, reduced, inputs, RecoveryConfig(steps=1))
+        distill(model, reduced, inputs, DistillationConfig(steps=1))
 
 
 def test_inputs_that_do_not_fit_are_refused() -> None:
     model, reduced = filter_and_reduced()
     with pytest.raises(ConfigError, match="has size 2 in axis 1, the model takes 1"):
-        recover(model, reduced, inputs_of((1, 2, 9, 9), 2), RecoveryConfig(steps=1))
+        distill(model, reduced, inputs_of((1, 2, 9, 9), 2), DistillationConfig(steps=1))
 
 
 @pytest.mark.parametrize(
@@ -297,6 +297,6 @@ def test_configurations_that_make_no_sense_are_refused(
     options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(ConfigError, match=reason):
-        RecoveryConfig(**options)
-    assert RecoveryConfig(minutes=0.5).steps is None
-    assert RecoveryConfig(steps=5).minutes is None
+        DistillationConfig(**options)
+    assert DistillationConfig(minutes=0.5).steps is None
+    assert DistillationConfig(steps=5).minutes is None

@@ -1,0 +1,283 @@
+"""Distillation: train a reduced network to do what the original does, without labels.
+
+The original is the teacher: the reduced network learns its outputs on calibration inputs. Rates
+are relative to the scale of each tensor, so that one setting serves all networks; what was learned
+is judged on inputs that were held out, and the best is kept.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnrcodec.calibration.inputs import require_fit
+from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.errors import ConfigError
+from nnrcodec.graph.graph import Ref
+from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
+from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.model.torch_values import from_torch
+from nnrcodec.progress import Progress
+from nnrcodec.reduce.distillation import DistillationConfig, DistillationReport
+
+logger = logging.getLogger(__name__)
+
+_BATCH_ELEMENTS = 80_000
+"""Input elements in a batch, about: 16 patches of 64 x 64, or 8 of 96 x 96."""
+
+_LARGEST_BATCH = 64
+_HELD_OUT = 8
+"""One input of this many is not trained on."""
+
+_JUDGEMENTS = 20
+"""How often the held-out inputs are looked at."""
+
+_PATIENCE = 5
+"""Judgements without anything better after which it stops."""
+
+_RATE = 0.01
+"""Step of Adam, relative to the root mean square of a tensor."""
+
+_WARM_UP = 30
+_CONSTANT = 0.4
+"""Part of the steps before the rate falls, along half a cosine."""
+
+_LEAST_WEIGHT = 0.1
+"""Inputs are weighted by the inverse of their error at the start; no error counts for less than
+this part of the mean."""
+
+
+def distill(
+    original: Model,
+    reduced: Model,
+    inputs: Sequence[tuple[torch.Tensor, ...]],
+    config: DistillationConfig,
+    progress: Progress | None = None,
+) -> tuple[Model, DistillationReport]:
+    """Train a reduced network to do what the original does.
+
+    Parameters
+    ----------
+    original, reduced : Model
+        With graphs of the same inputs and outputs.
+    inputs : sequence of tuple of Tensor
+        Calibration inputs, at least two; the more, the better.
+    config : DistillationConfig
+    progress : callable, optional
+        Called after each step.
+
+    Returns
+    -------
+    model : Model
+        `reduced` with other values of its parameters.
+    report : DistillationReport
+
+    Raises
+    ------
+    ConfigError
+        If there are too few inputs, or they do not fit the model.
+    """
+    if len(inputs) < 2:
+        raise ConfigError("distillation needs at least two calibration inputs")
+    teacher, student = build_module(original), _trainable(reduced)
+    require_fit(teacher._nnr_graph, inputs)
+    lesson = _Lesson.of(teacher, student, inputs)
+    held_out = list(range(0, len(inputs), _HELD_OUT))
+    learned = [index for index in range(len(inputs)) if index % _HELD_OUT]
+    generator = torch.Generator().manual_seed(config.seed)
+    parameters = [p for p in student.parameters() if p.requires_grad]
+    before = best = lesson.judge(student, held_out)
+    if before == 0 or not parameters:
+        return reduced, DistillationReport(0, 0.0, 1.0, 1.0)
+    base = [_RATE * float(p.detach().square().mean().sqrt().clamp_min(1e-8)) for p in parameters]
+    optimizer = torch.optim.Adam(
+        [{"params": [p], "lr": rate} for p, rate in zip(parameters, base, strict=True)],
+        betas=(0.9, 0.99),
+    )
+    kept = copy.deepcopy(student.state_dict())
+    clock = _Clock(config)
+    judged = since_best = 0
+    while clock.gone < 1:
+        for group, rate in zip(optimizer.param_groups, base, strict=True):
+            group["lr"] = rate * _schedule(clock.step, clock.gone)
+        picked = torch.randint(len(learned), (lesson.batch,), generator=generator)
+        optimizer.zero_grad()
+        with torch.autograd.graph.allow_mutation_on_saved_tensors():  # by what writes in place
+            loss = lesson.loss(student, [learned[int(index)] for index in picked])
+            loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        clock.tick()
+        if progress is not None:
+            progress(*clock.shown)
+        due = int(_JUDGEMENTS * clock.gone) > judged and clock.step > _WARM_UP
+        if due or clock.gone >= 1:
+            judged = int(_JUDGEMENTS * clock.gone)
+            error = lesson.judge(student, held_out)
+            since_best += 1
+            if error < best:
+                best, since_best = error, 0
+                kept = copy.deepcopy(student.state_dict())
+            if since_best == _PATIENCE:
+                logger.info("distillation stops early, after %d steps", clock.step)
+                break
+    student.load_state_dict(kept)
+    report = DistillationReport(clock.step, clock.seconds, 1.0, best / before)
+    return _with_parameters(reduced, student), report
+
+
+class _Clock:
+    """How far training is: by steps or by time."""
+
+    def __init__(self, config: DistillationConfig) -> None:
+        self._config = config
+        self._start = time.perf_counter()
+        self.step = 0
+        self.gone = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time since the start."""
+        return time.perf_counter() - self._start
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Steps or seconds that are gone, and all."""
+        whole = self._config.steps or round(60 * (self._config.minutes or 0))
+        return round(self.gone * whole), whole
+
+    def tick(self) -> None:
+        """Count a step."""
+        self.step += 1
+        if self._config.steps is not None:
+            self.gone = min(self.step / self._config.steps, 1.0)
+        elif self._config.minutes is not None:
+            self.gone = min(self.seconds / (60 * self._config.minutes), 1.0)
+
+
+def _schedule(step: int, gone: float) -> float:
+    """Return the part of the rate at a step, when a part of all is gone."""
+    falling = min(max((gone - _CONSTANT) / (1 - _CONSTANT), 0.0), 1.0)
+    return min((step + 1) / _WARM_UP, 0.5 + 0.5 * math.cos(math.pi * falling))
+
+
+class _Lesson:
+    """Inputs, what the teacher makes of them, and how much each counts."""
+
+    def __init__(self, inputs: Sequence[tuple[torch.Tensor, ...]], batch: int) -> None:
+        self.batch = batch
+        self._inputs = inputs
+        self._wanted: list[list[torch.Tensor]] = []
+        self._weights: list[float] = []
+
+    @classmethod
+    def of(
+        cls,
+        teacher: DecodedModel,
+        student: DecodedModel,
+        inputs: Sequence[tuple[torch.Tensor, ...]],
+    ) -> _Lesson:
+        elements = max(sum(value.numel() for value in each) for each in inputs)
+        together = _batches_are_free(student) and len({_shapes(each) for each in inputs}) == 1
+        batch = min(max(_BATCH_ELEMENTS // elements, 1), _LARGEST_BATCH) if together else 1
+        lesson = cls(inputs, batch)
+        errors = []
+        with torch.inference_mode():
+            for each in inputs:
+                wanted = real_tensors(teacher(*each))
+                lesson._wanted.append([value.clone() for value in wanted])
+                errors.append(float(_error(_run(student, each), wanted)[0]))
+        floor = _LEAST_WEIGHT * float(np.mean(errors)) + 1e-30
+        lesson._weights = [1 / (error + floor) for error in errors]
+        return lesson
+
+    def loss(self, student: DecodedModel, picked: Sequence[int]) -> torch.Tensor:
+        """Return the mean weighted error on some of the inputs."""
+        weights = torch.tensor([self._weights[index] for index in picked])
+        if self.batch == 1:
+            values, wanted = self._inputs[picked[0]], self._wanted[picked[0]]
+        else:
+            values = tuple(map(torch.cat, zip(*(self._inputs[i] for i in picked), strict=True)))
+            wanted = [
+                torch.cat(parts) for parts in zip(*(self._wanted[i] for i in picked), strict=True)
+            ]
+        return (weights * _error(_run(student, values), wanted, len(picked))).mean()
+
+    def judge(self, student: DecodedModel, picked: Sequence[int]) -> float:
+        """Return the mean weighted error on inputs that are not trained on."""
+        with torch.inference_mode():
+            return float(np.mean([float(self._judged(student, index)) for index in picked]))
+
+    def _judged(self, student: DecodedModel, index: int) -> torch.Tensor:
+        made = _run(student, self._inputs[index])
+        return self._weights[index] * _error(made, self._wanted[index])
+
+
+def _error(
+    made: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], samples: int = 1
+) -> torch.Tensor:
+    """Return the mean squared error of each sample, over all outputs."""
+    errors = [
+        (a.float() - b.float()).square().reshape(samples, -1).mean(1)
+        for a, b in zip(made, wanted, strict=True)
+    ]
+    return torch.stack(errors).mean(0)
+
+
+def _run(module: DecodedModel, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Run a network, in bfloat16 where that is fast, but for nodes that take its inputs.
+
+    bfloat16 cannot hold 8-bit samples exactly.
+    """
+    graph = module._nnr_graph
+    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    values: list[Any] = [
+        v.clone(memory_format=torch.channels_last if v.ndim == 4 else torch.preserve_format)
+        for v in inputs
+    ]
+    for position, node in enumerate(graph.nodes):
+        first = any(isinstance(leaf, Ref) and leaf.index < len(inputs) for leaf in node.leaves())
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast and not first):
+            done = run_node(module, position, values)
+        for number in done:
+            values[number] = None
+    return real_tensors(output_of(module, values))
+
+
+def _batches_are_free(module: DecodedModel) -> bool:
+    return all(
+        value.shape and isinstance(value.shape[0], str) for value in module._nnr_graph.inputs
+    )
+
+
+def _shapes(values: tuple[torch.Tensor, ...]) -> tuple[torch.Size, ...]:
+    return tuple(value.shape for value in values)
+
+
+def _trainable(model: Model) -> DecodedModel:
+    """Return a module with parameters of its own, in float32."""
+    module = copy.deepcopy(build_module(model)).float()
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _with_parameters(model: Model, module: DecodedModel) -> Model:
+    state = module.state_dict()
+
+    def trained(tensor: Tensor) -> Tensor:
+        if tensor.role is not Role.PARAMETER or tensor.name not in state:
+            return tensor
+        value = state[tensor.name]
+        if not value.is_floating_point():
+            return tensor
+        value = value.to(getattr(torch, tensor.dtype)).contiguous()
+        return from_torch(tensor.name, value, tensor.role)
+
+    return replace(model, tensors={name: trained(t) for name, t in model.tensors.items()})
