@@ -192,9 +192,9 @@ class _Search:
         return Found(kept[taken.scale], tuple(self._trials), taken)
 
     def _distilled(self) -> Reduced:
-        """Return a network of low rank after distillation, its ranks such that the target is
-        likely.""" untrained = replace(self._config, distillation=None) kept: dict[float, Reduced] =
-        {}
+        """Return a distilled network of low rank, of ranks with which the target is likely."""
+        untrained = replace(self._config, distillation=None)
+        kept: dict[float, Reduced] = {}
 
         def attempt(scale: float) -> float:
             config = _scaled(untrained, scale)

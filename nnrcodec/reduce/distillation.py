@@ -1,6 +1,4 @@
-"""What distillation is asked for, and what it has done; the training is
-`nnrcodec.reduce.training`.
-"""
+"""What distillation is asked for, and what it did; `nnrcodec.reduce.training` does it."""
 
 from __future__ import annotations
 

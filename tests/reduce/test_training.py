@@ -12,12 +12,12 @@ import torch
 from networks import Inputs, error_between, inputs_of, model_of, network, outputs_of, with_values
 from torch import nn
 
-from nnrcodec import distillation as module_of_distillation
 from nnrcodec.config import DistillationConfig
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Model, Role
+from nnrcodec.reduce import training as module_of_training
 from nnrcodec.reduce.low_rank import decompose
 from nnrcodec.reduce.ranks import LowRankConfig
 from nnrcodec.reduce.training import distill
@@ -112,7 +112,7 @@ def test_tensors_keep_their_dtype() -> None:
 
 def test_inputs_that_are_held_out_are_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, judged = set(), set()
-    loss, judge = module_of_distillation._Lesson.loss, module_of_distillation._Lesson.judge
+    loss, judge = module_of_training._Lesson.loss, module_of_training._Lesson.judge
 
     def spied_loss(lesson: Any, student: Any, picked: Sequence[int]) -> torch.Tensor:
         seen.update(picked)
@@ -122,8 +122,8 @@ def test_inputs_that_are_held_out_are_not_learned(monkeypatch: pytest.MonkeyPatc
         judged.update(picked)
         return judge(lesson, student, picked)
 
-    monkeypatch.setattr(module_of_distillation._Lesson, "loss", spied_loss)
-    monkeypatch.setattr(module_of_distillation._Lesson, "judge", spied_judge)
+    monkeypatch.setattr(module_of_training._Lesson, "loss", spied_loss)
+    monkeypatch.setattr(module_of_training._Lesson, "judge", spied_judge)
     model, reduced = filter_and_reduced()
     distill(model, reduced, inputs_of(SHAPE, 18), DistillationConfig(steps=10))
     assert judged == {0, 8, 16}
@@ -160,8 +160,8 @@ def test_inputs_of_large_errors_do_not_drown_the_others() -> None:
     model = model_of(perceptron(), (5, 6))
     reduced, _ = decompose(model, LowRankConfig(ranks={"0": 3}))
     inputs = [(scale * value,) for scale in (1e-2, 1, 5) for (value,) in inputs_of((5, 6), 2)]
-    lesson = module_of_distillation._Lesson.of(
-        build_module(model), module_of_distillation._trainable(reduced), inputs
+    lesson = module_of_training._Lesson.of(
+        build_module(model), module_of_training._trainable(reduced), inputs
     )
     errors = np.array([error_between(model, reduced, [each]) for each in inputs])
     assert errors.min() < 1e-2 * errors.max()
@@ -237,7 +237,7 @@ def test_minutes_that_are_over_end_it() -> None:
 def test_what_gets_no_better_is_ended_early_and_left_as_it_was(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module_of_distillation, "_RATE", 10.0)
+    monkeypatch.setattr(module_of_training, "_RATE", 10.0)
     model, reduced = filter_and_reduced()
     with caplog.at_level(logging.INFO, "nnrcodec.reduce.distillation"):
         found, report = distill(model, reduced, inputs_of(SHAPE, 2), DistillationConfig(steps=200))
