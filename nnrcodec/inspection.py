@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nnrcodec.container.record import Record, TensorEntry
-from nnrcodec.container.stream import Stream, placed, read_stream
-from nnrcodec.encoder.tensor_coding import decoded_dtype, tensor_qp
+from nnrcodec.container.stream import Stream, read_stream
 from nnrcodec.entropy.cabac.plain import PlainDecoder
 from nnrcodec.errors import ConfigError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
@@ -20,8 +19,9 @@ from nnrcodec.syntax.extended_data_unit import Coding
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet
 from nnrcodec.syntax.trace import TraceSink
 from nnrcodec.syntax.unit import Unit
+from nnrcodec.units.located import located
 from nnrcodec.units.ndu import members_of
-from nnrcodec.units.ndu_decoding import within
+from nnrcodec.units.xdu import decoded_dtype, tensor_qp
 
 _BYTES_OF_QP = 4
 """Payload bytes that hold the qp of the first tensor, whatever the density."""
@@ -200,10 +200,10 @@ def _tensors(stream: Stream, record: Record | None) -> list[TensorInfo]:
     found = []
     for unit in stream.units:
         if unit.header.nnr_unit_type == NnrUnitType.NNR_XDU:
-            with placed(unit):
+            with located(unit):
                 found.append(_extended(unit, entries.get(unit.body.topology_elem_id), factors))
         elif unit.header.nnr_unit_type == NnrUnitType.NNR_NDU:
-            with within(unit):
+            with located(unit):
                 found.append(_standard(unit, entries, factors))
     return found
 

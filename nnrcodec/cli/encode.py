@@ -30,7 +30,7 @@ from nnrcodec.config import (
     LowRankConfig,
     UniformConfig,
 )
-from nnrcodec.encoder.pipeline import CODERS, Encoded
+from nnrcodec.encoder.pipeline import Encoded
 from nnrcodec.encoder.search import Found, ScoreOf, encode_best
 from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
@@ -43,6 +43,7 @@ from nnrcodec.reduce.batch_norm import FoldReport
 from nnrcodec.reduce.low_rank import LayerReport
 from nnrcodec.reduce.ranks import SchemeRule, parse_ranks
 from nnrcodec.reduce.schemes import Optimise
+from nnrcodec.units.kinds import CODERS
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.synthetic import Inputs

@@ -13,10 +13,10 @@ from nnrcodec.container.stream import Stream
 from nnrcodec.errors import UnitOrderError
 from nnrcodec.model.dtypes import item_bytes
 from nnrcodec.reduce.blocks import Block, block_of_parts
-from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.unit import Unit
-from nnrcodec.units.ndu import Member, Part, members_of
-from nnrcodec.units.ndu_decoding import within
+from nnrcodec.units.kinds import UnitKind, kind_of
+from nnrcodec.units.located import located
+from nnrcodec.units.ndu import Member, Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,8 @@ class Content:
     ----------
     unit : Unit
         The unit.
+    kind : UnitKind
+        What it is.
     members : tuple of Member
         The tensors in it, in the order of its payload.
     entries : tuple of (TensorEntry or None)
@@ -34,6 +36,7 @@ class Content:
     """
 
     unit: Unit
+    kind: UnitKind
     members: tuple[Member, ...]
     entries: tuple[TensorEntry | None, ...]
 
@@ -72,21 +75,18 @@ def contents_of(stream: Stream) -> list[Content]:
     UnsupportedFeatureError
         If names or shapes of tensors are not in the headers.
     """
-    found: list[tuple[Unit, tuple[Member, ...]]] = []
-    for unit in stream.units:
-        if unit.header.nnr_unit_type == NnrUnitType.NNR_NDU:
-            with within(unit):
-                found.append((unit, members_of(unit.body)))
-        elif unit.header.nnr_unit_type == NnrUnitType.NNR_XDU:
-            shape = tuple(unit.body.tensor_dimensions)
-            found.append((unit, (Member(unit.body.topology_elem_id, Part.WEIGHT, shape),)))
-    _check_pairs(found)
-    _check_names(stream, found)
     entries = {entry.unit_name: entry for entry in stream.record.tensors} if stream.record else {}
-    return [
-        Content(unit, members, tuple(entries.get(member.name) for member in members))
-        for unit, members in found
-    ]
+    contents = []
+    for unit in stream.units:
+        kind = kind_of(unit)
+        if kind is not None:
+            with located(unit):
+                members = kind.members(unit)
+            recorded = tuple(entries.get(member.name) for member in members)
+            contents.append(Content(unit, kind, members, recorded))
+    _check_pairs(contents)
+    _check_names(stream, contents)
+    return contents
 
 
 def blocks_of(contents: Sequence[Content]) -> tuple[Block, ...]:
@@ -113,10 +113,11 @@ def blocks_of(contents: Sequence[Content]) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def _check_pairs(found: Sequence[tuple[Unit, tuple[Member, ...]]]) -> None:
+def _check_pairs(contents: Sequence[Content]) -> None:
     """Refuse a G outside a block unless its H is in the next unit, and an H without its G."""
     waiting: tuple[Unit, Member] | None = None
-    for unit, (first, *others) in found:
+    for content in contents:
+        unit, (first, *others) = content.unit, content.members
         lone_part = None if others else first.part
         if waiting or lone_part is Part.H:
             g_unit, g = waiting or (None, None)
@@ -141,35 +142,35 @@ def _unpaired(unit: Unit, member: Member) -> UnitOrderError:
     )
 
 
-def _check_names(stream: Stream, found: Sequence[tuple[Unit, tuple[Member, ...]]]) -> None:
+def _check_names(stream: Stream, contents: Sequence[Content]) -> None:
     """Refuse tensors that the record does not have, or has and are missing; and doubled ones.
 
     In streams of other software, which have no record, a later tensor replaces an earlier one.
     """
     record = stream.record
-    units: dict[str, Unit] = {}
-    for unit, members in found:
-        for member in members:
+    holders: dict[str, Content] = {}
+    for content in contents:
+        unit = content.unit
+        for member in content.members:
             once = record is not None or unit.context.mps_parent_signalling_enabled_flag
-            if once and member.name in units:
+            if once and member.name in holders:
                 raise UnitOrderError(
                     f"a second tensor {member.name!r}", bit_offset=unit.bit_offset, path=unit.path
                 )
-            units[member.name] = unit
+            holders[member.name] = content
     if record is None:
-        private = [u for u in units.values() if u.header.nnr_unit_type == NnrUnitType.NNR_XDU]
-        extra = {u.body.topology_elem_id for u in private}
+        extra = {name for name, content in holders.items() if not content.kind.is_standard}
     else:
         recorded = {entry.unit_name for entry in record.tensors}
         for entry in record.tensors:
-            if entry.unit_name not in units:
+            if entry.unit_name not in holders:
                 raise UnitOrderError(
                     f"there is no data unit for tensor {entry.name!r} of the record"
                 )
-        extra = units.keys() - recorded
+        extra = holders.keys() - recorded
     for name in sorted(extra):
         raise UnitOrderError(
             f"tensor {name!r} is not in the container record",
-            bit_offset=units[name].bit_offset,
-            path=units[name].path,
+            bit_offset=holders[name].unit.bit_offset,
+            path=holders[name].unit.path,
         )

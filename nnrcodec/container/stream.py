@@ -1,14 +1,13 @@
 """A whole stream as units: what an encoder writes and what a decoder finds.
 
 Owns which units our streams have, and in which order; what becomes of the payloads is
-`nnrcodec.encoder.tensor_coding` and `nnrcodec.units.ndu_encoding`.
+`nnrcodec.units`.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nnrcodec.container.record import (
@@ -21,19 +20,19 @@ from nnrcodec.container.record import (
     record_to_bytes,
     was_record,
 )
-from nnrcodec.errors import BitstreamError, UnitOrderError, UnsupportedFeatureError
+from nnrcodec.errors import UnitOrderError
 from nnrcodec.limits import Limits
 from nnrcodec.syntax.constants import NnrUnitType, QuantizationMethodFlags, TopologyStorageFormat
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit
 from nnrcodec.syntax.trace import TraceSink
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit, read_units, write_units
+from nnrcodec.units.kinds import kind_of
 
 RECORD_STORAGE_FORMAT = 128
 """topology_storage_format of the container record, the first of the private ones."""
 
 _START = {NnrUnitType.NNR_STR, NnrUnitType.NNR_MPS}
-_DATA_UNITS = {NnrUnitType.NNR_NDU, NnrUnitType.NNR_XDU}
 _LISTS_OF_NAMES = {TopologyStorageFormat.NNR_TPL_PRUN, TopologyStorageFormat.NNR_TPL_REFLIST}
 
 
@@ -177,18 +176,6 @@ def read_stream(
     return Stream(units, record_from_bytes(unit.body.topology_data, head, limits), unit)
 
 
-@contextmanager
-def placed(unit: Unit) -> Iterator[None]:
-    """Say in errors about the tensor of a data unit which unit they come from."""
-    try:
-        yield
-    except (BitstreamError, UnsupportedFeatureError) as error:
-        if error.path is None:
-            error.path = f"{unit.path}/payload"
-            error.bit_offset = unit.payload_bit_offset
-        raise
-
-
 def _unit(unit_type: NnrUnitType, body: object) -> Unit:
     return Unit(NnrUnitHeader(nnr_unit_type=unit_type), body)
 
@@ -217,4 +204,4 @@ def _check_not_damaged(data: bytes | memoryview, units: Sequence[Unit]) -> None:
 
 def _holds_names(unit: Unit) -> bool:
     storage_format = getattr(unit.body, "topology_storage_format", None)
-    return unit.header.nnr_unit_type in _DATA_UNITS or storage_format in _LISTS_OF_NAMES
+    return kind_of(unit) is not None or storage_format in _LISTS_OF_NAMES

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -13,10 +13,9 @@ import numpy as np
 
 from nnrcodec.container.contents import Content, blocks_of, contents_of
 from nnrcodec.container.record import TensorEntry, model_digest, tensor_digest
-from nnrcodec.container.stream import Stream, placed, read_stream
+from nnrcodec.container.stream import Stream, read_stream
 from nnrcodec.decoder.merging import check_factors
 from nnrcodec.decoder.merging import merge as merge_factors
-from nnrcodec.encoder.tensor_coding import decode_tensor, decoded_dtype
 from nnrcodec.errors import (
     LimitExceededError,
     ModelError,
@@ -30,9 +29,15 @@ from nnrcodec.model.model import Model, Tensor
 from nnrcodec.progress import Progress
 from nnrcodec.reduce.blocks import Block, merge_blocks
 from nnrcodec.syntax.constants import NnrUnitType
-from nnrcodec.syntax.unit import Unit
-from nnrcodec.units.ndu import Member, Part, TensorHistory, next_history
-from nnrcodec.units.ndu_decoding import DecodedMember, decode_data_unit
+from nnrcodec.units.located import located
+from nnrcodec.units.ndu import (
+    DecodedMember,
+    Histories,
+    Member,
+    Part,
+    TensorHistory,
+    next_history,
+)
 
 MOST_THREADS = 8
 """Tensors that are decoded at once unless the caller says how many."""
@@ -67,7 +72,7 @@ class Decoded:
     has_digests: bool
     stream_bytes: int
     blocks: tuple[Block, ...] = ()
-    histories: Mapping[str, TensorHistory] = field(default_factory=dict)
+    histories: Histories = field(default_factory=dict)
 
 
 def decode_stream(
@@ -100,7 +105,7 @@ def decode_all(
     *,
     threads: int | None = None,
     progress: Progress | None = None,
-    histories: Mapping[str, TensorHistory] | None = None,
+    histories: Histories | None = None,
     before: Model | None = None,
     require_record: bool = False,
 ) -> Decoded:
@@ -245,7 +250,7 @@ def _check_merge_macs(decoded: Decoded, limits: Limits) -> None:
 
 def _decode_contents(
     contents: Sequence[Content],
-    histories: Mapping[str, TensorHistory],
+    histories: Histories,
     keep_levels: bool,
     threads: int,
 ) -> Iterator[list[tuple[Tensor, DecodedMember]]]:
@@ -276,34 +281,23 @@ def _decode_contents(
 
 
 def _decode(
-    content: Content, histories: Mapping[str, TensorHistory], keep_levels: bool, threads: int
+    content: Content, histories: Histories, keep_levels: bool, threads: int
 ) -> list[tuple[Tensor, DecodedMember]]:
     """Decode the tensors of a unit and compare them with their digests."""
     unit = content.unit
-    if unit.header.nnr_unit_type == NnrUnitType.NNR_XDU:
-        with placed(unit):
-            found = [DecodedMember(content.members[0], _decode_extended(unit))]
-            dtypes = [decoded_dtype(unit.body)]
-    else:
-        found = decode_data_unit(unit, histories, threads=threads, keep_levels=keep_levels)
-        dtypes = [member.value.dtype.name for member in found]
-    with placed(unit):
+    found = content.kind.decode(unit, histories, threads=threads, keep_levels=keep_levels)
+    with located(unit):
         return [
-            (_tensor(member, dtype, entry), member)
-            for member, dtype, entry in zip(found, dtypes, content.entries, strict=True)
+            (_tensor(member, entry), member)
+            for member, entry in zip(found, content.entries, strict=True)
         ]
 
 
-def _decode_extended(unit: Unit) -> np.ndarray:
-    context, payload = unit.context, memoryview(unit.payload)
-    return decode_tensor(unit.body, payload, context.quantization_parameter, context.qp_density)
-
-
-def _tensor(decoded: DecodedMember, dtype: str, entry: TensorEntry | None) -> Tensor:
+def _tensor(decoded: DecodedMember, entry: TensorEntry | None) -> Tensor:
     """Return a decoded tensor as the record has it, compared with its digest."""
     if entry is None:
         return Tensor.of(decoded.member.name, decoded.value)
-    value = _converted(decoded.value, dtype, entry.dtype)
+    value = _converted(decoded.value, decoded.dtype, entry.dtype)
     if entry.scalar:
         if value.size != 1:
             raise PayloadError(f"tensor {entry.name!r} is a scalar, but has {value.size} elements")

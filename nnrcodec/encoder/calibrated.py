@@ -9,7 +9,6 @@ high rates all weights then add the same to that error.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -21,29 +20,18 @@ from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import Stop, walk
 from nnrcodec.config import EncoderConfig
-from nnrcodec.encoder.tensor_coding import (
-    FEWEST_ELEMENTS,
-    Quantized,
-    are_quantizable,
-    quantize_by_search,
-    quantize_uniform,
-)
+from nnrcodec.encoder.levels import levels_at
+from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH, effective_scan_order
 from nnrcodec.graph.graph import TensorRef
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.normalized import normalized_convolutions
 from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.progress import Progress
+from nnrcodec.quant.policy import Policy
+from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, are_quantizable
 from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
-from nnrcodec.quant.search.trellis import dependent_qp
-from nnrcodec.quant.step_size import dequantize, qp_of_step_size, step_size
-from nnrcodec.quant.uniform import MAX_LEVEL
 from nnrcodec.reduce.low_rank import own_bias
-from nnrcodec.units.ndu_encoding import (
-    DEFAULT_UNARY_LENGTH,
-    effective_scan_order,
-    qp_offset_range,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +193,8 @@ class _Way:
         target = seen.fitted(original)
         feedback = Feedback.of(seen.second, np.diag(metric).reshape(layer.groups, layer.rows))
         dq = self._can_depend(layer)
-        qp = self._qp(target, feedback.sensitivity if metric.any() else 0.0)
+        sensitivity = feedback.sensitivity if metric.any() else 0.0
+        qp = Policy(self.config.quantization).by_effect(target, sensitivity, self.error)
         found = quantize_with_feedback(
             target,
             feedback,
@@ -217,11 +206,11 @@ class _Way:
             name=tensor.name,
         )
         levels = layer.weight_of(found.levels)
-        value = cast(dequantize(levels, qp, density), tensor.dtype)
-        quantized = {tensor.name: Quantized(levels, qp, dq, value)}
-        stop.replace(tensor.name, value)
+        coded = Quantized.of(levels, qp, density, tensor.dtype, dq=dq)
+        quantized = {tensor.name: coded}
+        stop.replace(tensor.name, coded.value)
         if shift is not None:
-            made = layer.matrices(value)
+            made = layer.matrices(coded.value)
             for name, values in shift.corrected(tensors, moments, original, made).items():
                 tensors[name] = _with_values(tensors[name], values)
                 has_steps = values.size >= FEWEST_ELEMENTS and are_quantizable(values)
@@ -240,33 +229,9 @@ class _Way:
 
     def _moved(self, tensor: Tensor, sensitivity: float, *, dq: bool) -> Quantized:
         """Quantize what moves the output of a layer."""
-        values, config = tensor.read(), self.config.quantization
-        qp = self._qp(values, sensitivity)
-        if dq and config.asked_qp(values.ndim) is None:
-            least = qp_offset_range(config.qp_density)[0]
-            qp = max(dependent_qp(qp, config.qp_density), least)
-        return (quantize_by_search if dq else quantize_uniform)(tensor, values, self.config, qp)
-
-    def _qp(self, values: np.ndarray, sensitivity: float) -> int:
-        """Return the qp at which rounding would have each weight add the error that it may.
-
-        It is taken for dependent quantization with feedback as well, which then adds less.
-        """
-        config, allowed = (
-            self.config.quantization,
-            qp_offset_range(self.config.quantization.qp_density),
-        )
-        asked = config.asked_qp(values.ndim)
-        if asked is not None:
-            return asked
-        density, peak = config.qp_density, float(np.abs(values).max())
-        step = coarsest = max(peak, step_size(allowed[0], density))
-        if not self.error > 0:  # nothing varies that could tell
-            step = step_size(config.qp_for(values), density)
-        elif sensitivity > 0:
-            step = min(math.sqrt(12 * self.error / sensitivity), coarsest)
-        step = max(step, 2 * peak / MAX_LEVEL, step_size(allowed[0], density))
-        return qp_of_step_size(step, density)
+        values = tensor.read()
+        qp = Policy(self.config.quantization).by_effect(values, sensitivity, self.error, dq=dq)
+        return levels_at(tensor, values, self.config, qp, dq=dq)
 
 
 def _has_steps(tensor: Tensor) -> bool:

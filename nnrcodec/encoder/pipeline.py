@@ -12,23 +12,18 @@ import numpy as np
 from nnrcodec.config import EncoderConfig
 from nnrcodec.container.record import Record, TensorEntry, tensor_digest
 from nnrcodec.container.stream import write_stream
-from nnrcodec.encoder.standard_coding import (
-    Group,
-    coded_names,
-    encode_group,
-    groups_of,
-    require_one_raw,
-)
-from nnrcodec.encoder.tensor_coding import Quantized, encode_tensor
+from nnrcodec.encoder.grouping import Group, coded_names, groups_of
+from nnrcodec.encoder.profiles import PROFILES
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress, Stages, silently
+from nnrcodec.quant.quantized import Quantized
 from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
 from nnrcodec.reduce.low_rank import LayerReport, decompose
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
-from nnrcodec.syntax.extended_data_unit import Coding
 from nnrcodec.syntax.unit import Unit
+from nnrcodec.units.kinds import KINDS
 from nnrcodec.units.ndu_encoding import is_raw
 
 if TYPE_CHECKING:
@@ -38,9 +33,6 @@ if TYPE_CHECKING:
 
 LEFT_AFTER_DISTILLATION = 0.4
 """Part of the error of low rank that distillation is expected to leave."""
-
-CODERS = ("DeepCABAC", "static tables", "stored")
-"""What a tensor may be coded by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,19 +254,15 @@ def _code(
     model: Model, config: EncoderConfig, known: Mapping[str, Quantized], progress: Progress
 ) -> list[_CodedUnit]:
     """Code all tensors of a model, in its order."""
-    standard = config.profile == "nnc"
-    names = coded_names(model.tensors) if standard else {}
-    groups = groups_of(model, blocks=standard and config.blocks and not config.codebook)
+    profile = PROFILES[config.profile]
+    names = coded_names(model.tensors, profile.reserved_suffixes)
+    groups = groups_of(model, blocks=profile.blocks and config.blocks and not config.codebook)
 
     def code(group: Group) -> list[_CodedUnit]:
-        if standard:
-            return [
-                _coded(unit, values, group, names)
-                for unit, values in encode_group(group, names, config, known)
-            ]
-        (tensor,) = group.tensors.values()
-        unit, value = encode_tensor(tensor, config, known.get(tensor.name))
-        return [_coded(unit, {tensor.name: value}, group, names)]
+        return [
+            _coded(unit, values, group, names)
+            for unit, values in profile.encode_group(group, names, config, known)
+        ]
 
     coded: list[_CodedUnit] = []
     done, total = 0, sum(tensor.size for tensor in model.tensors.values())
@@ -308,14 +296,23 @@ def _coded(
 
 
 def _raw_last(coded: list[_CodedUnit]) -> list[_CodedUnit]:
-    """Move the unit to the end that must be the last, if there is one."""
+    """Move the unit to the end that must be the last, if there is one.
+
+    Raises
+    ------
+    ModelError
+        If there are several.
+    """
     raw = [part for part in coded if is_raw(part.unit)]
-    require_one_raw([entry.name for part in raw for entry in part.entries])
+    if len(raw) > 1:
+        names = [entry.name for part in raw for entry in part.entries]
+        raise ModelError(
+            f"tensors {', '.join(map(repr, names[:5]))} have values that are infinite or beyond "
+            "the step sizes of the standard; profile nnc can store one tensor in a stream, profile "
+            "ext all of them"
+        )
     return [part for part in coded if not is_raw(part.unit)] + raw
 
 
 def _coder(unit: Unit) -> str:
-    cabac, tables, stored = CODERS
-    if is_raw(unit) or getattr(unit.body, "xdu_coding", None) == Coding.RAW:
-        return stored
-    return cabac if isinstance(unit.body, NnrCompressedDataUnitHeader) else tables
+    return KINDS[unit.header.nnr_unit_type].coder(unit)  # type: ignore[index]

@@ -16,8 +16,9 @@ from nnrcodec.config import EncoderConfig
 from nnrcodec.container.record import Record, TensorEntry, model_digest, tensor_digest
 from nnrcodec.container.stream import read_stream, write_stream
 from nnrcodec.decoder.updates import UpdateDecoder
-from nnrcodec.encoder.standard_coding import coded_names, int32_levels, quantize_reals
-from nnrcodec.encoder.tensor_coding import FEWEST_ELEMENTS, read_checked
+from nnrcodec.encoder.grouping import coded_names
+from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
+from nnrcodec.encoder.profiles import PROFILES
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.sources import model_of
 from nnrcodec.graph.names import original_name
@@ -26,10 +27,10 @@ from nnrcodec.model.dtypes import is_float
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress
+from nnrcodec.quant.quantized import FEWEST_ELEMENTS
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.ndu_encoding import (
-    QuantizedTensor,
     Update,
     encode_float_unit,
     encode_integer_unit,
@@ -127,7 +128,7 @@ class UpdateEncoder:
         base = self._decoder.model()
         source = _with_names_of(base, model_of(model))
         _require_same_tensors(source, base)
-        names = coded_names(base.tensors)
+        names = coded_names(base.tensors, PROFILES["nnc"].reserved_suffixes)
         changes = [
             _Change(
                 source.tensors[name],
@@ -180,9 +181,10 @@ class UpdateEncoder:
             )
         if not found.levels.any():
             return None
-        coded = QuantizedTensor(name=change.unit_name, levels=found.levels, qp=found.qp)
         density = config.quantization.qp_density
-        unit = encode_float_unit(coded, density, config.cabac, dq=found.dq, update=change.update)
+        unit = encode_float_unit(
+            change.unit_name, found, density, config.cabac, update=change.update
+        )
         return unit, change.entry("float32", found.value)
 
 

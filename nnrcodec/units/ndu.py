@@ -7,13 +7,13 @@ their levels are coded. Payloads are decoded in `nnrcodec.units.ndu_decoding`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
-from nnrcodec.entropy.cabac.level_syntax import EntryPoint, LevelSyntax
+from nnrcodec.entropy.cabac.level_syntax import EntryPoint, LevelSyntax, matrix
 from nnrcodec.errors import SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.syntax.constants import CompressedParameterTypes, NnrCompressedDataUnitPayloadType
 from nnrcodec.syntax.context import StreamContext
@@ -96,6 +96,33 @@ class TensorHistory:
     put_node_depth: int = 1
 
 
+Histories = Mapping[str, TensorHistory]
+"""By the name in the data unit, what the updates of a tensor so far left."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedMember:
+    """A tensor of a data unit, decoded.
+
+    Parameters
+    ----------
+    member : Member
+        Its name and shape.
+    value : ndarray
+        Its values; in an NNR_NDU int32, float32, or float64 if they are entries of a codebook.
+    dtype : str
+        What the values are, a key of `nnrcodec.model.dtypes.DTYPES`.
+    levels : ndarray of int32 or None
+        Its levels; with a codebook indices, 0 for its centre. None unless they were asked for, and
+        for raw values.
+    """
+
+    member: Member
+    value: np.ndarray
+    dtype: str
+    levels: np.ndarray | None = None
+
+
 def next_history(
     history: TensorHistory | None, levels: np.ndarray, header: NnrCompressedDataUnitHeader
 ) -> TensorHistory:
@@ -160,11 +187,6 @@ def members_of(header: NnrCompressedDataUnitHeader) -> tuple[Member, ...]:
             feature="topology_tensor_dimension_mapping",
         )
     return (_lone_member(header),)
-
-
-def matrix(shape: Sequence[int]) -> tuple[int, int]:
-    """Return height and width of a tensor as it is coded: the first dimension and the others."""
-    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
 
 
 def level_syntax_of(

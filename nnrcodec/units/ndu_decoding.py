@@ -14,15 +14,12 @@ raw                   the binary32 values that are in the payload
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 
 from nnrcodec.entropy.cabac.payload import PayloadDecoder
 from nnrcodec.errors import (
-    BitstreamError,
     ConfigError,
     PayloadError,
     SyntaxElementError,
@@ -35,30 +32,18 @@ from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, ParentNo
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.data_unit import Codebook, NnrCompressedDataUnitHeader
 from nnrcodec.syntax.unit import Unit
-from nnrcodec.units.ndu import Member, TensorHistory, entry_points_of, level_syntax_of, members_of
+from nnrcodec.units.located import located
+from nnrcodec.units.ndu import (
+    DecodedMember,
+    Member,
+    TensorHistory,
+    entry_points_of,
+    level_syntax_of,
+    members_of,
+)
 
 _CHUNK = 1 << 16
 """Elements that are converted at once: what is needed beside the tensor stays in the cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedMember:
-    """A tensor of a data unit, decoded.
-
-    Parameters
-    ----------
-    member : Member
-        Its name and shape.
-    value : ndarray
-        Its values, int32, float32, or float64 if they are entries of a codebook.
-    levels : ndarray of int32 or None
-        Its levels; with a codebook indices, 0 for its centre. None unless they were asked for, and
-        for raw values.
-    """
-
-    member: Member
-    value: np.ndarray
-    levels: np.ndarray | None = None
 
 
 def decode_data_unit(
@@ -95,7 +80,7 @@ def decode_data_unit(
         If it uses what this version does not have.
     """
     header: NnrCompressedDataUnitHeader = unit.body
-    with within(unit):
+    with located(unit):
         if unit.header.partial_data_counter_present_flag:
             raise UnsupportedFeatureError(
                 "a tensor in several units cannot be put together",
@@ -105,7 +90,7 @@ def decode_data_unit(
         payload_type = header.nnr_compressed_data_unit_payload_type
         if payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_RAW_FLOAT:
             (member,) = members
-            return [DecodedMember(member, _raw_values(memoryview(unit.payload), member))]
+            return [DecodedMember(member, _raw_values(memoryview(unit.payload), member), "float32")]
     payload = _Payload(unit, histories or {}, threads, keep_levels)
     decoded = [payload.next_tensor(member) for member in members]
     payload.finish()
@@ -124,13 +109,13 @@ class _Payload:
         self._histories = histories
         self._threads = threads
         self._keep_levels = keep_levels
-        with within(unit):
+        with located(unit):
             self._decoder = PayloadDecoder(unit.payload)
 
     def next_tensor(self, member: Member) -> DecodedMember:
         """Decode the next tensor."""
         payload_type = self._header.nnr_compressed_data_unit_payload_type
-        with within(self._unit, self._decoder):
+        with located(self._unit, self._decoder):
             if member.codebook is not None and self._header.dq_flag:
                 raise UnsupportedFeatureError(
                     f"tensor {member.name!r} has a codebook and dependent quantization",
@@ -138,7 +123,8 @@ class _Payload:
                 )
             if payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_INT:
                 levels = self._levels(member)
-                return DecodedMember(member, levels, levels.copy() if self._keep_levels else None)
+                kept = levels.copy() if self._keep_levels else None
+                return DecodedMember(member, levels, "int32", kept)
             step = self._step_size(member)
             levels = self._levels(member)
             kept = None
@@ -148,11 +134,13 @@ class _Payload:
                 if self._keep_levels:
                     kept = levels.copy()
                 values = _dequantized_in_place(levels, step)
-            return DecodedMember(member, values, kept if self._keep_levels else None)
+            return DecodedMember(
+                member, values, values.dtype.name, kept if self._keep_levels else None
+            )
 
     def finish(self) -> None:
         """Check that the payload ends."""
-        with within(self._unit, self._decoder):
+        with located(self._unit, self._decoder):
             self._decoder.finish()
 
     def _step_size(self, member: Member) -> float:
@@ -191,30 +179,6 @@ class _Payload:
         if missing and parameters.hist_dep_sig_prob_enabled_flag:
             raise UnitOrderError(_needs_updates(member))
         return levels.reshape(member.shape)
-
-
-@contextmanager
-def within(unit: Unit, decoder: PayloadDecoder | None = None) -> Iterator[None]:
-    """Say in errors which unit they come from, and how far its payload was decoded.
-
-    Parameters
-    ----------
-    unit : Unit
-        Any unit.
-    decoder : PayloadDecoder, optional
-        Of its payload.
-    """
-    try:
-        yield
-    except (BitstreamError, UnsupportedFeatureError) as error:
-        if error.path is None:
-            in_payload = isinstance(error, PayloadError)
-            error.path = f"{unit.path}/payload" if in_payload else unit.path
-            error.bit_offset = unit.payload_bit_offset if in_payload else unit.bit_offset
-            if in_payload and decoder is not None:
-                end = 8 * len(unit.payload)
-                error.bit_offset += min(max(decoder.bit_position, 0), end)
-        raise
 
 
 def _check_parent(

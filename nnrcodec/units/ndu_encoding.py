@@ -13,10 +13,17 @@ import numpy as np
 
 from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.entropy.cabac.level_costs import choose_parameters
-from nnrcodec.entropy.cabac.level_syntax import EntryPoint, LevelParameters, LevelSyntax
+from nnrcodec.entropy.cabac.level_syntax import (
+    DEFAULT_UNARY_LENGTH,
+    EntryPoint,
+    LevelParameters,
+    LevelSyntax,
+    effective_scan_order,
+)
 from nnrcodec.entropy.cabac.payload import PayloadDecoder, PayloadEncoder
-from nnrcodec.errors import ConfigError
 from nnrcodec.quant.codebook import codebooks
+from nnrcodec.quant.policy import require_qp
+from nnrcodec.quant.quantized import Quantized
 from nnrcodec.syntax.bitio import BitWriter
 from nnrcodec.syntax.constants import (
     CompressedParameterTypes,
@@ -32,10 +39,7 @@ from nnrcodec.syntax.data_unit import (
 from nnrcodec.syntax.drivers import SyntaxWriter
 from nnrcodec.syntax.topology import TopologyElementsIdsList
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit
-from nnrcodec.units.ndu import Part, TensorHistory, level_syntax_of, matrix, members_of, parts_by_id
-
-DEFAULT_UNARY_LENGTH = 10
-"""cabac_unary_length where the header does not say it."""
+from nnrcodec.units.ndu import Part, TensorHistory, level_syntax_of, members_of, parts_by_id
 
 _UNARY_LENGTHS = (DEFAULT_UNARY_LENGTH, 1, 2, 4, 16)
 _UNARY_LENGTH_BITS = 8
@@ -47,25 +51,6 @@ _TYPE_OF_PART = {
     Part.VARIANCE: CompressedParameterTypes.NNR_CPT_BN,
     Part.BIAS: CompressedParameterTypes.NNR_CPT_BI,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuantizedTensor:
-    """A tensor of reals that is to be coded.
-
-    Parameters
-    ----------
-    name : str
-        In the stream.
-    levels : ndarray of int32
-        Multiples of the step size; at least one dimension.
-    qp : int
-        Of its step size.
-    """
-
-    name: str
-    levels: np.ndarray
-    qp: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,25 +78,25 @@ class _Variant:
 
 
 def encode_float_unit(
-    tensor: QuantizedTensor,
+    name: str,
+    tensor: Quantized,
     qp_density: int,
     cabac: CabacConfig,
     *,
-    dq: bool = False,
     update: Update | None = None,
 ) -> Unit:
     """Code a tensor of reals.
 
     Parameters
     ----------
-    tensor : QuantizedTensor
-        With `dq` its levels are those of `nnrcodec.quant.search.trellis`.
+    name : str
+        In the stream.
+    tensor : Quantized
+        Its levels have at least one dimension.
     qp_density : int
         As in `nnrcodec.quant.step_size.step_size`.
     cabac : CabacConfig
         How.
-    dq : bool
-        Whether levels are those of dependent quantization.
     update : Update, optional
         If the unit is an update; it then follows the updates before it where that is smaller.
 
@@ -120,9 +105,10 @@ def encode_float_unit(
     ConfigError
         If the qp does not fit; the message names the tensor.
     """
+    require_qp(name, tensor.qp, qp_density)
     header = _header(NnrCompressedDataUnitPayloadType.NNR_PT_FLOAT, tensor.levels.shape)
-    header.topology_elem_id = tensor.name
-    header.dq_flag = int(dq)
+    header.topology_elem_id = name
+    header.dq_flag = int(tensor.dq)
     return _code({Part.WEIGHT: tensor}, header, qp_density, cabac, update)
 
 
@@ -142,24 +128,24 @@ def encode_integer_unit(
     """
     header = _header(NnrCompressedDataUnitPayloadType.NNR_PT_INT, levels.shape)
     header.topology_elem_id = name
-    tensor = QuantizedTensor(name=name, levels=levels, qp=0)
-    return _code({Part.WEIGHT: tensor}, header, None, cabac, update)
+    return _code({Part.WEIGHT: Quantized(levels, 0, False, levels)}, header, None, cabac, update)
 
 
 def encode_codebook_unit(
-    tensor: QuantizedTensor, qp_density: int, cabac: CabacConfig
+    name: str, tensor: Quantized, qp_density: int, cabac: CabacConfig
 ) -> Unit | None:
     """Code a tensor of reals with a codebook, the best of a few; None if it has too many levels.
 
     Parameters
     ----------
-    tensor, qp_density, cabac
+    name, tensor, qp_density, cabac
         As in `encode_float_unit`; the levels are of uniform quantization.
     """
+    require_qp(name, tensor.qp, qp_density)
     units = []
     for codebook, indices in codebooks(tensor.levels):
         header = _header(NnrCompressedDataUnitPayloadType.NNR_PT_FLOAT, indices.shape)
-        header.topology_elem_id = tensor.name
+        header.topology_elem_id = name
         header.codebook_present_flag = 1
         header.codebook = codebook
         coded = {Part.WEIGHT: replace(tensor, levels=indices)}
@@ -168,31 +154,34 @@ def encode_codebook_unit(
 
 
 def encode_block(
-    tensors: Mapping[Part, QuantizedTensor],
+    names: Mapping[Part, str],
+    tensors: Mapping[Part, Quantized],
     qp_density: int,
     cabac: CabacConfig,
-    *,
-    dq: bool = False,
 ) -> Unit:
     """Code tensors of one layer in one unit.
 
     Parameters
     ----------
-    tensors : mapping of Part to QuantizedTensor
+    names : mapping of Part to str
+        In the stream.
+    tensors : mapping of Part to Quantized
         The weight, of two dimensions and more, and others of one, as long as its first one: a
-        bias, or all four of a batch norm, or both.
-    qp_density, cabac, dq
-        As in `encode_float_unit`, for all of them.
+        bias, or all four of a batch norm, or both. Dependent quantization is for all or none.
+    qp_density, cabac
+        As in `encode_float_unit`.
     """
+    for part, tensor in tensors.items():
+        require_qp(names[part], tensor.qp, qp_density)
     header = _header(
         NnrCompressedDataUnitPayloadType.NNR_PT_BLOCK, tensors[Part.WEIGHT].levels.shape
     )
     for part in tensors:
         header.compressed_parameter_types |= _TYPE_OF_PART.get(part, 0)
-    names = [tensors[part].name for part in parts_by_id(header.compressed_parameter_types)]
+    ids = [names[part] for part in parts_by_id(header.compressed_parameter_types)]
     header.nnr_multiple_topology_elements_present_flag = 1
-    header.topology_elements_ids_list = TopologyElementsIdsList(len(names) - 2, names)
-    header.dq_flag = int(dq)
+    header.topology_elements_ids_list = TopologyElementsIdsList(len(ids) - 2, ids)
+    header.dq_flag = int(tensors[Part.WEIGHT].dq)
     return _code(tensors, header, qp_density, cabac)
 
 
@@ -228,33 +217,6 @@ def unit_bytes(unit: Unit) -> int:
     return 1 + bits.position // 8 + len(unit.payload)
 
 
-def qp_offset_range(qp_density: int) -> range:
-    """Return the qps that a payload can carry; deployed encoders wrap around at its ends."""
-    return range(-(32 << qp_density), 32 << qp_density)
-
-
-def require_qp(name: str, qp: int, qp_density: int) -> None:
-    """Raise unless a payload can carry a qp.
-
-    Raises
-    ------
-    ConfigError
-        Naming the tensor.
-    """
-    allowed = qp_offset_range(qp_density)
-    if qp not in allowed:
-        raise ConfigError(
-            f"tensor {name!r}: qp {qp} does not fit a unit of the standard, which carries "
-            f"{allowed[0]} to {allowed[-1]} at density {qp_density}"
-        )
-
-
-def effective_scan_order(shape: Sequence[int], scan_order: int) -> int:
-    """Return the scan order of a tensor: one of a single row or column has no blocks."""
-    height, width = matrix(shape)
-    return scan_order if height > 1 and width > 1 else 0
-
-
 def _header(
     payload_type: NnrCompressedDataUnitPayloadType, shape: Sequence[int]
 ) -> NnrCompressedDataUnitHeader:
@@ -281,7 +243,7 @@ def _context(header: NnrCompressedDataUnitHeader) -> StreamContext:
 
 
 def _code(
-    tensors: Mapping[Part, QuantizedTensor],
+    tensors: Mapping[Part, Quantized],
     header: NnrCompressedDataUnitHeader,
     qp_density: int | None,
     cabac: CabacConfig,
@@ -292,9 +254,6 @@ def _code(
     Without `qp_density` they are integers.
     """
     header.scan_order = effective_scan_order(header.tensor_dimensions, cabac.scan_order)
-    if qp_density is not None:
-        for tensor in tensors.values():
-            require_qp(tensor.name, tensor.qp, qp_density)
     history = None
     if update is not None:
         history = update.history
@@ -312,7 +271,7 @@ def _code(
 
 
 def _code_variant(
-    tensors: Mapping[Part, QuantizedTensor],
+    tensors: Mapping[Part, Quantized],
     header: NnrCompressedDataUnitHeader,
     qp_density: int | None,
     cabac: CabacConfig,

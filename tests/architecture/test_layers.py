@@ -1,91 +1,61 @@
-"""Imports point down.
+"""Imports point down, and there is no circle; one line for each room (see `architecture.rooms`).
 
-Each module or package of nnrcodec has a layer, and imports only from lower ones; inside a package
-the modules are free. From the bottom:
-
-==== ========================================================================================
-0    what knows nothing of the others: errors, limits, dtypes, progress, threads, the version
-1    the two forms in which everything is: bits, and a model of named tensors
-2    syntax of units; tensors of PyTorch. They do not know of one another
-3    entropy coding, which fills records of the syntax; graphs, which use the tensors of PyTorch
-4    quantization, which asks entropy coding what levels cost; the container record, reduction,
-     files; inputs to learn from, and what they do in a network
-5    the configuration, what is in a data unit, a whole stream; models that callers hand over, and
-     how tensors get into a module
-6    a data unit's tensors, in both directions; reduction that learns from inputs
-7    a tensor in the best way there is
-8    all tensors of a stream: as the standard wants them, and as a stream has them
-9    the two pipelines, and inspection
-10   what builds on a decoded stream: an update, and the search for an operating point
-11   the encoder of updates, which needs what their decoder knows
-12   the public functions
-13   the package itself, which names them
-14   evaluation, which uses it
-15   the command line
-==== ========================================================================================
-
-An import under ``if TYPE_CHECKING`` is for names in annotations and does not count.
+=====  =======================================================================================
+floor  rooms
+=====  =======================================================================================
+0      what knows nothing of the others: errors, limits, progress, parallel, version
+1      what is coded (model); coders of levels (entropy); the package itself (__init__), which
+       loads every name when it is used first
+2      units as headers without payloads (syntax); networks as data (graph)
+3      levels and their step sizes (quant); model files, and what callers hand over (formats)
+4      data units in both directions (units); what a network does with inputs (calibration)
+5      low rank, batch norm, distillation (reduce)
+6      whole streams (container); what an encoder is asked to do (config)
+7      the way back (decoder); what is in a stream (inspection)
+8      the way there (encoder), which decodes in its search and for updates
+9      the public functions (api); original against reconstructed (evaluate)
+10     the command line (cli)
+=====  =======================================================================================
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from architecture.rooms import PACKAGE, arrows, floors, imported_modules, imports, modules, room
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "nnrcodec"
-
-LAYERS = {
+FLOORS = {
     "errors": 0,
     "limits": 0,
-    "progress": 0,
-    "dtypes": 0,
-    "version": 0,
     "parallel": 0,
-    "bitio": 1,
+    "progress": 0,
+    "version": 0,
+    "__init__": 1,
+    "entropy": 1,
     "model": 1,
+    "graph": 2,
     "syntax": 2,
-    "torch_values": 2,
-    "entropy": 3,
-    "graph": 3,
-    "calibration": 5,
-    "quant": 4,
-    "record": 4,
-    "reduce": 4,
-    "formats": 4,
-    "config": 5,
-    "ndu": 5,
-    "stream": 5,
-    "sources": 5,
-    "coded_size": 5,
-    "loading": 5,
-    "ndu_encoding": 6,
-    "ndu_decoding": 6,
-    "reduction": 6,
-    "distillation": 6,
-    "tensor_coding": 7,
-    "standard_coding": 8,
-    "contents": 8,
-    "quantization": 8,
-    "encoder": 9,
-    "decoder": 9,
-    "inspection": 9,
-    "search": 10,
-    "updates": 10,
-    "update_encoding": 11,
-    "api": 12,
-    "__init__": 13,
-    "evaluate": 14,
-    "cli": 15,
+    "formats": 3,
+    "quant": 3,
+    "calibration": 4,
+    "units": 4,
+    "reduce": 5,
+    "config": 6,
+    "container": 6,
+    "decoder": 7,
+    "inspection": 7,
+    "encoder": 8,
+    "api": 9,
+    "evaluate": 9,
+    "cli": 10,
 }
 
 ONLY_IN = {
     "numba": {"entropy/compiled.py"},
-    "constriction": {"entropy/ans.py"},
-    "bitstring": {"bitio.py"},
+    "constriction": {"entropy/ans/payload.py"},
+    "bitstring": {"syntax/bitio.py"},
     "safetensors": {"formats/safetensors.py"},
     "tqdm": {"cli/command.py"},
     "torch": {
@@ -95,14 +65,14 @@ ONLY_IN = {
         "graph/operator_table.py",
         "graph/program.py",
         "graph/trusting_operators.py",
-        "loading.py",
+        "decoder/loading.py",
         "calibration/amount.py",
         "calibration/inputs.py",
         "calibration/moments.py",
         "calibration/sensitivity.py",
         "calibration/synthetic.py",
         "calibration/walk.py",
-        "distillation.py",
+        "reduce/training.py",
         "evaluate/evaluation.py",
         "evaluate/loss.py",
         "evaluate/measure.py",
@@ -112,40 +82,30 @@ ONLY_IN = {
 }
 """Modules that may import a library when they are imported themselves."""
 
-MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+MODULES = modules()
 
 
-def part(module: Path) -> str:
-    return module.parts[0].removesuffix(".py")
+def test_every_room_has_a_floor() -> None:
+    assert {room(module) for module in MODULES} == set(FLOORS)
 
 
-def imports(module: Path, *, anywhere: bool) -> Iterator[str]:
-    """Yield what a module imports; unless `anywhere`, only what it does on being imported."""
-    pending: list[ast.AST] = [ast.parse((PACKAGE / module).read_text(encoding="utf-8"))]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            pending += node.orelse
-        elif anywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            pending += ast.iter_child_nodes(node)
+def test_imports_point_down() -> None:
+    wrong = [
+        place for (a, b), places in arrows().items() if FLOORS[a] <= FLOORS[b] for place in places
+    ]
+    assert not wrong
 
 
-def test_every_part_has_a_layer() -> None:
-    assert {part(module) for module in MODULES} == set(LAYERS)
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    floors(
+        {str(module): set(map(str, imported_modules(module))) - {str(module)} for module in MODULES}
+    )
 
 
-@pytest.mark.parametrize("module", MODULES, ids=str)
-def test_imports_point_down(module: Path) -> None:
-    own = part(module)
-    for imported in imports(module, anywhere=True):
-        package, _, rest = imported.partition(".")
-        other = rest.partition(".")[0]
-        if package == "nnrcodec" and other != own:
-            assert LAYERS[other] < LAYERS[own], f"{own} imports {imported}"
+def test_the_map_in_the_readme_names_every_room() -> None:
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in FLOORS if f"`nnrcodec/{name}" not in text and name != "__init__"]
+    assert not missing
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
@@ -166,7 +126,7 @@ def test_a_library_is_imported_only_where_it_belongs(library: str) -> None:
     assert found <= ONLY_IN[library]
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if part(m) != "cli"], ids=str)
+@pytest.mark.parametrize("module", [m for m in MODULES if room(m) != "cli"], ids=str)
 def test_only_the_command_line_prints_or_exits(module: Path) -> None:
     calls = [
         ast.unparse(node.func)

@@ -18,11 +18,11 @@ from nnrcodec.config import CabacConfig, EncoderConfig, Profile, UniformConfig
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.encoder.calibrated import QuantizedModel, quantize_with_inputs
 from nnrcodec.encoder.pipeline import encode_model
-from nnrcodec.encoder.tensor_coding import FEWEST_ELEMENTS
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
+from nnrcodec.quant.quantized import FEWEST_ELEMENTS
 from nnrcodec.quant.step_size import dequantize, step_size
 
 IMAGES = (2, 3, 14, 14)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_standard_coding import check_stream
+from encoder.test_nnc import check_stream
 
 import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig, UpdateDecoder

@@ -11,30 +11,41 @@ from hypothesis import strategies as st
 from nnrcodec.container.record import Record
 from nnrcodec.container.stream import read_stream, write_stream
 from nnrcodec.entropy.cabac.config import CabacConfig
+from nnrcodec.entropy.cabac.level_syntax import effective_scan_order
 from nnrcodec.entropy.cabac.payload import PayloadDecoder
 from nnrcodec.errors import ConfigError
+from nnrcodec.quant.policy import qp_offset_range
+from nnrcodec.quant.quantized import Quantized
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.unit import Unit
-from nnrcodec.units.ndu import Part, TensorHistory, level_syntax_of, members_of, next_history
-from nnrcodec.units.ndu_decoding import DecodedMember, decode_data_unit
+from nnrcodec.units.ndu import (
+    DecodedMember,
+    Part,
+    TensorHistory,
+    level_syntax_of,
+    members_of,
+    next_history,
+)
+from nnrcodec.units.ndu_decoding import decode_data_unit
 from nnrcodec.units.ndu_encoding import (
-    QuantizedTensor,
     Update,
-    effective_scan_order,
     encode_block,
     encode_codebook_unit,
     encode_float_unit,
     encode_integer_unit,
     encode_raw_unit,
     is_raw,
-    qp_offset_range,
     unit_bytes,
 )
 
 RNG = np.random.default_rng(0)
 CABAC = CabacConfig()
 TRANSITION = [[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]]
+
+
+def quantized(levels: np.ndarray, qp: int, *, dq: bool = False) -> Quantized:
+    return Quantized.of(levels, qp, 2, "float32", dq=dq)
 
 
 def written(unit: Unit, qp_density: int = 2, *, update: bool = False) -> Unit:
@@ -101,8 +112,8 @@ def test_levels_come_back(
     levels = rng.integers(-magnitude, magnitude + 1, shape).astype(np.int32)
     levels *= rng.random((shape[0],) + (1,) * (len(shape) - 1)) < 0.7
     qp = int(rng.choice(qp_offset_range(density)))
-    tensor = QuantizedTensor(name="w", levels=levels, qp=qp)
-    (member,) = decoded(encode_float_unit(tensor, density, cabac), density)
+    tensor = quantized(levels, qp)
+    (member,) = decoded(encode_float_unit("w", tensor, density, cabac), density)
     assert member.member.name == "w"
     assert np.array_equal(member.levels, levels)
     expected = levels.astype(np.float32) * np.float32(step_size(qp, density))
@@ -115,8 +126,8 @@ def test_levels_of_dependent_quantization_come_back(
     shape: tuple[int, ...], cabac: CabacConfig, seed: int
 ) -> None:
     levels = dependent_levels(np.random.default_rng(seed), shape, cabac.scan_order)
-    tensor = QuantizedTensor(name="w", levels=levels, qp=-20)
-    (member,) = decoded(encode_float_unit(tensor, 2, cabac, dq=True))
+    tensor = quantized(levels, -20, dq=True)
+    (member,) = decoded(encode_float_unit("w", tensor, 2, cabac))
     assert np.array_equal(member.levels, levels)
 
 
@@ -140,7 +151,7 @@ def test_levels_of_a_codebook_come_back(
     rng = np.random.default_rng(seed)
     listed = rng.integers(-2000, 2000, entries)
     levels = rng.choice(listed, shape).astype(np.int32)
-    unit = encode_codebook_unit(QuantizedTensor(name="w", levels=levels, qp=-9), 2, cabac)
+    unit = encode_codebook_unit("w", quantized(levels, -9), 2, cabac)
     assert unit is not None
     (member,) = decoded(unit)
     assert member.value.dtype == np.float64
@@ -149,7 +160,7 @@ def test_levels_of_a_codebook_come_back(
 
 def test_a_tensor_of_too_many_levels_has_no_codebook() -> None:
     levels = np.arange(5000, dtype=np.int32)
-    assert encode_codebook_unit(QuantizedTensor(name="w", levels=levels, qp=0), 2, CABAC) is None
+    assert encode_codebook_unit("w", quantized(levels, 0), 2, CABAC) is None
 
 
 BATCH_NORM = (Part.BETA, Part.GAMMA, Part.MEAN, Part.VARIANCE)
@@ -160,20 +171,17 @@ BATCH_NORM = (Part.BETA, Part.GAMMA, Part.MEAN, Part.VARIANCE)
 @pytest.mark.parametrize("dq", [False, True])
 def test_a_block_comes_back(others: tuple[Part, ...], scan_order: int, dq: bool) -> None:
     rng = np.random.default_rng(scan_order)
-    tensors = {
-        Part.WEIGHT: QuantizedTensor(
-            name="c.weight", levels=dependent_levels(rng, (20, 3, 3, 3), scan_order), qp=-10
-        )
-    }
+    tensors = {Part.WEIGHT: quantized(dependent_levels(rng, (20, 3, 3, 3), scan_order), -10, dq=dq)}
     for index, part in enumerate(others):
         levels = dependent_levels(rng, (20,), 0)
-        tensors[part] = QuantizedTensor(name=f"c.{part.value}", levels=levels, qp=-40 - index)
-    unit = encode_block(tensors, 2, CabacConfig(scan_order=scan_order), dq=dq)
+        tensors[part] = quantized(levels, -40 - index, dq=dq)
+    names = {part: f"c.{part.value}" for part in tensors}
+    unit = encode_block(names, tensors, 2, CabacConfig(scan_order=scan_order))
     found = decoded(unit)
     assert {member.member.part for member in found} == set(tensors)
     for member in found:
         tensor = tensors[member.member.part]
-        assert member.member.name == tensor.name
+        assert member.member.name == names[member.member.part]
         assert np.array_equal(member.levels, tensor.levels)
         step = np.float32(step_size(tensor.qp, 2))
         assert np.array_equal(member.value, tensor.levels.astype(np.float32) * step)
@@ -196,9 +204,9 @@ def test_updates_come_back_in_sequence(shape: tuple[int, ...], dq: bool, scan_or
         if history is not None:  # as the update before, but for a few
             same = rng.random(shape) < 0.95
             levels = np.where(same, sent, levels) if not dq else sent
-        tensor = QuantizedTensor(name="w", levels=levels, qp=-20)
+        tensor = quantized(levels, -20, dq=dq)
         update = Update(parameter_id=3, history=history)
-        unit = encode_float_unit(tensor, 2, cabac, dq=dq, update=update)
+        unit = encode_float_unit("w", tensor, 2, cabac, update=update)
         header = unit.body
         assert (header.parameter_id, header.put_node_depth) == (3, depth)
         assert header.parent_node_id_present_flag == 1
@@ -212,8 +220,8 @@ def test_updates_come_back_in_sequence(shape: tuple[int, ...], dq: bool, scan_or
 
 
 def test_a_first_update_follows_nothing() -> None:
-    tensor = QuantizedTensor(name="w", levels=np.ones((5, 5), np.int32), qp=0)
-    unit = encode_float_unit(tensor, 2, CABAC, update=Update(parameter_id=0))
+    tensor = quantized(np.ones((5, 5), np.int32), 0)
+    unit = encode_float_unit("w", tensor, 2, CABAC, update=Update(parameter_id=0))
     assert unit.body.temporal_context_modeling_flag == 0
 
 
@@ -222,7 +230,7 @@ def test_a_first_update_follows_nothing() -> None:
 
 def header_of(shape: tuple[int, ...], cabac: CabacConfig, *, dq: bool = True) -> object:
     levels = dependent_levels(np.random.default_rng(0), shape, cabac.scan_order)
-    return encode_float_unit(QuantizedTensor(name="w", levels=levels, qp=0), 2, cabac, dq=dq).body
+    return encode_float_unit("w", quantized(levels, 0, dq=dq), 2, cabac).body
 
 
 @pytest.mark.parametrize("shape", [(40,), (40, 1), (1, 40), (1,), (1, 1, 1), (40, 1, 1)])
@@ -250,9 +258,7 @@ def test_rows_are_not_skipped_where_decoders_lose_the_state(
 ) -> None:
     levels = np.zeros((300, width), np.int32)
     levels[0, 0] = 2
-    unit = encode_float_unit(
-        QuantizedTensor(name="w", levels=levels, qp=0), 2, CabacConfig(scan_order=1), dq=dq
-    )
+    unit = encode_float_unit("w", quantized(levels, 0, dq=dq), 2, CabacConfig(scan_order=1))
     decoder = PayloadDecoder(unit.payload)
     decoder.qp_offset(2)
     (member,) = members_of(unit.body)
@@ -267,9 +273,9 @@ def test_a_qp_that_would_wrap_around_is_refused_by_name(density: int) -> None:
     allowed = qp_offset_range(density)
     assert (allowed[0], allowed[-1]) == (-(2 ** (5 + density)), 2 ** (5 + density) - 1)
     for qp in (allowed[0] - 1, allowed[-1] + 1):
-        tensor = QuantizedTensor(name="conv.weight", levels=np.ones(3, np.int32), qp=qp)
+        tensor = quantized(np.ones(3, np.int32), qp)
         with pytest.raises(ConfigError, match=rf"'conv.weight': qp {qp} does not fit"):
-            encode_float_unit(tensor, density, CABAC)
+            encode_float_unit("conv.weight", tensor, density, CABAC)
 
 
 def test_headers_are_those_of_deployed_encoders_without_what_is_not_needed() -> None:

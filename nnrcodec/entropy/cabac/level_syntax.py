@@ -6,6 +6,8 @@ that have a parameter set in the payload.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,20 @@ from nnrcodec.entropy.cabac.tables import (
     SIGNIFICANCE_TEMPORAL,
     remainder_context,
 )
+
+DEFAULT_UNARY_LENGTH = 10
+"""cabac_unary_length where the header does not say it."""
+
+
+def matrix(shape: Sequence[int]) -> tuple[int, int]:
+    """Return height and width of a tensor as it is coded: the first dimension and the others."""
+    return (shape[0], math.prod(shape[1:])) if shape else (1, 1)
+
+
+def effective_scan_order(shape: Sequence[int], scan_order: int) -> int:
+    """Return the scan order of a tensor: one of a single row or column has no blocks."""
+    height, width = matrix(shape)
+    return scan_order if height > 1 and width > 1 else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

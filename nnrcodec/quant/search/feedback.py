@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH
 from nnrcodec.errors import ConfigError
 from nnrcodec.quant.search.parameters import PACE, REHEARSALS
 from nnrcodec.quant.search.trellis import check_peak, estimates_before, sample_of
@@ -125,7 +126,7 @@ def quantize_with_feedback(
     *,
     lambda_: float | None = None,
     dq: bool = True,
-    unary_length: int = 11,
+    unary_length: int = DEFAULT_UNARY_LENGTH,
     name: str = "tensor",
 ) -> FeedbackResult:
     """Search levels of least output error for their bits.

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH
 from nnrcodec.entropy.cabac.tables import count_contexts
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.quant.search.parameters import PACE, REHEARSALS
@@ -76,7 +77,7 @@ def quantize_dependent(
     qp_density: int,
     *,
     lambda_: float = DEFAULT_LAMBDA,
-    unary_length: int = 11,
+    unary_length: int = DEFAULT_UNARY_LENGTH,
     scan_order: int = 0,
     name: str = "tensor",
 ) -> np.ndarray:

@@ -16,7 +16,7 @@ from nnrcodec.entropy.cabac.payload import PayloadEncoder
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import load
 from nnrcodec.graph.layers import Layer
-from nnrcodec.quant import feedback_kernels, plain_feedback
+from nnrcodec.quant.search import feedback_kernels, plain_feedback
 from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
 from nnrcodec.quant.search.parameters import Pace
 from nnrcodec.quant.search.trellis import estimates_before, quantize_dependent

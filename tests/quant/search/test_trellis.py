@@ -13,7 +13,8 @@ from nnrcodec.entropy.cabac.level_syntax import LevelSyntax
 from nnrcodec.entropy.cabac.payload import PayloadEncoder
 from nnrcodec.entropy.cabac.tables import STATE_TRANSITION
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.quant import plain_trellis, trellis_kernels, uniform
+from nnrcodec.quant import uniform
+from nnrcodec.quant.search import plain_trellis, trellis_kernels
 from nnrcodec.quant.search.parameters import Pace
 from nnrcodec.quant.search.trellis import dependent_qp, estimates_before, quantize_dependent
 from nnrcodec.quant.step_size import step_size

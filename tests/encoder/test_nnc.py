@@ -16,9 +16,10 @@ import nnrcodec
 from nnrcodec import EncoderConfig, UniformConfig
 from nnrcodec.container.stream import RECORD_STORAGE_FORMAT, read_stream
 from nnrcodec.decoder.pipeline import decode_stream
+from nnrcodec.encoder.grouping import coded_names
 from nnrcodec.encoder.pipeline import encode_model
-from nnrcodec.encoder.standard_coding import coded_names
 from nnrcodec.entropy.cabac.config import CabacConfig
+from nnrcodec.entropy.cabac.level_syntax import effective_scan_order
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES, is_float
@@ -27,7 +28,6 @@ from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType as Payloa
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.units.ndu import members_of
-from nnrcodec.units.ndu_encoding import effective_scan_order
 
 RNG = np.random.default_rng(0)
 NNC = EncoderConfig(profile="nnc")
@@ -219,8 +219,8 @@ def test_names_that_decoders_take_for_parts_are_changed_in_the_stream_only() -> 
 
 
 def test_coded_names_do_not_depend_on_luck() -> None:
-    assert coded_names(["a_G", "a_G_", "a_H", "b"]) == {"a_G": "a_G__", "a_H": "a_H_"}
-    assert coded_names(["G", "weight", "_G"]) == {"_G": "_G_"}
+    assert coded_names(["a_G", "a_G_", "a_H", "b"], ("_G", "_H")) == {"a_G": "a_G__", "a_H": "a_H_"}
+    assert coded_names(["G", "weight", "_G"], ("_G", "_H")) == {"_G": "_G_"}
 
 
 # Values without a step size.

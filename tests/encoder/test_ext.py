@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,13 +9,7 @@ from fuzz import streams
 
 import nnrcodec
 from nnrcodec import EncoderConfig
-from nnrcodec.encoder.tensor_coding import (
-    FEWEST_ELEMENTS,
-    decode_tensor,
-    decoded_dtype,
-    encode_tensor,
-    tensor_qp,
-)
+from nnrcodec.encoder.ext import encode_tensor
 from nnrcodec.entropy.cabac.payload import PayloadDecoder
 from nnrcodec.errors import (
     ConfigError,
@@ -25,12 +20,17 @@ from nnrcodec.errors import (
 )
 from nnrcodec.model.dtypes import DTYPES, is_float
 from nnrcodec.model.model import Tensor
+from nnrcodec.quant.quantized import FEWEST_ELEMENTS
 from nnrcodec.quant.uniform import WEIGHT_STEPS, UniformConfig
 from nnrcodec.syntax.constants import NnrUnitType
+from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.extended_data_unit import Coding, ExtendedDataUnit, XduDataFormat
-from nnrcodec.syntax.unit import Unit
+from nnrcodec.syntax.unit import NnrUnitHeader, Unit
+from nnrcodec.units.xdu import decoded_dtype, tensor_qp
+from nnrcodec.units.xdu_decoding import decode_extended_unit
 
 STATIC = EncoderConfig(entropy="ans")
+HEADER = NnrUnitHeader(nnr_unit_type=NnrUnitType.NNR_XDU)
 RNG = np.random.default_rng(0)
 NORMAL = RNG.normal(size=(20, 30))
 
@@ -45,11 +45,16 @@ def coding_of(
     unit, expected = encode_tensor(Tensor.of("w", value, dtype), config)
     if unit.header.nnr_unit_type == NnrUnitType.NNR_NDU:
         return None
-    density = config.quantization.qp_density
-    decoded = decode_tensor(unit.body, memoryview(unit.payload), 0, density)
+    decoded = decoded_value(unit, config.quantization.qp_density)
     assert decoded.shape == value.shape
     assert np.array_equal(decoded.astype(expected.dtype), expected) or dtype == "bfloat16"
     return unit.body.xdu_coding
+
+
+def decoded_value(unit: Unit, qp_density: int) -> np.ndarray:
+    context = StreamContext(qp_density=qp_density)
+    (member,) = decode_extended_unit(replace(unit, context=context))
+    return member.value
 
 
 def round_trip(value: np.ndarray, config: EncoderConfig | None = None) -> np.ndarray:
@@ -287,9 +292,9 @@ def raw_unit(dtype: XduDataFormat, *dimensions: int) -> ExtendedDataUnit:
 
 @pytest.mark.parametrize("length", [0, 23, 25])
 def test_raw_values_of_another_length_are_refused(length: int) -> None:
-    unit = raw_unit(XduDataFormat.FLOAT32, 2, 3)
+    unit = Unit(HEADER, raw_unit(XduDataFormat.FLOAT32, 2, 3), bytes(length))
     with pytest.raises(PayloadError, match=f"{length} bytes of raw values, expected 24"):
-        decode_tensor(unit, memoryview(bytes(length)), 0, 0)
+        decoded_value(unit, 0)
 
 
 @pytest.mark.parametrize("data_format", [2, 3, 4, 10, 63, 70, 127])
@@ -305,7 +310,7 @@ def test_quantized_levels_of_another_data_format_are_refused(wrong: XduDataForma
     unit, _ = encode_tensor(Tensor.of("w", NORMAL), STATIC)
     unit.body.xdu_data_format = wrong
     with pytest.raises(SyntaxElementError, match=f"do not decode to {wrong.name.lower()}"):
-        decode_tensor(unit.body, memoryview(unit.payload), 0, 2)
+        decoded_value(unit, 2)
 
 
 @pytest.mark.parametrize("offset", [-65536, -509, 508, 65535])
@@ -313,7 +318,7 @@ def test_a_step_size_that_float32_cannot_hold_is_refused(offset: int) -> None:
     unit, _ = encode_tensor(Tensor.of("w", NORMAL), STATIC)
     unit.body.quantization_parameter_offset = offset
     with pytest.raises(SyntaxElementError, match="which float32 cannot hold"):
-        decode_tensor(unit.body, memoryview(unit.payload), 0, 2)
+        decoded_value(unit, 2)
 
 
 def test_the_qp_of_a_tensor_is_the_sum_of_both() -> None:

@@ -1,0 +1,66 @@
+"""Ways to code a tensor, and which of them is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnrcodec.quant.quantized import squared_error
+from nnrcodec.syntax.unit import Unit
+from nnrcodec.units.kinds import KINDS
+
+SLOPE = math.log(2) / 6
+"""What a bit may cost in squared error, in squared steps: at high rates, halving a step size takes
+one bit a weight, and the squared error of a weight is a twelfth of the squared step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to code a tensor.
+
+    Parameters
+    ----------
+    unit : Unit
+        A data unit.
+    value : ndarray
+        What a decoder will make of it, dtype as the tensor's.
+    """
+
+    unit: Unit
+    value: np.ndarray
+
+    @property
+    def unit_bytes(self) -> int:
+        """Size of the unit without that of its size field."""
+        return KINDS[self.unit.header.nnr_unit_type].unit_bytes(self.unit)  # type: ignore[index]
+
+
+def smallest(candidates: Sequence[Candidate]) -> Candidate | None:
+    """Return the candidate of the fewest bytes; None if there is none."""
+    return min(candidates, key=lambda candidate: candidate.unit_bytes, default=None)
+
+
+def best(values: np.ndarray, candidates: Sequence[Candidate], step: float) -> Candidate | None:
+    """Return the candidate with the least sum of squared error and size; None if there is none.
+
+    Parameters
+    ----------
+    values : ndarray of float
+        The tensor, in the shape of the candidates' values.
+    candidates : sequence of Candidate
+        Of the same tensor. Of two that are as good the first is taken.
+    step : float
+        Step size of uniform quantization; a bit counts as `SLOPE` times its square.
+    """
+    if len(candidates) < 2:
+        return candidates[0] if candidates else None
+    per_byte = 8 * SLOPE * step**2
+    return min(
+        candidates,
+        key=lambda candidate: (
+            squared_error(values, candidate.value) + per_byte * candidate.unit_bytes
+        ),
+    )

@@ -1,0 +1,149 @@
+"""Profile ext: each tensor in a unit of its own, of the standard or ours, or stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from nnrcodec.config import EncoderConfig
+from nnrcodec.encoder.candidates import Candidate, best, smallest
+from nnrcodec.encoder.grouping import Group
+from nnrcodec.encoder.levels import levels_at, read_checked
+from nnrcodec.model.dtypes import is_float
+from nnrcodec.model.model import Tensor
+from nnrcodec.quant.policy import Policy, require_qp
+from nnrcodec.quant.quantized import (
+    FEWEST_ELEMENTS,
+    Quantized,
+    are_quantizable,
+    codebook_values,
+)
+from nnrcodec.quant.step_size import step_size
+from nnrcodec.syntax.unit import Unit
+from nnrcodec.units.ndu_encoding import (
+    encode_codebook_unit,
+    encode_float_unit,
+    encode_integer_unit,
+)
+from nnrcodec.units.xdu_encoding import encode_extended_integers, encode_extended_reals, store
+
+
+def encode_group(
+    group: Group,
+    _names: Mapping[str, str],
+    config: EncoderConfig,
+    known: Mapping[str, Quantized],
+) -> list[tuple[Unit, dict[str, np.ndarray]]]:
+    """Code the tensor of a group; as `nnrcodec.encoder.profiles.EncodeGroup`."""
+    (tensor,) = group.tensors.values()
+    unit, value = encode_tensor(tensor, config, known.get(tensor.name))
+    return [(unit, {tensor.name: value})]
+
+
+def encode_tensor(
+    tensor: Tensor, config: EncoderConfig, known: Quantized | None = None
+) -> tuple[Unit, np.ndarray]:
+    """Code a tensor in the best way that profile ext has, or store it.
+
+    Stored are float tensors of fewer than `FEWEST_ELEMENTS` elements or with infinite or extreme
+    values, integers that do not fit 32 bits, and whatever would not become smaller.
+
+    Where the ways have the same levels, as for integers and without dependent quantization, the
+    best is the smallest. Otherwise it has the least sum of squared error and size
+    (`nnrcodec.encoder.candidates.best`). If the user has given the qp, rANS, which is for rounded
+    levels, does not compete with dependent quantization at the same qp, which is finer.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        What to code.
+    config : EncoderConfig
+        How.
+    known : Quantized, optional
+        Its levels, if they are known already.
+
+    Returns
+    -------
+    unit : Unit
+    value : ndarray
+        What a decoder will make of it, dtype as the tensor's.
+
+    Raises
+    ------
+    ModelError
+        If the tensor is empty or has a NaN.
+    ConfigError
+        If the step size asked for is too fine for it, or no unit of DeepCABAC can carry it and
+        there is no other coder.
+    """
+    values = read_checked(tensor)
+    if known is not None:
+        coded = smallest(list(_known(tensor, known, config)))
+    elif not is_float(tensor.dtype):
+        coded = smallest(list(_integers(tensor, values, config)))
+    elif tensor.size < FEWEST_ELEMENTS or not are_quantizable(values):
+        coded = None
+    else:
+        finite = [c for c in _reals(tensor, values, config) if np.isfinite(c.value).all()]
+        qp = Policy(config.quantization).by_scale(values)
+        coded = best(values, finite, step_size(qp, config.quantization.qp_density))
+    stored = Candidate(store(tensor.name, values, tensor.dtype), values)
+    if coded is None or coded.unit_bytes >= stored.unit_bytes:
+        return stored.unit, stored.value
+    return coded.unit, coded.value
+
+
+def _reals(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterator[Candidate]:
+    """Yield the ways to code reals that can be quantized."""
+    policy, density = Policy(config.quantization), config.quantization.qp_density
+    qp = policy.by_scale(values)
+    asked = policy.asked(values) is not None
+    search = config.dq and config.entropy != "ans"
+    search_qp = policy.by_scale(values, dq=search)
+    fits = search_qp in policy.carried_qps
+    if asked and config.entropy == "cabac":
+        require_qp(tensor.name, qp, density)
+
+    ans = config.entropy == "ans" or (config.entropy == "auto" and not (search and asked and fits))
+    codebook = config.codebook and qp in policy.carried_qps
+    cabac = config.entropy != "ans" and fits
+    if ans or codebook or (cabac and not search):
+        rounded = levels_at(tensor, values, config, qp, dq=False)
+        if ans:
+            yield Candidate(encode_extended_reals(tensor.name, rounded), rounded.value)
+        if cabac and not search:
+            yield _cabac(tensor, rounded, config)
+        if codebook:
+            unit = encode_codebook_unit(tensor.name, rounded, density, config.cabac)
+            if unit is not None:
+                value = codebook_values(rounded.levels, rounded.qp, density, tensor.dtype)
+                yield Candidate(unit, value)
+    if cabac and search:
+        yield _cabac(tensor, levels_at(tensor, values, config, search_qp, dq=True), config)
+
+
+def _known(tensor: Tensor, known: Quantized, config: EncoderConfig) -> Iterator[Candidate]:
+    """Yield the units that can carry given levels."""
+    if config.entropy != "ans":
+        yield _cabac(tensor, known, config)
+    if config.entropy != "cabac" and not known.dq:
+        yield Candidate(encode_extended_reals(tensor.name, known), known.value)
+
+
+def _integers(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterator[Candidate]:
+    """Yield the ways to code integers; none if they do not fit 32 bits."""
+    bounds = np.iinfo(np.int32)
+    if int(values.min()) < bounds.min or int(values.max()) > bounds.max:
+        return
+    levels = values.astype(np.int32)
+    if config.entropy != "cabac":
+        yield Candidate(encode_extended_integers(tensor.name, levels), values)
+    if config.entropy != "ans" and tensor.shape:
+        yield Candidate(encode_integer_unit(tensor.name, levels, config.cabac), values)
+
+
+def _cabac(tensor: Tensor, quantized: Quantized, config: EncoderConfig) -> Candidate:
+    density = config.quantization.qp_density
+    unit = encode_float_unit(tensor.name, quantized, density, config.cabac)
+    return Candidate(unit, quantized.value)

@@ -1,0 +1,145 @@
+"""Levels of a tensor, as the configuration wants them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnrcodec.config import EncoderConfig
+from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH, effective_scan_order
+from nnrcodec.errors import ModelError
+from nnrcodec.model.dtypes import is_float
+from nnrcodec.model.model import Tensor
+from nnrcodec.quant.policy import Policy
+from nnrcodec.quant.quantized import (
+    Quantized,
+    are_quantizable,
+    quantize_by_search,
+    quantize_uniform,
+)
+from nnrcodec.quant.step_size import step_size
+from nnrcodec.quant.uniform import MAX_LEVEL
+
+
+def read_checked(tensor: Tensor) -> np.ndarray:
+    """Return the values of a tensor.
+
+    Raises
+    ------
+    ModelError
+        If it is empty or has a NaN.
+    """
+    if tensor.size == 0:
+        raise ModelError(
+            f"tensor {tensor.name!r} of shape {tensor.shape} is empty: nothing to code"
+        )
+    values = tensor.read()
+    if is_float(tensor.dtype) and np.isnan(values).any():
+        raise ModelError(f"tensor {tensor.name!r} has a NaN; a broken tensor is not coded")
+    return values
+
+
+def levels_at(
+    tensor: Tensor, values: np.ndarray, config: EncoderConfig, qp: int, *, dq: bool
+) -> Quantized:
+    """Quantize a tensor at a qp.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Gives name and dtype.
+    values : ndarray of float
+        Finite.
+    config : EncoderConfig
+        How.
+    qp : int
+        Of the step size, as the stream has it.
+    dq : bool
+        Whether to search for levels of dependent quantization; else values are rounded.
+
+    Raises
+    ------
+    ConfigError
+        If the step size is too fine.
+    """
+    density = config.quantization.qp_density
+    if not dq:
+        return quantize_uniform(values, qp, density, dtype=tensor.dtype, name=tensor.name)
+    return quantize_by_search(
+        values,
+        qp,
+        density,
+        dtype=tensor.dtype,
+        name=tensor.name,
+        lambda_=config.lambda_,
+        unary_length=config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH,
+        scan_order=effective_scan_order(values.shape, config.cabac.scan_order),
+    )
+
+
+def quantize_reals(
+    tensor: Tensor, values: np.ndarray, like: np.ndarray, config: EncoderConfig, *, dq: bool
+) -> Quantized | None:
+    """Quantize a tensor with a step size that a unit of the standard can carry.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Gives name and dtype.
+    values : ndarray of float
+        At least one dimension.
+    like : ndarray of float
+        The values that the default step size is for; `values` themselves, unless these are a
+        difference.
+    config : EncoderConfig
+        How.
+    dq : bool
+        Whether to look for levels of dependent quantization.
+
+    Returns
+    -------
+    Quantized or None
+        None if the values are infinite, or too small or large for any step size.
+
+    Raises
+    ------
+    ConfigError
+        If the qp that was asked for does not fit.
+    """
+    if not are_quantizable(values):
+        return None
+    policy, density = Policy(config.quantization), config.quantization.qp_density
+    peak = float(np.abs(values).max())
+    if peak > MAX_LEVEL / 2 * step_size(policy.carried_qps[-1], density):
+        return None
+    qp = policy.carried(tensor.name, like, peak, dq=dq)
+    quantized = levels_at(tensor, values, config, qp, dq=dq)
+    if np.isfinite(quantized.value).all():
+        return quantized
+    return None if dq else _within_dtype(tensor, values, quantized, density)
+
+
+def int32_levels(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+    """Return integers as levels.
+
+    Raises
+    ------
+    ModelError
+        If one does not fit 32 bits; the message names the tensor.
+    """
+    bounds = np.iinfo(np.int32)
+    if int(values.min()) < bounds.min or int(values.max()) > bounds.max:
+        raise ModelError(
+            f"tensor {tensor.name!r} has integers from {int(values.min())} to "
+            f"{int(values.max())}; profile nnc has 32 bits, profile ext stores them"
+        )
+    return values.astype(np.int32)
+
+
+def _within_dtype(
+    tensor: Tensor, values: np.ndarray, rounded: Quantized, qp_density: int
+) -> Quantized:
+    """Round values towards zero that rounding took out of the range of their dtype."""
+    step = step_size(rounded.qp, qp_density)
+    towards_zero = np.trunc(values.astype(np.float64) / step).astype(np.int32)
+    levels = np.where(np.isfinite(rounded.value), rounded.levels, towards_zero)
+    return Quantized.of(levels, rounded.qp, qp_density, tensor.dtype)

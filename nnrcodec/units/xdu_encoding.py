@@ -1,0 +1,92 @@
+"""Tensors to extended data units: levels with static tables, or values as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnrcodec.entropy.ans.payload import encode_levels
+from nnrcodec.model.dtypes import to_little_endian
+from nnrcodec.quant.quantized import Quantized
+from nnrcodec.syntax.bitio import BitWriter
+from nnrcodec.syntax.constants import NnrUnitType
+from nnrcodec.syntax.context import StreamContext
+from nnrcodec.syntax.drivers import SyntaxWriter
+from nnrcodec.syntax.extended_data_unit import (
+    FORMAT_OF_DTYPE,
+    Coding,
+    ExtendedDataUnit,
+    extended_data_unit,
+)
+from nnrcodec.syntax.unit import NnrUnitHeader, Unit
+
+
+def encode_extended_reals(name: str, tensor: Quantized) -> Unit:
+    """Code a tensor of reals with static tables.
+
+    Parameters
+    ----------
+    name : str
+        In the stream.
+    tensor : Quantized
+        Rounded; any shape.
+    """
+    header = _header(name, tensor.levels.shape, Coding.ANS, "float32")
+    header.quantized_flag = 1
+    header.quantization_parameter_offset = tensor.qp
+    header.level_model, payload = encode_levels(tensor.levels)
+    return _unit(header, payload)
+
+
+def encode_extended_integers(name: str, levels: np.ndarray) -> Unit:
+    """Code a tensor of integers with static tables, without loss.
+
+    Parameters
+    ----------
+    name : str
+        In the stream.
+    levels : ndarray of int32
+        Any shape.
+    """
+    header = _header(name, levels.shape, Coding.ANS, "int32")
+    header.level_model, payload = encode_levels(levels)
+    return _unit(header, payload)
+
+
+def store(name: str, values: np.ndarray, dtype: str) -> Unit:
+    """Store the values of a tensor as they are.
+
+    Parameters
+    ----------
+    name : str
+        In the stream.
+    values : ndarray
+        Any shape, of ``DTYPES[dtype]``.
+    dtype : str
+        A key of `nnrcodec.model.dtypes.DTYPES`.
+    """
+    header = _header(name, values.shape, Coding.RAW, dtype)
+    return _unit(header, to_little_endian(values, dtype).tobytes())
+
+
+def extended_unit_bytes(unit: Unit) -> int:
+    """Return the size of an extended data unit in bytes, without that of its size field."""
+    header: ExtendedDataUnit = unit.body
+    bits = BitWriter()
+    SyntaxWriter(bits, header.topology_elem_id).code(header, (extended_data_unit,), StreamContext())
+    return 1 + bits.position // 8 + len(unit.payload)
+
+
+def _unit(header: ExtendedDataUnit, payload: bytes) -> Unit:
+    return Unit(NnrUnitHeader(nnr_unit_type=NnrUnitType.NNR_XDU), header, payload)
+
+
+def _header(name: str, shape: Sequence[int], coding: Coding, dtype: str) -> ExtendedDataUnit:
+    return ExtendedDataUnit(
+        topology_elem_id=name,
+        xdu_coding=coding,
+        xdu_data_format=FORMAT_OF_DTYPE[dtype],
+        count_tensor_dimensions=len(shape),
+        tensor_dimensions=list(shape),
+    )
