@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nnrcodec.version import __version__
 
 if TYPE_CHECKING:
-    from nnrcodec.api import decode, decode_model, encode, load_into
+    from nnrcodec.api import decode, decode_file, decode_model, encode, encode_file, load_into
     from nnrcodec.config import (
         CabacConfig,
         Choice,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         UniformConfig,
     )
     from nnrcodec.decoder.updates import UpdateDecoder
+    from nnrcodec.encoder.report import EncodeReport, EncodeResult, TensorReport
     from nnrcodec.encoder.updates import UpdateEncoder
     from nnrcodec.errors import (
         BitstreamError,
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
         UnitOrderError,
         UnsupportedFeatureError,
     )
+    from nnrcodec.formats import load, save
     from nnrcodec.inspection import inspect
     from nnrcodec.limits import Limits
+    from nnrcodec.model.model import Model, Tensor
 
 __all__ = [
     "BitstreamError",
@@ -49,15 +52,20 @@ __all__ = [
     "Choice",
     "ConfigError",
     "DistillationConfig",
+    "EncodeReport",
+    "EncodeResult",
     "EncoderConfig",
     "EncodingError",
     "LimitExceededError",
     "Limits",
     "LowRankConfig",
+    "Model",
     "ModelError",
     "NnrError",
     "PayloadError",
     "SyntaxElementError",
+    "Tensor",
+    "TensorReport",
     "TruncatedBitstreamError",
     "UniformConfig",
     "UnitOrderError",
@@ -66,14 +74,24 @@ __all__ = [
     "UpdateEncoder",
     "__version__",
     "decode",
+    "decode_file",
     "decode_model",
     "encode",
+    "encode_file",
     "inspect",
+    "load",
     "load_into",
+    "save",
 ]
 
 _MODULES = {
-    **dict.fromkeys(("decode", "decode_model", "encode", "load_into"), "api"),
+    **dict.fromkeys(
+        (
+            *("decode", "decode_file", "decode_model"),
+            *("encode", "encode_file", "load_into"),
+        ),
+        "api",
+    ),
     **dict.fromkeys(
         (
             *("CabacConfig", "Choice", "EncoderConfig", "LowRankConfig"),
@@ -81,6 +99,9 @@ _MODULES = {
         ),
         "config",
     ),
+    **dict.fromkeys(("EncodeReport", "EncodeResult", "TensorReport"), "encoder.report"),
+    **dict.fromkeys(("load", "save"), "formats"),
+    **dict.fromkeys(("Model", "Tensor"), "model.model"),
     "inspect": "inspection",
     "Limits": "limits",
     "UpdateEncoder": "encoder.updates",

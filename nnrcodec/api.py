@@ -6,6 +6,7 @@ PyTorch is imported only when a function needs it, so that ``import nnrcodec`` i
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,15 @@ import numpy as np
 
 from nnrcodec.config import EncoderConfig
 from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
-from nnrcodec.decoder.updates import state_of
+from nnrcodec.decoder.updates import UpdateDecoder, runnable, state_of
+from nnrcodec.encoder.report import EncodeResult, collected_notes, report_of
 from nnrcodec.encoder.search import ScoreOf, encode_best
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.formats import load, read_stream_file, save, write_atomically
 from nnrcodec.formats.sources import model_of
+from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
+from nnrcodec.progress import StageProgress, TimedStages
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +46,10 @@ def encode(
     calib: Calib | None = "auto",
     score: ScoreOf | None = None,
     dynamic_shapes: Any = None,
-) -> bytes:
+    calib_count: int | None = None,
+    seed: int = 0,
+    progress: StageProgress | None = None,
+) -> EncodeResult:
     """Encode a trained network.
 
     Parameters
@@ -65,11 +73,19 @@ def encode(
         well it does; more is better. `EncoderConfig.max_loss` is in its unit.
     dynamic_shapes : optional
         As in `torch.export.export`; by default every size of the inputs that can vary may.
+    calib_count : int, optional
+        How many calibration inputs there are at most; by default as many as the network takes in
+        reasonable time, 32 to 512 or fewer if they are large, but all of an iterable.
+    seed : int
+        Of the inputs that are chosen or made up at random.
+    progress : callable, optional
+        Called with the name of a stage, how much of it is done, and how much there is.
 
     Returns
     -------
-    bytes
-        The stream.
+    EncodeResult
+        The stream: bytes, with a `report` of what was done to each tensor and layer, what it cost,
+        how long it took, and what could not be done.
 
     Raises
     ------
@@ -90,9 +106,69 @@ def encode(
     >>> bool(abs(decoded - state["fc.weight"]).max() < 0.03)
     True
     """
-    source = model_of(model, example_inputs, dynamic_shapes)
-    inputs = calibration_inputs(source, calib)
-    return encode_best(source, config or EncoderConfig(), inputs=inputs, score=score).encoded.data
+    start, stages = time.perf_counter(), TimedStages(progress)
+    with collected_notes() as notes:
+        source = model_of(model, example_inputs, dynamic_shapes)
+        with stages("calibration inputs"):
+            inputs = calibration_inputs(source, calib, calib_count, seed)
+        found = encode_best(source, config or EncoderConfig(), stages, inputs, score)
+    report = report_of(
+        found,
+        seconds=time.perf_counter() - start,
+        stage_seconds=stages.seconds,
+        notes=tuple(notes),
+    )
+    return EncodeResult.of(found.encoded.data, report)
+
+
+def encode_file(
+    source: str | Path,
+    target: str | Path | None = None,
+    config: EncoderConfig | None = None,
+    *,
+    calib: Calib | None = "auto",
+    score: ScoreOf | None = None,
+    calib_count: int | None = None,
+    seed: int = 0,
+    progress: StageProgress | None = None,
+) -> EncodeResult:
+    """Encode a model file, as ``nnr-encode`` does.
+
+    Parameters
+    ----------
+    source : str or Path
+        A model file that `nnrcodec.load` reads.
+    target : str or Path, optional
+        The stream to write, replaced atomically if it is there; by default beside the model file,
+        with the ending ``.nnr``.
+    config, calib, score, calib_count, seed, progress
+        As for `encode`.
+
+    Returns
+    -------
+    EncodeResult
+        What was written.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        As for `encode`, or if a file cannot be read or written.
+    """
+    source = Path(source)
+    target = source.with_suffix(".nnr") if target is None else Path(target)
+    if target.exists() and target.samefile(source):
+        raise ConfigError(f"{target} is the model file itself: give another name for the stream")
+    result = encode(
+        load(source),
+        config=config,
+        calib=calib,
+        score=score,
+        calib_count=calib_count,
+        seed=seed,
+        progress=progress,
+    )
+    write_atomically(target, result.data)
+    return result
 
 
 def calibration_inputs(
@@ -197,6 +273,61 @@ def decode(
     return state_of(model)
 
 
+def decode_file(
+    source: str | Path | Iterable[str | Path],
+    target: str | Path,
+    *,
+    merge: bool = False,
+    limits: Limits | None = None,
+    threads: int | None = None,
+    require_record: bool = False,
+) -> Model:
+    """Decode a stream to a model file, as ``nnr-decode`` does.
+
+    Parameters
+    ----------
+    source : str, Path or iterable of them
+        The stream; or a base model and its updates, in their order.
+    target : str or Path
+        The model file to write; its ending says the format.
+    merge, limits, threads, require_record : optional
+        As for `decode`.
+
+    Returns
+    -------
+    Model
+        What was written.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read or written, or there is no graph for a ``.pt2`` file.
+    BitstreamError, UnsupportedFeatureError
+        As for `decode`.
+    """
+    limits = limits or Limits()
+    paths = [source] if isinstance(source, str | Path) else list(source)
+    if not paths:
+        raise ConfigError("there is no stream to decode")
+    streams = [read_stream_file(Path(path)) for path in paths]
+    if len(streams) == 1:
+        model = decode_stream(
+            streams[0], limits, merge=merge, threads=threads, require_record=require_record
+        )
+    else:
+        decoder = UpdateDecoder(limits=limits, threads=threads, require_record=require_record)
+        for index, data in enumerate(streams):
+            if index and not inspect(data, limits=limits).is_update:
+                raise ConfigError(
+                    f"{paths[index]} is a base model, not an update: give one base model, then its "
+                    "updates in their order"
+                )
+            decoder.decode(data)
+        model = decoder.network(merge=merge)
+    save(model, target, limits.for_stream(sum(map(len, streams))))
+    return model
+
+
 def decode_model(
     data: bytes,
     *,
@@ -229,16 +360,9 @@ def decode_model(
     BitstreamError, UnsupportedFeatureError
         As for `decode`.
     """
-    from nnrcodec.graph.module import build_module, made_fast
-
     limits = limits or Limits()
     model = decode_stream(data, limits, merge=merge, threads=threads, require_record=require_record)
-    if model.graph is None:
-        raise ModelError(
-            "this stream has tensors only, no graph: use nnrcodec.load_into(module, data), or "
-            "encode the network from a .pt2 file or with example inputs"
-        )
-    return made_fast(build_module(model, limits.for_stream(len(data))))
+    return runnable(model, limits.for_stream(len(data)))
 
 
 def load_into(

@@ -173,7 +173,7 @@ def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]
         with progress_bar(f"decoding {path.name}") as progress:
             decoder.decode(data, progress=progress)
     notes = [f"a base model and {counted(len(options.streams) - 1, 'update')}"]
-    return decoder.model(merge=options.merge), notes, stream_bytes
+    return decoder.network(merge=options.merge), notes, stream_bytes
 
 
 def _limits(options: argparse.Namespace) -> Limits:

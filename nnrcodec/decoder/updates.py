@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnrcodec.decoder.pipeline import Decoded, decode_all, merged_model
-from nnrcodec.errors import PayloadError, SyntaxElementError, UnitOrderError
+from nnrcodec.errors import ModelError, PayloadError, SyntaxElementError, UnitOrderError
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES, cast, is_float
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.progress import Progress
 from nnrcodec.units.ndu import TensorHistory
+
+if TYPE_CHECKING:
+    from nnrcodec.graph.module import DecodedModel
 
 
 class UpdateDecoder:
@@ -115,8 +119,8 @@ class UpdateDecoder:
         """By name in the data unit, what the next update of a tensor may build on."""
         return dict(self._histories)
 
-    def model(self, *, merge: bool = False) -> Model:
-        """Return the base model with all updates so far, and with its graph if it has one.
+    def network(self, *, merge: bool = False) -> Model:
+        """Return the tensors of the base model with all updates so far, and its graph if any.
 
         Parameters
         ----------
@@ -131,6 +135,55 @@ class UpdateDecoder:
         if self._decoded is None:
             raise UnitOrderError("there is no model yet: decode a base model first")
         return merged_model(self._decoded, self._limits) if merge else self._decoded.model
+
+    def model(self, *, merge: bool = False) -> DecodedModel:
+        """Return the base model with all updates so far, as a network that runs.
+
+        Parameters
+        ----------
+        merge : bool
+            As in `network`.
+
+        Returns
+        -------
+        torch.nn.Module
+            As `nnrcodec.decode_model` returns it. It does not change with later updates.
+
+        Raises
+        ------
+        UnitOrderError
+            If nothing was decoded yet.
+        ModelError
+            If the base model has tensors only, no graph.
+        """
+        network = self.network(merge=merge)
+        stream_bytes = self._decoded.stream_bytes if self._decoded is not None else 0
+        return runnable(network, self._limits.for_stream(stream_bytes))
+
+
+def runnable(model: Model, limits: Limits) -> DecodedModel:
+    """Return a decoded network as a module of PyTorch that runs.
+
+    Parameters
+    ----------
+    model : Model
+        Decoded.
+    limits : Limits
+        For a stream of its size.
+
+    Raises
+    ------
+    ModelError
+        If it has no graph.
+    """
+    from nnrcodec.graph.module import build_module, made_fast
+
+    if model.graph is None:
+        raise ModelError(
+            "this stream has tensors only, no graph: use nnrcodec.load_into(module, data), or "
+            "encode the network from a .pt2 file or with example inputs"
+        )
+    return made_fast(build_module(model, limits))
 
 
 def state_of(model: Model) -> dict[str, np.ndarray]:

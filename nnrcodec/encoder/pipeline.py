@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress, Stages, silently
-from nnrcodec.quant.quantized import Quantized
+from nnrcodec.quant.quantized import Quantized, squared_error
 from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
 from nnrcodec.reduce.low_rank import LayerReport, decompose
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
@@ -82,6 +83,8 @@ class Encoded:
         How many tensors each of `CODERS` has coded.
     distilled : DistillationReport, optional
         What distillation did, if it was on.
+    errors : mapping of str to float
+        By name, the relative error of each tensor that was coded, if it has any.
     """
 
     data: bytes
@@ -91,6 +94,7 @@ class Encoded:
     folds: tuple[FoldReport, ...]
     coders: Mapping[str, int]
     distilled: DistillationReport | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class _CodedUnit:
 
     unit: Unit
     entries: tuple[TensorEntry, ...]
+    errors: Mapping[str, float]
 
 
 def encode_model(
@@ -247,6 +252,7 @@ def encode_reduced(
         reduced.folds,
         Counter(_coder(part.unit) for part in coded for _ in part.entries),
         reduced.distilled,
+        {name: error for part in coded for name, error in part.errors.items()},
     )
 
 
@@ -292,7 +298,16 @@ def _coded(
             )
             for name, value in values.items()
         ),
+        {name: _relative_error(tensors[name].read(), value) for name, value in values.items()},
     )
+
+
+def _relative_error(original: np.ndarray, decoded: np.ndarray) -> float:
+    """Return the root of the squared error over the squares; 0 if there is no error."""
+    if np.array_equal(original, decoded):
+        return 0.0
+    squares = squared_error(original, np.zeros_like(original))
+    return math.sqrt(squared_error(original, decoded) / squares) if squares else math.inf
 
 
 def _raw_last(coded: list[_CodedUnit]) -> list[_CodedUnit]:

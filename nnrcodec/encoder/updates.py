@@ -125,7 +125,7 @@ class UpdateEncoder:
         ConfigError
             If a step size that was asked for does not fit.
         """
-        base = self._decoder.model()
+        base = self._decoder.network()
         source = _with_names_of(base, model_of(model))
         _require_same_tensors(source, base)
         names = coded_names(base.tensors, PROFILES["nnc"].reserved_suffixes)

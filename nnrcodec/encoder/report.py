@@ -1,0 +1,224 @@
+"""What an encoder has done: the stream, and the report beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnrcodec.encoder.search import Found, Trial
+from nnrcodec.inspection import TensorInfo, inspect
+from nnrcodec.reduce.batch_norm import FoldReport
+from nnrcodec.reduce.distillation import DistillationReport
+from nnrcodec.reduce.low_rank import LayerReport
+
+
+@dataclass(frozen=True, slots=True)
+class TensorReport:
+    """How one tensor was coded.
+
+    Parameters
+    ----------
+    name : str
+        Its name in the model that was coded: the factors, where a layer became two.
+    shape : tuple of int
+        Its dimensions.
+    dtype : str
+        What it was, and decodes to.
+    coder : str
+        ``cabac``, ``ans`` or ``raw``.
+    coding : str or None
+        ``dependent`` or ``uniform`` levels, indices into a ``codebook``, ``integer`` values; None
+        for values that are stored.
+    qp : int or None
+        Quantization parameter, where the tensor has one of its own in its unit.
+    step_size : float or None
+        What it stands for.
+    unit_bytes : int
+        Bytes of the data unit that it is in, which may hold other tensors of its layer.
+    bits_per_weight : float
+        Bits of that unit for each of its elements.
+    relative_error : float
+        Root of the squared error of the decoded values over their squares, as against the tensor
+        that was coded: after folding, low rank and bias correction. 0 if it is exact.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    coder: str
+    coding: str | None
+    qp: int | None
+    step_size: float | None
+    unit_bytes: int
+    bits_per_weight: float
+    relative_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeReport:
+    """What an encoder has done.
+
+    Parameters
+    ----------
+    stream_bytes, original_bytes : int
+        Size of the stream, and of the tensors of the model that was given.
+    original_elements : int
+        Elements of these tensors.
+    tensors : tuple of TensorReport
+        How each tensor was coded, in the order of the stream.
+    coders : mapping of str to int
+        How many tensors each of `nnrcodec.units.kinds.CODERS` has coded.
+    layers : tuple of LayerReport
+        What low rank did to each layer, and why to some nothing; empty if it was off.
+    folds : tuple of FoldReport
+        What batch-norm folding did to each layer; empty if it was off.
+    distillation : DistillationReport or None
+        What distillation did, if it was on.
+    trials : tuple of Trial
+        The streams that a search for a loss or a size has made.
+    taken : Trial or None
+        The one that was taken.
+    seconds : float
+        How long all of it took.
+    stage_seconds : mapping of str to float
+        How long each stage took; those of a search are summed up.
+    notes : tuple of str
+        What was logged as a warning on the way: fallbacks, with their reasons.
+    """
+
+    stream_bytes: int
+    original_bytes: int
+    original_elements: int
+    tensors: tuple[TensorReport, ...]
+    coders: Mapping[str, int]
+    layers: tuple[LayerReport, ...] = ()
+    folds: tuple[FoldReport, ...] = ()
+    distillation: DistillationReport | None = None
+    trials: tuple[Trial, ...] = ()
+    taken: Trial | None = None
+    seconds: float = 0.0
+    stage_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> float | None:
+        """The loss of the stream in the unit of the score, if it was measured."""
+        return None if self.taken is None else self.taken.loss
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of the stream for each element of the original."""
+        return 8 * self.stream_bytes / self.original_elements
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as what JSON can hold."""
+        values = {
+            field.name: _to_json(getattr(self, field.name)) for field in dataclasses.fields(self)
+        }
+        return {**values, "loss": self.loss, "bits_per_weight": self.bits_per_weight}
+
+
+class EncodeResult(bytes):
+    """A stream: bytes, with the report of how it was made.
+
+    Attributes
+    ----------
+    report : EncodeReport
+        What the encoder has done.
+    """
+
+    report: EncodeReport
+
+    @classmethod
+    def of(cls, data: bytes, report: EncodeReport) -> EncodeResult:
+        """Put a stream and its report together."""
+        result = cls(data)
+        result.report = report
+        return result
+
+    @property
+    def data(self) -> bytes:
+        """The stream as plain bytes."""
+        return bytes(self)
+
+
+def report_of(
+    found: Found, *, seconds: float, stage_seconds: Mapping[str, float], notes: tuple[str, ...]
+) -> EncodeReport:
+    """Return the report of a stream.
+
+    Parameters
+    ----------
+    found : Found
+        The stream, and the search for it.
+    seconds, stage_seconds, notes
+        As in `EncodeReport`.
+    """
+    encoded = found.encoded
+    return EncodeReport(
+        stream_bytes=len(encoded.data),
+        original_bytes=encoded.original_bytes,
+        original_elements=encoded.original_elements,
+        tensors=tuple(_tensors(inspect(encoded.data).tensors, encoded.errors)),
+        coders=dict(encoded.coders),
+        layers=encoded.layers,
+        folds=encoded.folds,
+        distillation=encoded.distilled,
+        trials=found.trials,
+        taken=found.taken,
+        seconds=seconds,
+        stage_seconds=stage_seconds,
+        notes=notes,
+    )
+
+
+@contextmanager
+def collected_notes() -> Iterator[list[str]]:
+    """Collect what the package logs as a warning; of all threads, each message once."""
+    notes: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            message = record.getMessage()
+            if message not in notes:
+                notes.append(message)
+
+    collector, logger = Collector(logging.WARNING), logging.getLogger("nnrcodec")
+    logger.addHandler(collector)
+    try:
+        yield notes
+    finally:
+        logger.removeHandler(collector)
+
+
+def _tensors(units: tuple[TensorInfo, ...], errors: Mapping[str, float]) -> Iterator[TensorReport]:
+    for unit in units:
+        for name, shape in zip(unit.names, unit.shapes or (), strict=True):
+            yield TensorReport(
+                name=name,
+                shape=shape,
+                dtype=unit.dtype or "float32",
+                coder=unit.coder,
+                coding=unit.coding,
+                qp=unit.qp,
+                step_size=unit.step_size,
+                unit_bytes=unit.unit_bytes,
+                bits_per_weight=unit.bits_per_weight or 0.0,
+                relative_error=errors.get(name, 0.0),
+            )
+
+
+def _to_json(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _to_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_to_json(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
