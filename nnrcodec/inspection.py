@@ -20,7 +20,7 @@ from nnrcodec.syntax.parameter_sets import NnrModelParameterSet
 from nnrcodec.syntax.trace import TraceSink
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.located import located
-from nnrcodec.units.ndu import members_of
+from nnrcodec.units.ndu import declared_dtype, members_of
 from nnrcodec.units.xdu import decoded_dtype, tensor_qp
 
 _BYTES_OF_QP = 4
@@ -240,6 +240,7 @@ def _standard(
     shapes: tuple[tuple[int, ...], ...] | None = None
     try:
         members = {member.name: member for member in members_of(header)}
+        declared_dtype(header)
     except UnsupportedFeatureError:  # decoding it fails; what can be said is said
         members = {}
     if members:
@@ -270,6 +271,9 @@ def _standard(
 
 def _dtype(header: NnrCompressedDataUnitHeader) -> str:
     """Return what the weight of a unit decodes to."""
+    declared = declared_dtype(header)
+    if declared is not None:
+        return declared
     payload_type = header.nnr_compressed_data_unit_payload_type
     if payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_INT:
         return "int32"

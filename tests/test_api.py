@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import pkgutil
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -227,3 +229,111 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
 @pytest.mark.parametrize("name", ["encode"])
 def test_public_functions_have_examples(name: str) -> None:
     assert doctest.DocTestFinder().find(getattr(nnrcodec, name))[0].examples
+
+
+# What encode tells
+
+
+def test_a_stream_is_bytes_with_a_report() -> None:
+    module, stages = FILTER.module(), []
+    low_rank = LowRankConfig(rank_ratio=0.6)
+    result = nnrcodec.encode(
+        module,
+        (FILTER.example(),),
+        EncoderConfig(low_rank=low_rank),
+        calib_count=4,
+        progress=lambda stage, done, total: stages.append((stage, done, total)),
+    )
+    assert isinstance(result, bytes)
+    assert result.data == result
+    assert type(result.data) is bytes
+    report = result.report
+    assert report.stream_bytes == len(result)
+    assert report.original_bytes == sum(v.numpy().nbytes for v in module.state_dict().values())
+    assert [t.name for t in report.tensors] == [
+        t.names[0] for t in nnrcodec.inspect(result).tensors
+    ]
+    state = nnrcodec.decode(result)
+    assert {t.name: t.shape for t in report.tensors} == {n: v.shape for n, v in state.items()}
+    assert sum(report.coders.values()) == len(report.tensors)
+    assert any(layer.rank for layer in report.layers)
+    assert {"calibration inputs", "low rank", "quantizing", "coding"} <= report.stage_seconds.keys()
+    assert report.seconds >= sum(report.stage_seconds.values()) * 0.99
+    for stage in ("low rank", "quantizing", "coding"):
+        done = [(d, t) for s, d, t in stages if s == stage]
+        assert done[-1][0] == done[-1][1]
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_the_error_of_a_tensor_is_that_of_its_decoded_values() -> None:
+    values = np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)
+    exact = np.arange(3, dtype=np.float32)
+    result = nnrcodec.encode({"w": values, "b": exact})
+    errors = {t.name: t.relative_error for t in result.report.tensors}
+    decoded = nnrcodec.decode(result)["w"]
+    expected = np.linalg.norm(decoded - values) / np.linalg.norm(values)
+    assert errors["w"] == pytest.approx(float(expected), rel=1e-5)
+    assert errors["b"] == 0.0
+
+
+def test_a_fallback_is_in_the_report_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_args: object) -> None:
+        raise ConfigError("no inputs can be made up here")
+
+    monkeypatch.setattr("nnrcodec.calibration.default.default_inputs", none)
+    report = nnrcodec.encode(FILTER.module(), (FILTER.example(),)).report
+    assert [note for note in report.notes if "no inputs can be made up here" in note]
+
+
+def test_trials_of_a_search_are_in_the_report() -> None:
+    values = np.random.default_rng(0).normal(size=(80, 50)).astype(np.float32)
+    report = nnrcodec.encode({"w": values}, config=EncoderConfig(target_bytes=1500)).report
+    assert report.taken in report.trials
+    assert report.stream_bytes <= 1500
+    assert report.loss is None
+
+
+def test_files_to_files(tmp_path: Path) -> None:
+    model = nnrcodec.Model.of([Tensor.of("w", np.eye(40, dtype=np.float32))])
+    nnrcodec.save(model, tmp_path / "net.safetensors")
+    result = nnrcodec.encode_file(tmp_path / "net.safetensors")
+    assert (tmp_path / "net.nnr").read_bytes() == result
+    decoded = nnrcodec.decode_file(tmp_path / "net.nnr", tmp_path / "back.safetensors")
+    assert np.array_equal(
+        nnrcodec.load(tmp_path / "back.safetensors").tensors["w"].read(),
+        decoded.tensors["w"].read(),
+    )
+    with pytest.raises(ConfigError, match="is the model file itself"):
+        nnrcodec.encode_file(tmp_path / "net.safetensors", tmp_path / "net.safetensors")
+    with pytest.raises(ConfigError, match="no stream to decode"):
+        nnrcodec.decode_file([], tmp_path / "back.safetensors")
+
+
+def test_a_base_model_and_its_update_run(tmp_path: Path) -> None:
+    module, x = FILTER.module(), FILTER.example()
+    base = nnrcodec.encode(module, (x,), calib=None)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.05)
+    update = nnrcodec.UpdateEncoder(base).encode(module)
+    decoder = nnrcodec.UpdateDecoder()
+    decoder.decode(base)
+    before = decoder.model()
+    decoder.decode(update)
+    with torch.no_grad():
+        torch.testing.assert_close(before(x), nnrcodec.decode_model(base)(x))
+        torch.testing.assert_close(decoder.model()(x), module(x), atol=0.05, rtol=0.05)
+    for name, data in (("base.nnr", base), ("update.nnc", update)):
+        (tmp_path / name).write_bytes(data)
+    paths = [tmp_path / "base.nnr", tmp_path / "update.nnc"]
+    model = nnrcodec.decode_file(paths, tmp_path / "updated.safetensors")
+    assert set(model.tensors) == set(decoder.network().tensors)
+    with pytest.raises(ConfigError, match="is a base model, not an update"):
+        nnrcodec.decode_file([paths[0], paths[0]], tmp_path / "updated.safetensors")
+
+
+def test_updates_of_tensors_only_do_not_run() -> None:
+    decoder = nnrcodec.UpdateDecoder()
+    decoder.decode(nnrcodec.encode({"w": np.eye(5, dtype=np.float32)}))
+    with pytest.raises(ModelError, match="no graph"):
+        decoder.model()

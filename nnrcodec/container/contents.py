@@ -13,10 +13,13 @@ from nnrcodec.container.stream import Stream
 from nnrcodec.errors import UnitOrderError
 from nnrcodec.model.dtypes import item_bytes
 from nnrcodec.reduce.blocks import Block, block_of_parts
+from nnrcodec.syntax.constants import NnrDecompressedDataFormat
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.kinds import UnitKind, kind_of
 from nnrcodec.units.located import located
 from nnrcodec.units.ndu import Member, Part
+
+_OF_8_BYTES = {NnrDecompressedDataFormat.TENSOR_INT64, NnrDecompressedDataFormat.TENSOR_FLOAT64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,10 @@ class Content:
     def decoded_bytes(self) -> int:
         """Memory that its tensors take while they are decoded, and afterwards."""
         dtypes = [entry.dtype if entry else "float32" for entry in self.entries]
+        declared = getattr(self.unit.body, "nnr_decompressed_data_format", None)
         return sum(
-            member.size * max(item_bytes(dtype), 8 if member.codebook else 4)
+            member.size
+            * max(item_bytes(dtype), 8 if member.codebook or declared in _OF_8_BYTES else 4)
             for member, dtype in zip(self.members, dtypes, strict=True)
         )
 

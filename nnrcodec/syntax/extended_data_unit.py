@@ -69,7 +69,9 @@ def extended_data_unit(s: Syntax, h: ExtendedDataUnit, ctx: StreamContext) -> No
     if h.xdu_version_major != XDU_VERSION_MAJOR:
         s.unsupported("an extended data unit of another major version")
     s.st(h, "topology_elem_id")
-    s.u(h, "xdu_coding", 2, enum=Coding, high=1)
+    s.u(h, "xdu_coding", 2, enum=Coding, high=1 if h.xdu_version_minor == 0 else 3)
+    if h.xdu_coding > Coding.ANS:
+        s.unsupported("an xdu_coding of a newer minor version")
     s.u(h, "xdu_data_format", 7, enum=XduDataFormat)
     s.ue(h, "count_tensor_dimensions", 1, limit=ctx.limits.max_dimensions)
     s.array(h, "tensor_dimensions", h.count_tensor_dimensions)

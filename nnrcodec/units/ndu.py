@@ -15,7 +15,12 @@ import numpy as np
 
 from nnrcodec.entropy.cabac.level_syntax import EntryPoint, LevelSyntax, matrix
 from nnrcodec.errors import SyntaxElementError, UnsupportedFeatureError
-from nnrcodec.syntax.constants import CompressedParameterTypes, NnrCompressedDataUnitPayloadType
+from nnrcodec.model.dtypes import is_float
+from nnrcodec.syntax.constants import (
+    CompressedParameterTypes,
+    NnrCompressedDataUnitPayloadType,
+    NnrDecompressedDataFormat,
+)
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.data_unit import Codebook, NnrCompressedDataUnitHeader
 
@@ -142,6 +147,41 @@ def next_history(
         nonzero = nonzero | history.nonzero
         depth += history.put_node_depth
     return TensorHistory(levels, nonzero, header.device_id, header.parameter_id, depth)
+
+
+_DTYPE_OF_FORMAT = {
+    NnrDecompressedDataFormat.TENSOR_INT32: "int32",
+    NnrDecompressedDataFormat.TENSOR_FLOAT32: "float32",
+    NnrDecompressedDataFormat.TENSOR_INT8: "int8",
+    NnrDecompressedDataFormat.TENSOR_INT16: "int16",
+    NnrDecompressedDataFormat.TENSOR_INT64: "int64",
+    NnrDecompressedDataFormat.TENSOR_FLOAT16: "float16",
+    NnrDecompressedDataFormat.TENSOR_FLOAT64: "float64",
+}
+
+
+def declared_dtype(header: NnrCompressedDataUnitHeader) -> str | None:
+    """Return the dtype that a header declares its tensors to have; None if it declares none.
+
+    Raises
+    ------
+    UnsupportedFeatureError
+        If nnr_decompressed_data_format is none that this version has, or does not go with the
+        payload: an integer format with reals, or the other way round.
+    """
+    declared = header.nnr_decompressed_data_format
+    if declared is None:
+        return None
+    dtype = _DTYPE_OF_FORMAT.get(NnrDecompressedDataFormat(declared)) if declared < 10 else None
+    payload_type = header.nnr_compressed_data_unit_payload_type
+    integers = payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_INT
+    if dtype is None or is_float(dtype) == integers:
+        raise UnsupportedFeatureError(
+            f"nnr_decompressed_data_format is {int(declared)}, which this version does not have "
+            f"for {'integers' if integers else 'reals'}",
+            feature="nnr_decompressed_data_format",
+        )
+    return dtype
 
 
 def parts_by_id(compressed_parameter_types: int) -> tuple[Part, ...]:

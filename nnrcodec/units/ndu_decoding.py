@@ -10,11 +10,15 @@ uniform, dependent    level converted to binary32 (to nearest, ties to even), ti
 codebook              entry times step size: one product in binary64, where both are exact
 raw                   the binary32 values that are in the payload
 ====================  ============================================================================
+
+Where a header has nnr_decompressed_data_format, the values are then converted to it: reals rounded
+to nearest, integers only if they fit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,7 +30,7 @@ from nnrcodec.errors import (
     UnitOrderError,
     UnsupportedFeatureError,
 )
-from nnrcodec.model.dtypes import from_little_endian
+from nnrcodec.model.dtypes import cast, from_little_endian, is_float
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, ParentNodeIdType
 from nnrcodec.syntax.context import StreamContext
@@ -37,6 +41,7 @@ from nnrcodec.units.ndu import (
     DecodedMember,
     Member,
     TensorHistory,
+    declared_dtype,
     entry_points_of,
     level_syntax_of,
     members_of,
@@ -86,15 +91,37 @@ def decode_data_unit(
                 "a tensor in several units cannot be put together",
                 feature="partial_data_counter_present_flag",
             )
-        members = members_of(header)
+        members, declared = members_of(header), declared_dtype(header)
         payload_type = header.nnr_compressed_data_unit_payload_type
-        if payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_RAW_FLOAT:
+    if payload_type == NnrCompressedDataUnitPayloadType.NNR_PT_RAW_FLOAT:
+        with located(unit):
             (member,) = members
-            return [DecodedMember(member, _raw_values(memoryview(unit.payload), member), "float32")]
-    payload = _Payload(unit, histories or {}, threads, keep_levels)
-    decoded = [payload.next_tensor(member) for member in members]
-    payload.finish()
-    return decoded
+            decoded = [DecodedMember(member, _raw_values(unit.payload, member), "float32")]
+    else:
+        payload = _Payload(unit, histories or {}, threads, keep_levels)
+        decoded = [payload.next_tensor(member) for member in members]
+        payload.finish()
+    if declared is None:
+        return decoded
+    with located(unit):
+        return [_as_declared(member, declared) for member in decoded]
+
+
+def _as_declared(decoded: DecodedMember, dtype: str) -> DecodedMember:
+    """Return a tensor with values of the dtype that its header declares.
+
+    Raises
+    ------
+    PayloadError
+        If an integer does not fit it.
+    """
+    value = cast(decoded.value, dtype)
+    if not is_float(dtype) and not np.array_equal(value, decoded.value):
+        raise PayloadError(
+            f"tensor {decoded.member.name!r} has integers from {decoded.value.min()} to "
+            f"{decoded.value.max()}, which {dtype} does not hold"
+        )
+    return replace(decoded, value=value, dtype=dtype)
 
 
 class _Payload:
@@ -215,14 +242,14 @@ def _needs_updates(member: Member) -> str:
     )
 
 
-def _raw_values(payload: memoryview, member: Member) -> np.ndarray:
+def _raw_values(payload: bytes | memoryview, member: Member) -> np.ndarray:
     expected = 4 * member.size
     if len(payload) != expected:
         raise PayloadError(
             f"{len(payload)} bytes of raw values, expected {expected} for tensor {member.name!r} "
             f"with dimensions {list(member.shape)}"
         )
-    return from_little_endian(payload, "float32", member.shape)
+    return from_little_endian(memoryview(payload), "float32", member.shape)
 
 
 def _dequantized_in_place(levels: np.ndarray, step: float) -> np.ndarray:

@@ -14,16 +14,21 @@ PUBLIC = [
     "CabacConfig",
     "Choice",
     "ConfigError",
+    "DistillationConfig",
+    "EncodeReport",
+    "EncodeResult",
     "EncoderConfig",
     "EncodingError",
     "LimitExceededError",
     "Limits",
     "LowRankConfig",
+    "Model",
     "ModelError",
     "NnrError",
     "PayloadError",
-    "DistillationConfig",
     "SyntaxElementError",
+    "Tensor",
+    "TensorReport",
     "TruncatedBitstreamError",
     "UniformConfig",
     "UnitOrderError",
@@ -32,16 +37,20 @@ PUBLIC = [
     "UpdateEncoder",
     "__version__",
     "decode",
+    "decode_file",
     "decode_model",
     "encode",
+    "encode_file",
     "inspect",
+    "load",
     "load_into",
+    "save",
 ]
 
 SIGNATURES = {
     "encode": (
         "(model, example_inputs=None, config=None, *, calib='auto', score=None, "
-        "dynamic_shapes=None)"
+        "dynamic_shapes=None, calib_count=None, seed=0, progress=None)"
     ),
     "decode": "(data, *, merge=False, limits=None, threads=None, require_record=False)",
     "decode_model": "(data, *, merge=False, limits=None, threads=None, require_record=False)",

@@ -341,3 +341,74 @@ def test_wrong_entry_points_are_noticed(element: str, threads: int) -> None:
     values[3] ^= 1
     with pytest.raises(PayloadError):
         decode(unit, threads=threads)
+
+
+# The declared format.
+
+
+@pytest.mark.parametrize(
+    ("data_format", "dtype"), [(0, "int32"), (5, "int8"), (6, "int16"), (7, "int64")]
+)
+def test_integers_are_of_the_declared_format(data_format: int, dtype: str) -> None:
+    levels = np.array([-128, 127, 0, 5], np.int32)
+    header = header_of(
+        *("n", 4),
+        nnr_compressed_data_unit_payload_type=INT,
+        nnr_decompressed_data_format_present_flag=1,
+        nnr_decompressed_data_format=data_format,
+    )
+    (decoded,) = decode(coded(header, {"n": levels}), keep_levels=True)
+    assert decoded.value.dtype == decoded.dtype == dtype
+    assert np.array_equal(decoded.value, levels)
+    assert decoded.levels is not None
+    assert decoded.levels.dtype == np.int32
+    assert np.array_equal(decoded.levels, levels)
+
+
+@pytest.mark.parametrize(("data_format", "dtype"), [(1, "float32"), (8, "float16"), (9, "float64")])
+@pytest.mark.parametrize("payload_type", [FLOAT, RAW_FLOAT])
+def test_reals_are_of_the_declared_format(data_format: int, dtype: str, payload_type: int) -> None:
+    levels = random_levels(5, 6)
+    declared = {
+        "nnr_decompressed_data_format_present_flag": 1,
+        "nnr_decompressed_data_format": data_format,
+    }
+    if payload_type == FLOAT:
+        unit = coded(header_of("w", 5, 6, **declared), {"w": levels}, -9)
+        expected = levels.astype(np.float32) * np.float32(0.21875)
+    else:
+        header = header_of("w", 5, 6, nnr_compressed_data_unit_payload_type=RAW_FLOAT, **declared)
+        expected = levels.astype(np.float32) / 3
+        unit = unit_of(header, expected.astype("<f4").tobytes())
+    (decoded,) = decode(unit)
+    assert decoded.value.dtype == decoded.dtype == dtype
+    assert np.array_equal(decoded.value, expected.astype(dtype))
+
+
+def test_integers_that_do_not_fit_the_declared_format_are_refused() -> None:
+    header = header_of(
+        *("n", 2),
+        nnr_compressed_data_unit_payload_type=INT,
+        nnr_decompressed_data_format_present_flag=1,
+        nnr_decompressed_data_format=5,
+    )
+    unit = coded(header, {"n": np.array([3, 128], np.int32)})
+    with pytest.raises(PayloadError, match="integers from 3 to 128, which int8 does not hold"):
+        decode(unit)
+
+
+@pytest.mark.parametrize(
+    ("payload_type", "data_format"), [(INT, 1), (INT, 2), (FLOAT, 0), (FLOAT, 5), (FLOAT, 99)]
+)
+def test_other_declared_formats_are_not_supported(payload_type: int, data_format: int) -> None:
+    header = header_of(
+        *("n", 2),
+        nnr_compressed_data_unit_payload_type=payload_type,
+        nnr_decompressed_data_format_present_flag=1,
+        nnr_decompressed_data_format=data_format,
+    )
+    unit = coded(header, {"n": np.array([3, 4], np.int32)}, *([] if payload_type == INT else [-9]))
+    with pytest.raises(
+        UnsupportedFeatureError, match=f"nnr_decompressed_data_format is {data_format}"
+    ):
+        decode(unit)
