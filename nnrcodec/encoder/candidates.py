@@ -43,20 +43,20 @@ def smallest(candidates: Sequence[Candidate]) -> Candidate | None:
     return min(candidates, key=lambda candidate: candidate.unit_bytes, default=None)
 
 
-def best(values: np.ndarray, candidates: Sequence[Candidate], step: float) -> Candidate | None:
-    """Return the candidate with the least sum of squared error and size; None if there is none.
+def best(values: np.ndarray, candidates: Sequence[Candidate], step: float) -> Candidate:
+    """Return the candidate with the least sum of squared error and size.
 
     Parameters
     ----------
     values : ndarray of float
         The tensor, in the shape of the candidates' values.
     candidates : sequence of Candidate
-        Of the same tensor. Of two that are as good the first is taken.
+        Of the same tensor, at least one. Of two that are as good the first is taken.
     step : float
         Step size of uniform quantization; a bit counts as `SLOPE` times its square.
     """
-    if len(candidates) < 2:
-        return candidates[0] if candidates else None
+    if len(candidates) == 1:
+        return candidates[0]
     per_byte = 8 * SLOPE * step**2
     return min(
         candidates,

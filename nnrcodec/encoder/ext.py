@@ -87,7 +87,8 @@ def encode_tensor(
     else:
         finite = [c for c in _reals(tensor, values, config) if np.isfinite(c.value).all()]
         qp = Policy(config.quantization).by_scale(values)
-        coded = best(values, finite, step_size(qp, config.quantization.qp_density))
+        step = step_size(qp, config.quantization.qp_density)
+        coded = best(values, finite, step) if finite else None
     stored = Candidate(store(tensor.name, values, tensor.dtype), values)
     if coded is None or coded.unit_bytes >= stored.unit_bytes:
         return stored.unit, stored.value

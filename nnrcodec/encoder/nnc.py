@@ -93,12 +93,12 @@ def _encode(tensor: Tensor, name: str, config: EncoderConfig, known: Quantized |
     if not is_float(tensor.dtype):
         levels = int32_levels(tensor, values)
         return Candidate(encode_integer_unit(name, levels, config.cabac), values)
+    candidates = list(_reals(tensor, values, name, config))
+    if not candidates:
+        stored = _as_float32(tensor, values)
+        return Candidate(encode_raw_unit(name, stored), cast(stored, tensor.dtype))
     step = step_size(Policy(config.quantization).by_scale(values), density)
-    coded = best(values, list(_reals(tensor, values, name, config)), step)
-    if coded is not None:
-        return coded
-    stored = _as_float32(tensor, values)
-    return Candidate(encode_raw_unit(name, stored), cast(stored, tensor.dtype))
+    return best(values, candidates, step)
 
 
 def _reals(

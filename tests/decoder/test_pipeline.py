@@ -13,8 +13,8 @@ from data_units import RAW_FLOAT, block_of, coded, header_of, stream_of, unit_of
 from fuzz import streams
 
 import nnrcodec
-from nnrcodec import decoder
 from nnrcodec.container.record import Record, TensorEntry, tensor_digest
+from nnrcodec.decoder import pipeline
 from nnrcodec.decoder.pipeline import decode_all, decode_stream
 from nnrcodec.errors import (
     BitstreamError,
@@ -270,7 +270,7 @@ def test_the_result_does_not_depend_on_threads(threads: int | None) -> None:
 
 def test_no_more_threads_than_asked_for_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     running, most, lock = 0, 0, threading.Lock()
-    decode_data_unit = decoder.decode_data_unit
+    decode = pipeline._decode
 
     def slow(*arguments: Any, **options: Any) -> Any:
         nonlocal running, most
@@ -279,12 +279,12 @@ def test_no_more_threads_than_asked_for_decode(monkeypatch: pytest.MonkeyPatch) 
             most = max(most, running)
         time.sleep(0.01)
         try:
-            return decode_data_unit(*arguments, **options)
+            return decode(*arguments, **options)
         finally:
             with lock:
                 running -= 1
 
-    monkeypatch.setattr(decoder, "decode_data_unit", slow)
+    monkeypatch.setattr(pipeline, "_decode", slow)
     data = stream_of(*(lone(f"t{i}", levels_of(3)) for i in range(20)))
     decode_stream(data, Limits(), threads=3)
     assert most == 3

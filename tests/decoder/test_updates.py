@@ -77,7 +77,7 @@ def test_an_update_needs_a_base_model() -> None:
     with pytest.raises(UnitOrderError, match="has to be decoded first"):
         decoder.decode(update(w=levels_of(3)))
     with pytest.raises(UnitOrderError, match="decode a base model first"):
-        decoder.model()
+        decoder.network()
 
 
 def test_levels_are_remembered_from_update_to_update() -> None:
@@ -162,7 +162,7 @@ def test_floats_are_added_in_their_own_precision(
     decoder.decode(recorded_update("w", np.full(3, difference, np.float32), "float32"))
     assert decoder.state["w"].dtype == DTYPES[dtype]
     assert decoder.state["w"].tolist() == [expected] * 3
-    assert decoder.model().tensors["w"].dtype == dtype
+    assert decoder.network().tensors["w"].dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -235,11 +235,11 @@ def test_a_network_with_its_graph_is_updated() -> None:
     shape = decoder.state["0.weight"].shape
     change = np.ones(shape, np.float32)
     decoder.decode(recorded_update("0.weight", change, "float32"))
-    module = build_module(decoder.model(), Limits())
+    module = build_module(decoder.network(), Limits())
     before = nnrcodec.decode(data)["0.weight"]
     assert np.array_equal(module.state_dict()["0.weight"].numpy(), before + change)
     assert module(network.example()).shape == nnrcodec.decode_model(data)(network.example()).shape
-    constants = {t.name for t in decoder.model().tensors.values() if t.role is Role.CONSTANT}
+    constants = {t.name for t in decoder.network().tensors.values() if t.role is Role.CONSTANT}
     assert not constants & decoder.state.keys()
 
 
@@ -249,7 +249,7 @@ def test_merging_is_done_after_all_updates() -> None:
     name = "2.u.weight"
     change = np.ones(decoder.state[name].shape, np.float32)
     decoder.decode(recorded_update(name, change, "float32"))
-    merged = decoder.model(merge=True)
+    merged = decoder.network(merge=True)
     assert "2.weight" in merged.tensors
     u, v = (decoder.state[f"2.{part}.weight"].astype(np.float64) for part in "uv")
     expected = np.einsum("rci,nrj->ncij", u[..., 0], v[:, :, 0])

@@ -325,3 +325,14 @@ def test_the_qp_of_a_tensor_is_the_sum_of_both() -> None:
     unit = raw_unit(XduDataFormat.FLOAT32, 1)
     unit.quantization_parameter_offset = -30
     assert tensor_qp(unit, 7, 2) == -23
+
+
+def test_a_coding_of_a_newer_minor_version_is_not_supported() -> None:
+    for minor, coding, error in ((0, 2, SyntaxElementError), (1, 2, UnsupportedFeatureError)):
+        data = bytearray(nnrcodec.encode({"w": NORMAL}, config=STATIC))
+        start = nnrcodec.inspect(bytes(data)).units[-1].bit_offset // 8
+        header = data.index(b"w\0", start)  # its version stands before the name, its coding after
+        data[header - 1] = data[header - 1] & 0xF0 | minor
+        data[header + 2] = data[header + 2] & 0x3F | coding << 6
+        with pytest.raises(error):
+            nnrcodec.decode(bytes(data))

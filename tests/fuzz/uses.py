@@ -63,7 +63,7 @@ def updates(given: Sequence[bytes]) -> object:
         except (BitstreamError, UnsupportedFeatureError):
             continue
     decoder.decode(given[-1])
-    return decoder.model(merge=True)
+    return decoder.network(merge=True)
 
 
 @use

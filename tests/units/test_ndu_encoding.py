@@ -45,7 +45,7 @@ TRANSITION = [[0, 2], [7, 5], [1, 3], [6, 4], [2, 0], [5, 7], [3, 1], [4, 6]]
 
 
 def quantized(levels: np.ndarray, qp: int, *, dq: bool = False) -> Quantized:
-    return Quantized.of(levels, qp, 2, "float32", dq=dq)
+    return Quantized(levels, qp, dq, levels)  # what they decode to does not matter here
 
 
 def written(unit: Unit, qp_density: int = 2, *, update: bool = False) -> Unit:

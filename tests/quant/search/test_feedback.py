@@ -24,7 +24,7 @@ from nnrcodec.quant.second_moment import feedback_of, output_error
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.quant.uniform import quantize
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "postfilter"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "postfilter"
 
 
 def moment_of(
