@@ -57,10 +57,19 @@ def best(values: np.ndarray, candidates: Sequence[Candidate], step: float) -> Ca
     """
     if len(candidates) == 1:
         return candidates[0]
-    per_byte = 8 * SLOPE * step**2
-    return min(
-        candidates,
-        key=lambda candidate: (
-            squared_error(values, candidate.value) + per_byte * candidate.unit_bytes
-        ),
-    )
+    return min(candidates, key=lambda c: cost(values, c.value, c.unit_bytes, step))
+
+
+def cost(values: np.ndarray, decoded: np.ndarray, size: float, step: float) -> float:
+    """Return the sum of squared error and size of a tensor.
+
+    Parameters
+    ----------
+    values, decoded : ndarray of float
+        The tensor, and what a decoder makes of it.
+    size : float
+        Bytes of its unit.
+    step : float
+        As in `best`.
+    """
+    return squared_error(values, decoded) + 8 * SLOPE * step**2 * size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -141,6 +142,50 @@ def codebook_values(levels: np.ndarray, qp: int, qp_density: int, dtype: str) ->
         That of the tensor.
     """
     return cast(levels.astype(np.float64) * step_size(qp, qp_density), dtype)
+
+
+def zero_order_entropy(levels: np.ndarray) -> tuple[float, int]:
+    """Return the bits that levels take if each costs what its frequency says.
+
+    Parameters
+    ----------
+    levels : ndarray of int32
+        Any shape, at least one element.
+
+    Returns
+    -------
+    bits : float
+    different : int
+        How many different levels there are.
+    """
+    lowest = int(levels.min())
+    spread = int(levels.max()) - lowest
+    if spread < 4 * levels.size:
+        counts = np.bincount(levels.reshape(-1).astype(np.int64) - lowest)
+        counts = counts[counts > 0]
+    else:
+        counts = np.unique(levels, return_counts=True)[1]
+    return float(np.dot(counts, np.log2(levels.size / counts))), counts.size
+
+
+def scale_gain(levels: np.ndarray) -> float:
+    """Return about how many bits it saves to know the scale of each row, or of each column.
+
+    The rate of a value at high rates is the logarithm of its scale, but for a constant: what is
+    saved is the difference of that of the whole and the mean of those of the rows.
+
+    Parameters
+    ----------
+    levels : ndarray of int32
+        Its first dimension are the rows, its second one the columns.
+    """
+    if levels.ndim < 2:
+        return 0.0
+    powers = np.square(levels.reshape(*levels.shape[:2], -1), dtype=np.float64).mean(axis=2)
+    noise = 1 / 12
+    whole = math.log2(float(powers.mean()) + noise)
+    gains = (whole - float(np.log2(powers.mean(axis=axis) + noise).mean()) for axis in (0, 1))
+    return levels.size / 2 * max(*gains, 0.0)
 
 
 def squared_error(values: np.ndarray, decoded: np.ndarray) -> float:

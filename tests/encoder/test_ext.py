@@ -9,6 +9,7 @@ from fuzz import streams
 
 import nnrcodec
 from nnrcodec import EncoderConfig
+from nnrcodec.encoder import ext
 from nnrcodec.encoder.ext import encode_tensor
 from nnrcodec.entropy.cabac.payload import PayloadDecoder
 from nnrcodec.errors import (
@@ -20,7 +21,7 @@ from nnrcodec.errors import (
 )
 from nnrcodec.model.dtypes import DTYPES, is_float
 from nnrcodec.model.model import Tensor
-from nnrcodec.quant.quantized import FEWEST_ELEMENTS
+from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized
 from nnrcodec.quant.uniform import WEIGHT_STEPS, UniformConfig
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.context import StreamContext
@@ -28,6 +29,7 @@ from nnrcodec.syntax.extended_data_unit import Coding, ExtendedDataUnit, XduData
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit
 from nnrcodec.units.xdu import decoded_dtype, tensor_qp
 from nnrcodec.units.xdu_decoding import decode_extended_unit
+from nnrcodec.units.xdu_encoding import encode_extended_reals
 
 STATIC = EncoderConfig(entropy="ans")
 HEADER = NnrUnitHeader(nnr_unit_type=NnrUnitType.NNR_XDU)
@@ -336,3 +338,23 @@ def test_a_coding_of_a_newer_minor_version_is_not_supported() -> None:
         data[header + 2] = data[header + 2] & 0x3F | coding << 6
         with pytest.raises(error):
             nnrcodec.decode(bytes(data))
+
+
+@pytest.mark.parametrize("shape", [(256,), (64, 64, 3, 3)])
+def test_rans_is_tried_only_where_it_may_be_better(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def counted(name: str, quantized: Quantized) -> Unit:
+        tried.append(name)
+        return encode_extended_reals(name, quantized)
+
+    monkeypatch.setattr(ext, "encode_extended_reals", counted)
+    centred = Tensor.of("centred", np.random.default_rng(3).laplace(size=shape).astype(np.float32))
+    gains = Tensor.of("gains", (1 + 0.05 * np.asarray(centred.read())).astype(np.float32))
+    encode_tensor(centred, EncoderConfig())
+    assert tried == []
+    unit, _ = encode_tensor(gains, EncoderConfig())
+    assert tried == ["gains"]
+    assert unit.header.nnr_unit_type == NnrUnitType.NNR_XDU
