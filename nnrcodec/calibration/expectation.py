@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nnrcodec.calibration.sensitivity import output_variance, sensitivities
+from nnrcodec.calibration.sensitivity import diagonal_of, output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import walk
 from nnrcodec.model.model import Model
@@ -29,7 +29,7 @@ class Expectation:
     elements : int
         Weights that add to it.
     weighting : mapping of str to ndarray
-        The sensitivities that it was estimated with.
+        The sensitivities that it was estimated with, by default the diagonals alone.
     """
 
     variance: float
@@ -66,9 +66,10 @@ def expectation(
     qp_density : int
         See `nnrcodec.quant.step_size.step_size`.
     weighting : mapping of str to ndarray, optional
-        The sensitivities of the model, if they are known already.
+        The sensitivities of the model, or their diagonals, if they are known already.
     """
-    weighting = sensitivities(model, inputs) if weighting is None else weighting
+    if weighting is None:
+        weighting = sensitivities(model, inputs, diagonal=True)
     config = replace(UniformConfig(), qp_density=qp_density)
     error, elements = 0.0, 0
     for stop in walk(model, inputs):
@@ -78,6 +79,6 @@ def expectation(
             continue
         step = step_size(config.qp_for(values), qp_density)
         noise = step**2 / 12 * layer.columns * stop.input_variance()
-        error += float(np.trace(weighting[layer.weight])) * noise
+        error += float(diagonal_of(weighting[layer.weight]).sum()) * noise
         elements += math.prod(layer.shape)
     return Expectation(output_variance(model, inputs), error, elements, weighting)

@@ -154,44 +154,45 @@ def measure(
     Moments
     """
     k, groups = layer.columns, layer.groups
-    lines = [_Lines.of(layer, value) for value in original]
-    changed_lines = lines if changed is original else [_Lines.of(layer, v) for v in changed]
-    positions = sum(each.positions for each in lines)
+    total_positions = sum(positions(layer, value) for value in original)
     most = max(_FEWEST_PER_COLUMN * k, int(_OPERATIONS / (groups * k * k)), _BATCH)
-    share = min(1.0, most / positions)
-    every = min(int(1 / share), lines[0].length)  # far apart, they say more
+    share = min(1.0, most / total_positions)
     generator = torch.Generator().manual_seed(seed)
-    x_sums, y_sums = _Sums(changed_lines[0]), _Sums(lines[0])
+    lines = _Lines.of(layer, original[0])
+    every = min(int(1 / share), lines.length)  # far apart, they say more
+    x_sums, y_sums = _Sums(_Lines.of(layer, changed[0])), _Sums(lines)
     second = torch.zeros(groups, k, k, dtype=torch.float64)
     both = torch.zeros(groups, k, k, dtype=torch.float64)
     total = 0
-    for each, changed_each in zip(lines, changed_lines, strict=True):
-        picked, phase = torch.arange(each.count), 0
+    for value, changed_value in zip(original, changed, strict=True):
+        lines = _Lines.of(layer, value)  # a padded copy: of one input at a time
+        changed_lines = lines if changed is original else _Lines.of(layer, changed_value)
+        picked, phase = torch.arange(lines.count), 0
         if share < 1:
-            wanted = math.ceil(min(share * every, 1) * each.count)
-            picked = torch.randperm(each.count, generator=generator)[:wanted].sort().values
-            phase = int(torch.randint(min(every, each.length), (1,), generator=generator))
-        for part in torch.split(picked, max(_BATCH * every // each.length, 1)):
-            x = x_sums.add(changed_each.patches(part, every, phase))
+            wanted = math.ceil(min(share * every, 1) * lines.count)
+            picked = torch.randperm(lines.count, generator=generator)[:wanted].sort().values
+            phase = int(torch.randint(min(every, lines.length), (1,), generator=generator))
+        for part in torch.split(picked, max(_BATCH * every // lines.length, 1)):
+            x = x_sums.add(changed_lines.patches(part, every, phase))
             total += x.shape[2]
             second += (x @ x.transpose(1, 2)).double()
-            if changed_each is not each:
-                y = y_sums.add(each.patches(part, every, phase))
+            if changed_lines is not lines:
+                y = y_sums.add(lines.patches(part, every, phase))
                 both += (y @ x.transpose(1, 2)).double()
     first, mean = x_sums.means(total)
     moment = (second / total).numpy() + _outer(first, x_sums.point) + _outer(x_sums.point, mean)
-    if changed_lines is lines:
+    if changed is original:
         square = np.trace(moment, axis1=1, axis2=2)
-        return Moments(total, positions, moment, mean, moment, mean, square)
+        return Moments(total, total_positions, moment, mean, moment, mean, square)
     first, original_mean = y_sums.means(total)
     cross = (both / total).numpy() + _outer(first, x_sums.point) + _outer(y_sums.point, mean)
     square = y_sums.mean_square(total)
-    return Moments(total, positions, moment, mean, cross, original_mean, square)
+    return Moments(total, total_positions, moment, mean, cross, original_mean, square)
 
 
 def positions(layer: Layer, value: torch.Tensor) -> int:
     """Return how often a layer multiplies for an input: the patches that it makes of it."""
-    return _Lines.of(layer, value).positions
+    return _Lines.of(layer, value.to("meta")).positions  # from the shape alone
 
 
 class _Sums:

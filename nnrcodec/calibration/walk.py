@@ -81,6 +81,10 @@ class Stop:
         """Go on with another value of a tensor, of the same shape."""
         self.replacements[name] = value
 
+    def release(self) -> None:
+        """Let go of what the layer takes: the walk goes on, and later nodes may not need it."""
+        self._original = self._changed = []
+
 
 def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[Stop]:
     """Go through a network and stop at each of its layers, in the order in which they run.
@@ -122,6 +126,8 @@ def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[S
             yield stop
             _replace(changed, stop.replacements)
             replaced |= stop.replacements.keys()
+            stop.release()
+            del before, behind
         with running():
             for way in ways:
                 way.step(position, replaced)
@@ -157,12 +163,14 @@ class _Way:
             if not same and OPERATORS[node.op].writes_in_place:
                 self._part(self.changed[refs[0]])
             done = run_node(original, position, self.original)
+            for number in done:
+                self.original[number] = None
             if same:
                 self.changed.append(self.original[-1])
             else:
                 run_node(changed, position, self.changed)
-        for number in done:
-            self.original[number] = self.changed[number] = None
+            for number in done:
+                self.changed[number] = None
 
     def _part(self, target: torch.Tensor) -> None:
         """Give the changed network memory of its own for a value, if it shares that.

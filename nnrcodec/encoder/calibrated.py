@@ -17,7 +17,7 @@ import numpy as np
 
 from nnrcodec.calibration.expectation import Expectation, expectation
 from nnrcodec.calibration.moments import Moments
-from nnrcodec.calibration.sensitivity import sensitivities
+from nnrcodec.calibration.sensitivity import diagonal_of, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import Stop, walk
 from nnrcodec.config import EncoderConfig
@@ -86,7 +86,7 @@ def quantize_with_inputs(
     progress : callable, optional
         Called after each layer.
     weighting : mapping of str to ndarray, optional
-        The sensitivities of this model, if they are known already.
+        The sensitivities of this model, or their diagonals, if they are known already.
 
     Returns
     -------
@@ -100,7 +100,8 @@ def quantize_with_inputs(
     ModelError
         If the model has no graph.
     """
-    weighting = sensitivities(model, inputs) if weighting is None else weighting
+    if weighting is None:
+        weighting = sensitivities(model, inputs, diagonal=True)
     layers = [layer for layer in find_layers(model) if _has_steps(model.tensors[layer.weight])]
     weights = {layer.weight for layer in layers}
     if expected is None:
@@ -111,7 +112,7 @@ def quantize_with_inputs(
     done = 0
     for stop in walk(model, inputs):
         if stop.layer.weight in weights:
-            quantized |= way.quantize(tensors, stop, weighting[stop.layer.weight])
+            quantized |= way.quantize(tensors, stop, diagonal_of(weighting[stop.layer.weight]))
             done += 1
             if progress is not None:
                 progress(done, len(layers))
@@ -190,7 +191,7 @@ class _Way:
     shifts: Mapping[str, _Shift]
 
     def quantize(
-        self, tensors: dict[str, Tensor], stop: Stop, metric: np.ndarray
+        self, tensors: dict[str, Tensor], stop: Stop, sensitivity: np.ndarray
     ) -> dict[str, Quantized]:
         """Quantize a weight, and what is corrected in `tensors`; return them by name.
 
@@ -203,9 +204,9 @@ class _Way:
         shift = self.shifts.get(layer.weight)
         seen = moments if shift is None else moments.centered()
         target = seen.fitted(original)
-        feedback = Feedback.of(seen.second, np.diag(metric).reshape(layer.groups, layer.rows))
+        feedback = Feedback.of(seen.second, sensitivity.reshape(layer.groups, layer.rows))
         dq = self._can_depend(layer)
-        qp = self._qp(target, feedback.sensitivity if metric.any() else 0.0)
+        qp = self._qp(target, feedback.sensitivity if sensitivity.any() else 0.0)
         found = quantize_with_feedback(
             target,
             feedback,
@@ -226,8 +227,8 @@ class _Way:
                 tensors[name] = _with_values(tensors[name], values)
                 has_steps = values.size >= FEWEST_ELEMENTS and are_quantizable(values)
                 if name == shift.name and has_steps:
-                    sensitivity = float(np.diag(metric).mean())
-                    quantized[name] = self._moved(tensors[name], sensitivity, dq=dq)
+                    mean = float(sensitivity.mean())
+                    quantized[name] = self._moved(tensors[name], mean, dq=dq)
                 moved = quantized[name].value if name in quantized else tensors[name].read()
                 stop.replace(name, moved)
         return quantized

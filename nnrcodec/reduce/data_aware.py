@@ -105,7 +105,8 @@ def decompose_with_inputs(
     progress : callable, optional
         Called after each layer.
     weighting : mapping of str to ndarray, optional
-        The sensitivities of the model, if they are known already.
+        The sensitivities of the model, if they are known already; where only their diagonals are,
+        they are measured again, for low rank needs the whole matrices.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def decompose_with_inputs(
     ModelError
         If the model has no graph.
     """
-    weighting = sensitivities(model, inputs) if weighting is None else weighting
+    weighting = _whole(model, inputs, weighting)
     if config.needs_inputs:
         choices = _choices(model, config, inputs, allowance, weighting)
         if not choices:
@@ -182,7 +183,8 @@ def rank_choices(
     progress : callable, optional
         Called after each layer.
     weighting : mapping of str to ndarray, optional
-        The sensitivities of the model, if they are known already.
+        The sensitivities of the model, if they are known already; where only their diagonals are,
+        they are measured again, for low rank needs the whole matrices.
 
     Returns
     -------
@@ -201,7 +203,7 @@ def rank_choices(
         model,
         config,
         inputs,
-        sensitivities(model, inputs) if weighting is None else weighting,
+        _whole(model, inputs, weighting),
         lambda fit, moments: cost(fit.layer, fit.scheme, fit.rank, moments),
         progress,
     )
@@ -211,6 +213,15 @@ def rank_choices(
         Selection(spent / total, error / variance, choices)
         for spent, error, choices in selections(offers)
     )
+
+
+def _whole(
+    model: Model, inputs: Inputs, weighting: Mapping[str, np.ndarray] | None
+) -> Mapping[str, np.ndarray]:
+    """Return the sensitivities as whole matrices; measure them if only diagonals are known."""
+    if weighting is None or any(known.ndim == 1 for known in weighting.values()):
+        return sensitivities(model, inputs)
+    return weighting
 
 
 def _choices(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -160,6 +161,25 @@ def test_a_replacement_takes_the_dtype_of_its_tensor() -> None:
     assert_same(found[1], found[2])
 
 
+# Memory
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_what_a_layer_takes_is_freed_after_its_last_use(change: bool) -> None:
+    """In both networks; the inputs themselves belong to the caller."""
+    layers = (nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    model = model_of(nn.Sequential(*layers), (1, 2, 4, 4))
+    seen: list[weakref.ref[torch.Tensor]] = []
+    for stop in walk(model, inputs_of((1, 2, 4, 4), 2)):
+        if seen:
+            assert all(ref() is None for ref in seen[4:])
+        seen += [weakref.ref(value) for value in (*stop._original, *stop._changed)]
+        if change:
+            weight = model.tensors[stop.layer.weight].read()
+            stop.replace(stop.layer.weight, perturbed(weight, 0))
+    assert len(seen) == 12
+
+
 # Operators that write in place
 
 
@@ -242,8 +262,8 @@ def test_what_is_written_in_place_stays_in_its_network(
 # Stops
 
 
-def stops_of(module: nn.Module, inputs: Inputs) -> list[Stop]:
-    return list(walk(model_of(module, tuple(inputs[0][0].shape)), inputs))
+def first_stop(module: nn.Module, inputs: Inputs) -> Stop:
+    return next(walk(model_of(module, tuple(inputs[0][0].shape)), inputs))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +278,7 @@ def test_variance_of_inputs_is_the_mean_over_channels(
     module: nn.Module, shape: tuple[int, ...], channels: int
 ) -> None:
     inputs = [(values(shape) * scale + 3,) for scale in (1, 2)]
-    (stop,) = stops_of(module, inputs)
+    stop = first_stop(module, inputs)
     joined = np.concatenate(
         [
             np.moveaxis(value.numpy(), channels, 0).reshape(shape[channels], -1)
@@ -272,7 +292,7 @@ def test_variance_of_inputs_is_the_mean_over_channels(
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -30.0])
 def test_what_does_not_vary_has_no_variance(constant: float) -> None:
-    (stop,) = stops_of(nn.Conv2d(3, 1, 1), [(torch.full((1, 3, 7, 9), constant),)] * 3)
+    stop = first_stop(nn.Conv2d(3, 1, 1), [(torch.full((1, 3, 7, 9), constant),)] * 3)
     assert stop.input_variance() == 0
 
 

@@ -13,6 +13,7 @@ from networks import error_between, inputs_of, model_of, network, outputs_of, va
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Model
@@ -116,6 +117,23 @@ def test_inputs_that_were_not_seen_gain_as_well(case: str) -> None:
     plain, _ = decompose(model, config)
     rest = inputs[8:]
     assert error_between(model, found, rest) < error_between(model, plain, rest)
+
+
+def test_diagonals_of_sensitivities_are_not_enough_and_are_measured_again() -> None:
+    make, shape, ranks = CASES["separable"]
+    model, inputs = made(make, shape), inputs_of(shape, 2)
+    config = LowRankConfig(ranks=ranks)
+    found, again, known = (
+        decompose_with_inputs(model, config, inputs, weighting=weighting)[0]
+        for weighting in (
+            None,
+            sensitivities(model, inputs, diagonal=True),
+            sensitivities(model, inputs),
+        )
+    )
+    for name, tensor in found.tensors.items():
+        assert tensor.read().tobytes() == again.tensors[name].read().tobytes()
+        assert tensor.read().tobytes() == known.tensors[name].read().tobytes()
 
 
 @pytest.mark.parametrize("case", CASES)
