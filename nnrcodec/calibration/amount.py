@@ -6,6 +6,7 @@ tell. As many are wanted as do, or as the network takes in reasonable time.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -20,6 +21,8 @@ from nnrcodec.calibration.walk import walk
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module
 from nnrcodec.model.model import Model
+
+logger = logging.getLogger(__name__)
 
 MOST = 512
 
@@ -86,6 +89,13 @@ def in_batches(model: Model, inputs: Inputs) -> Inputs:
         If the network does not run with one of them.
     """
     count = min(enough(model, inputs[0]), len(inputs))
+    if count < len(inputs):
+        logger.info(
+            "%d of %d calibration inputs are used, evenly spaced: more would say little, or take "
+            "too much time or memory",
+            count,
+            len(inputs),
+        )
     picked = [inputs[position * len(inputs) // count] for position in range(count)]
     return list(_together(build_module(model), picked))
 
@@ -125,11 +135,21 @@ def _are_independent(module: DecodedModel, inputs: Inputs) -> bool:
     try:
         with torch.inference_mode():
             made = real_tensors(module(*_joined(inputs)))
-    except (RuntimeError, IndexError, ValueError):
+    except (RuntimeError, IndexError, ValueError) as error:
+        _log_one_at_a_time(f"it does not run with several at once: {error}")
         return False
-    return all(
+    independent = all(
         one.ndim > 0 and _are_close(one, torch.cat(several))
         for one, several in zip(made, zip(*each, strict=True), strict=True)
+    )
+    if not independent:
+        _log_one_at_a_time("its output for one depends on the others")
+    return independent
+
+
+def _log_one_at_a_time(reason: str) -> None:
+    logger.info(
+        "calibration inputs go through the network one at a time, which takes longer: %s", reason
     )
 
 

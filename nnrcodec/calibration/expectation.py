@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nnrcodec.calibration.coverage import unmeasured_layers
 from nnrcodec.calibration.sensitivity import diagonal_of, output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import walk
 from nnrcodec.model.model import Model
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.quant.uniform import UniformConfig
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,13 @@ def expectation(
     weighting : mapping of str to ndarray, optional
         The sensitivities of the model, or their diagonals, if they are known already.
     """
+    for name, reason in unmeasured_layers(model).items():
+        logger.warning(
+            "layer %s is coded by its weights alone, without the calibration inputs: %s; if the "
+            "output changes too much, take a smaller scale or qp",
+            name,
+            reason,
+        )
     if weighting is None:
         weighting = sensitivities(model, inputs, diagonal=True)
     config = replace(UniformConfig(), qp_density=qp_density)
@@ -76,6 +87,11 @@ def expectation(
         layer = stop.layer
         values = model.tensors[layer.weight].read()
         if not np.isfinite(values).all():
+            logger.warning(
+                "layer %s has weights that are not finite: it is stored as it is, and does not "
+                "count in the expected error; check the training",
+                layer.name,
+            )
             continue
         step = step_size(config.qp_for(values), qp_density)
         noise = step**2 / 12 * layer.columns * stop.input_variance()

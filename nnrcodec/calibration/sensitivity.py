@@ -9,6 +9,7 @@ combinations of all outputs with random signs estimates it without one backward 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ from nnrcodec.calibration.inputs import require_fit, running
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
 from nnrcodec.model.model import Model
+
+logger = logging.getLogger(__name__)
 
 
 def sensitivities(
@@ -89,7 +92,7 @@ def sensitivities(
 
 
 def diagonal_of(sensitivity: np.ndarray) -> np.ndarray:
-    """Return the diagonal of what `sensitivities` returns for one layer, with or without `diagonal`.
+    """Return the diagonal of what `sensitivities` returns for one layer.
 
     Parameters
     ----------
@@ -156,4 +159,10 @@ def output_variance(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) ->
         outputs = [real for each in inputs for real in real_tensors(module(*each))]
     elements = sum(real.numel() for real in outputs)
     total = sum(float((real.double() - real.double().mean()).square().sum()) for real in outputs)
-    return total / elements if total > 0 else 1.0
+    if total > 0:
+        return total / elements
+    logger.warning(
+        "the output of the network does not vary: its error is not given as part of its variance, "
+        "but as it is; take calibration inputs for which the output varies"
+    )
+    return 1.0

@@ -10,6 +10,7 @@ they select from; everything else is white noise.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from nnrcodec.graph.layers import find_layers
 from nnrcodec.graph.module import build_module, run_node
 from nnrcodec.graph.normalized import normalized_convolutions
 from nnrcodec.model.model import Model
+
+logger = logging.getLogger(__name__)
 
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 """Calibration inputs: what the network is called with, each time."""
@@ -90,11 +93,19 @@ def _shapes(model: Model, graph: Graph) -> list[tuple[int, ...]]:
     try:
         with torch.inference_mode():
             build_module(model)(*zeros)
-    except (RuntimeError, IndexError):
-        return [
+    except (RuntimeError, IndexError) as error:
+        exported = [
             tuple(graph.dims[s].example if isinstance(s, str) else s for s in entry.shape)
             for entry in graph.inputs
         ]
+        logger.info(
+            "made-up inputs have the shapes of the export, %s: the network does not run with %s "
+            "(%s)",
+            exported,
+            ours,
+            error,
+        )
+        return exported
     return ours
 
 

@@ -9,6 +9,7 @@ high rates all weights then add the same to that error.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ from nnrcodec.units.ndu_encoding import (
     effective_scan_order,
     qp_offset_range,
 )
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +105,26 @@ def quantize_with_inputs(
     """
     if weighting is None:
         weighting = sensitivities(model, inputs, diagonal=True)
-    layers = [layer for layer in find_layers(model) if _has_steps(model.tensors[layer.weight])]
+    layers = []
+    for layer in find_layers(model):
+        if _has_steps(model.tensors[layer.weight]):
+            layers.append(layer)
+        else:
+            logger.info(
+                "layer %s is not quantized with calibration inputs: it has fewer than %d weights, "
+                "or values so large, small or not finite that there is no step size for them",
+                layer.name,
+                FEWEST_ELEMENTS,
+            )
     weights = {layer.weight for layer in layers}
     if expected is None:
         expected = expectation(model, inputs, config.quantization.qp_density, weighting)
     way = _Way(config, expected.each(config.quantization.scale), _shifts(model))
+    if not way.error > 0:
+        logger.warning(
+            "no error is expected for the calibration inputs, so that step sizes follow from the "
+            "scale of each weight alone; take inputs that differ"
+        )
     tensors = dict(model.tensors)
     quantized: dict[str, Quantized] = {}
     done = 0
@@ -206,6 +224,18 @@ class _Way:
         target = seen.fitted(original)
         feedback = Feedback.of(seen.second, sensitivity.reshape(layer.groups, layer.rows))
         dq = self._can_depend(layer)
+        if self.config.dq and self.config.entropy != "ans" and not dq:
+            logger.info(
+                "layer %s gets uniform instead of dependent quantization: its levels are not coded "
+                "in the order in which they are searched, row by row",
+                layer.name,
+            )
+        if not sensitivity.any() and self.config.quantization.asked_qp(original.ndim) is None:
+            logger.warning(
+                "layer %s has no influence on the output with these calibration inputs and gets "
+                "the coarsest step size; take inputs that reach it, or give a qp",
+                layer.name,
+            )
         qp = self._qp(target, feedback.sensitivity if sensitivity.any() else 0.0)
         found = quantize_with_feedback(
             target,

@@ -6,6 +6,7 @@ matrices, and one scale for each row of a weight. `merge_blocks` undoes both.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 
 from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Tensor
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,12 @@ def merge_blocks(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> list[Ten
         if _fits(by_name, block):
             merged[block.parts[0]] = _merged(by_name, block)
             gone |= set(block.parts)
+        elif not by_name.keys().isdisjoint(block.parts):
+            logger.info(
+                "weight %s stays in parts: not all of %s are there, or their shapes do not fit",
+                block.weight,
+                ", ".join(block.parts),
+            )
     kept = (n for n in by_name if n in merged or n not in gone)
     return [merged.get(name, by_name[name]) for name in kept]
 

@@ -8,12 +8,14 @@ bias is corrected for the mean of the output to stay.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nnrcodec.calibration.coverage import unmeasured_layers
 from nnrcodec.calibration.moments import Moments
 from nnrcodec.calibration.sensitivity import output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
@@ -30,6 +32,8 @@ from nnrcodec.reduce.least_error import ROUNDS, Objective, best_product, best_se
 from nnrcodec.reduce.low_rank import LayerReport, decompose, own_bias
 from nnrcodec.reduce.ranks import Choice, LowRankConfig
 from nnrcodec.reduce.schemes import Scheme
+
+logger = logging.getLogger(__name__)
 
 _TRIES = 10
 """Ranks of each scheme that are tried for a budget."""
@@ -126,6 +130,7 @@ def decompose_with_inputs(
     if config.needs_inputs:
         choices = _choices(model, config, inputs, allowance, weighting)
         if not choices:
+            logger.info("low rank leaves all layers as they are: for none of them it is worth it")
             return model, ()
         config = LowRankConfig(ranks=choices)
     offered = _offered(model, config)
@@ -157,7 +162,13 @@ def decompose_with_inputs(
         made = solutions.get((name, scheme.name))
         if made is not None:
             return made.u, made.v, made.bias_change, made.error
-        plain = Decomposition.of(scheme, kernel)  # a layer that runs at several places
+        logger.warning(
+            "layer %s is decomposed by its weight alone, without the calibration inputs: %s; if "
+            "the output changes too much, give it a higher rank",
+            name,
+            unmeasured_layers(model).get(name, "it is not measured"),
+        )
+        plain = Decomposition.of(scheme, kernel)
         return *plain.factors(rank), None, plain.error(rank)
 
     return decompose(model, config, factorize)
@@ -256,6 +267,13 @@ def _choices(
         )
         price = _BIT * each / allowance.left
         worth = {name: _clearly_best(o, price) for name, o in offers.items()}
+        for name, best in worth.items():
+            if best.choice is None and len(offers[name]) > 1:
+                logger.info(
+                    "layer %s stays as it is: no rank is clearly worth its error in bytes; give it "
+                    "a rank to reduce it all the same",
+                    name,
+                )
         return {name: o.choice for name, o in worth.items() if o.choice is not None}
     found = rank_choices(model, config, inputs, weighting=weighting)
     within = [s for s in found if s.error * allowance.left <= allowance.total]

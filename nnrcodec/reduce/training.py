@@ -96,6 +96,12 @@ def distill(
     parameters = [p for p in student.parameters() if p.requires_grad]
     before = best = lesson.judge(student, held_out)
     if before == 0 or not parameters:
+        logger.info(
+            "distillation has nothing to do: %s",
+            "the reduced network already does what the original does"
+            if parameters
+            else "the reduced network has no parameters",
+        )
         return reduced, DistillationReport(0, 0.0, 1.0, 1.0)
     base = [_RATE * float(p.detach().square().mean().sqrt().clamp_min(1e-8)) for p in parameters]
     optimizer = torch.optim.Adam(
@@ -189,6 +195,11 @@ class _Lesson:
         together = _batches_are_free(student) and len({_shapes(each) for each in inputs}) == 1
         batch = min(max(_BATCH_ELEMENTS // elements, 1), _LARGEST_BATCH) if together else 1
         lesson = cls(inputs, batch)
+        if not together:
+            logger.info(
+                "distillation takes one calibration input at each step: they have different "
+                "shapes, or the network takes a fixed number at once"
+            )
         errors = []
         with torch.inference_mode():
             for each in inputs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -493,3 +494,40 @@ def test_what_does_not_fit_is_refused() -> None:
         quantize_with_inputs(model, inputs_of((1, 2, 9, 9), 1), asked())
     with pytest.raises(ModelError, match="no graph"):
         quantize_with_inputs(replace(model, graph=None), inputs, asked())
+
+
+# What is left out or replaced is said
+
+
+def test_layers_without_steps_influence_or_order_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.small, self.dead = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 6, 3)
+            self.back = nn.ConvTranspose2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.small(x)
+            return self.back(x) + 0 * self.dead(x).mean()
+
+    quantize_with_inputs(model_of(Parts(), IMAGES), inputs_of(IMAGES, 2), EncoderConfig())
+    found = [
+        (record.levelname, " ".join(record.getMessage().split()[:6]))
+        for record in caplog.records
+        if record.name == "nnrcodec.encoder.calibrated"
+    ]
+    assert found == [
+        ("INFO", "layer small is not quantized with"),
+        ("INFO", "layer back gets uniform instead of"),
+        ("WARNING", "layer dead has no influence on"),
+    ]
+
+
+def test_inputs_that_tell_no_step_sizes_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    inputs = [(torch.full((60, 12), 0.6),)] * 2
+    quantize_with_inputs(made(perceptron, (60, 12)), inputs, EncoderConfig())
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum(text.startswith("no error is expected") for text in texts) == 1

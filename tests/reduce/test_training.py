@@ -145,7 +145,8 @@ def test_inputs_may_have_different_sizes() -> None:
     assert error_between(model, found, inputs) < error_between(model, reduced, inputs)
 
 
-def test_a_batch_of_a_fixed_size_is_learned_as_it_is() -> None:
+def test_a_batch_of_a_fixed_size_is_learned_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     model = model_of_module(perceptron(), (torch.zeros(4, 6),), dynamic_shapes=({},))
     assert model.graph is not None
     assert model.graph.inputs[0].shape == (4, 6)
@@ -153,6 +154,7 @@ def test_a_batch_of_a_fixed_size_is_learned_as_it_is() -> None:
     inputs = inputs_of((4, 6), 9)
     _, report = distill(model, reduced, inputs, DistillationConfig(steps=60))
     assert report.error_after < 0.8
+    assert "distillation takes one calibration input at each step" in caplog.text
 
 
 def test_inputs_of_large_errors_do_not_drown_the_others() -> None:
@@ -256,11 +258,14 @@ def test_what_becomes_better_is_not_ended_early(caplog: pytest.LogCaptureFixture
     assert not caplog.messages
 
 
-def test_without_an_error_there_is_nothing_to_learn() -> None:
+def test_without_an_error_there_is_nothing_to_learn(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     model = model_of(nn.Sequential(nn.Linear(6, 3)), (5, 6))
     found, report = distill(model, model, inputs_of((5, 6), 4), DistillationConfig(steps=10))
     assert bytes_of(found) == bytes_of(model)
     assert (report.steps, report.error_before, report.error_after) == (0, 1, 1)
+    (record,) = [r for r in caplog.records if r.name == module_of_training.__name__]
+    assert record.getMessage().startswith("distillation has nothing to do: the reduced network")
 
 
 # What is refused
