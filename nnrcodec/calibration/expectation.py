@@ -1,4 +1,4 @@
-"""What quantization is expected to do to a network, before anything is quantized."""
+"""The expected output error of quantization, before anything is quantized."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The error of a network's output that default step sizes are expected to make.
+    """The expected error of a network's output with default step sizes.
 
     Parameters
     ----------
     variance : float
-        Of the output; what errors are parts of.
+        Variance of the output.
     error : float
-        Mean squared error of the output with the default steps of scale 1, not as a part.
+        Mean squared error of the output with default step sizes of scale 1.
     elements : int
-        Weights that add to it.
+        Number of weights that contribute to it.
     weighting : mapping of str to ndarray
-        The sensitivities that it was estimated with, by default the diagonals alone.
+        The output sensitivities that it was estimated with; by default only their diagonals.
     """
 
     variance: float
@@ -42,11 +42,11 @@ class Expectation:
     weighting: Mapping[str, np.ndarray] = field(repr=False, compare=False)
 
     def each(self, scale: float) -> float:
-        """Return the squared error that each weight may add if all add the same."""
+        """Return the squared output error for one weight, if all weights contribute the same."""
         return self.error * scale**2 / max(self.elements, 1)
 
     def part(self, scale: float) -> float:
-        """Return the error as part of the variance."""
+        """Return the squared output error relative to the variance of the output."""
         return self.error * scale**2 / self.variance
 
 
@@ -56,10 +56,10 @@ def expectation(
     qp_density: int = 2,
     weighting: Mapping[str, np.ndarray] | None = None,
 ) -> Expectation:
-    """Estimate the error of the output that quantization without inputs makes.
+    """Estimate the output error of quantization by the weights alone.
 
-    Steps then follow the scale of each tensor; errors of rounding are independent, and of a twelfth
-    of the squared step.
+    Its step sizes follow from the scale of each tensor. Rounding errors are taken to be
+    independent, with a variance of a twelfth of the squared step size.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ def expectation(
         weighting = sensitivities(model, inputs, diagonal=True)
     config = replace(UniformConfig(), qp_density=qp_density)
     error, elements = 0.0, 0
-    for stop in walk(model, inputs):
-        layer = stop.layer
+    for visit in walk(model, inputs):
+        layer = visit.layer
         values = model.tensors[layer.weight].read()
         if not np.isfinite(values).all():
             logger.warning(
@@ -94,7 +94,7 @@ def expectation(
             )
             continue
         step = step_size(config.qp_for(values), qp_density)
-        noise = step**2 / 12 * layer.columns * stop.input_variance()
+        noise = step**2 / 12 * layer.columns * visit.input_variance()
         error += float(diagonal_of(weighting[layer.weight]).sum()) * noise
         elements += math.prod(layer.shape)
     return Expectation(output_variance(model, inputs), error, elements, weighting)

@@ -94,16 +94,16 @@ def require_fit(graph: Graph, inputs: Inputs) -> None:
     ConfigError
         If one does not fit.
     """
-    for each in inputs:
+    for values in inputs:
         try:
-            check_inputs(graph, each)
+            check_inputs(graph, values)
         except ValueError as error:
             raise ConfigError(f"a calibration input does not fit the model: {error}") from None
 
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Say that it is the calibration inputs with which a network does not run.
+    """Turn errors of PyTorch into errors about the calibration inputs.
 
     Raises
     ------
@@ -199,19 +199,19 @@ def _arrays(path: Path, graph: Graph) -> list[np.ndarray]:
     names = [entry.name for entry in graph.inputs]
     if isinstance(content, dict):
         if all(name in content for name in names):
-            found = [content[name] for name in names]
+            arrays = [content[name] for name in names]
         else:
-            found = [value for value in content.values() if getattr(value, "ndim", 0) > 1]
-            if len(names) != 1 or len(found) != 1:
+            arrays = [value for value in content.values() if getattr(value, "ndim", 0) > 1]
+            if len(names) != 1 or len(arrays) != 1:
                 raise ConfigError(
                     f"{path} holds {', '.join(map(repr, content))}; expected {', '.join(names)}, "
                     "the inputs of the model"
                 )
     else:
-        found = list(content) if isinstance(content, tuple | list) else [content]
-    if len(found) != len(names):
-        raise ConfigError(f"{path} holds {len(found)} arrays, the model takes {len(names)}")
-    return [_array(value, path) for value in found]
+        arrays = list(content) if isinstance(content, tuple | list) else [content]
+    if len(arrays) != len(names):
+        raise ConfigError(f"{path} holds {len(arrays)} arrays, the model takes {len(names)}")
+    return [_array(value, path) for value in arrays]
 
 
 def _array(value: Any, path: Path) -> np.ndarray:

@@ -156,7 +156,7 @@ def output_variance(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) ->
     module = build_module(model)
     require_fit(module._nnr_graph, inputs)
     with running(), torch.inference_mode():
-        outputs = [real for each in inputs for real in real_tensors(module(*each))]
+        outputs = [real for values in inputs for real in real_tensors(module(*values))]
     elements = sum(real.numel() for real in outputs)
     total = sum(float((real.double() - real.double().mean()).square().sum()) for real in outputs)
     if total > 0:

@@ -1,10 +1,17 @@
-"""Quantization that looks at what a network does: levels of least error of its output.
+"""Quantization with calibration inputs: levels for the lowest output error of the network.
 
-The layers are taken in the order in which they run. What each of them takes is measured behind the
-layers that were quantized already; its weight is first fitted to that, then quantized with error
-feedback, and its bias is corrected for the mean of its output to stay. Steps follow from one
-condition, that a bit saves the same error of the output of the network wherever it is spent: at
-high rates all weights then add the same to that error.
+Layers are quantized in the order in which they run, each with the input that the already quantized
+layers produce:
+
+- The weight is fitted to that input by ridge regression (`Moments.fitted`).
+- It is quantized with error feedback, column by column, as in E. Frantar et al., "GPTQ", ICLR 2023
+  (`nnrcodec.quant.search.feedback`).
+- The bias, or the mean of the batch norm after the layer, is corrected so that the mean output
+  stays (bias correction, M. Nagel et al., "Data-free quantization through weight equalization and
+  bias correction", ICCV 2019).
+
+Step sizes follow from the output sensitivities: one more bit saves the same output error in every
+layer. At high rates this holds if all weights contribute the same error.
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ from nnrcodec.calibration.expectation import Expectation, expectation
 from nnrcodec.calibration.moments import Moments
 from nnrcodec.calibration.sensitivity import diagonal_of, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
-from nnrcodec.calibration.walk import Stop, walk
+from nnrcodec.calibration.walk import LayerVisit, walk
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.tensor_coding import (
     FEWEST_ELEMENTS,
@@ -51,14 +58,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class QuantizedModel:
-    """A network of which the weights of layers are quantized.
+    """A network and the levels of its layers.
 
     Parameters
     ----------
     model : Model
-        With corrected biases and means; weights are the original ones.
+        The network with corrected biases and means, but with the original weights.
     quantized : mapping of str to Quantized
-        By name: weights, and biases that were corrected.
+        Levels by name of the tensor: of weights, and of corrected biases.
     """
 
     model: Model
@@ -73,7 +80,7 @@ def quantize_with_inputs(
     progress: Progress | None = None,
     weighting: Mapping[str, np.ndarray] | None = None,
 ) -> QuantizedModel:
-    """Quantize the weights of all layers, such that the output of the network changes least.
+    """Quantize the weights of all layers for the lowest output error of the network.
 
     Parameters
     ----------
@@ -82,10 +89,10 @@ def quantize_with_inputs(
     inputs : sequence of tuple of Tensor
         Calibration inputs.
     config : EncoderConfig
-        Its qp is kept to, if there is one; else steps are such that each weight adds what one adds
-        on the mean with the steps of quantization without inputs.
+        If it has a qp, that is used. Otherwise each weight contributes the same output error: the
+        mean of what quantization by the weights alone is expected to cause.
     expected : Expectation, optional
-        What these do; by default to this model.
+        That expected error; by default it is estimated for this model.
     progress : callable, optional
         Called after each layer.
     weighting : mapping of str to ndarray, optional
@@ -94,7 +101,7 @@ def quantize_with_inputs(
     Returns
     -------
     QuantizedModel
-        Layers of which the weight is used more than once, or cannot be quantized, are left out.
+        Without the layers whose weight is used more than once or cannot be quantized.
 
     Raises
     ------
@@ -119,8 +126,8 @@ def quantize_with_inputs(
     weights = {layer.weight for layer in layers}
     if expected is None:
         expected = expectation(model, inputs, config.quantization.qp_density, weighting)
-    way = _Way(config, expected.each(config.quantization.scale), _shifts(model))
-    if not way.error > 0:
+    quantizer = _LayerQuantizer(config, expected.each(config.quantization.scale), _shifts(model))
+    if not quantizer.error > 0:
         logger.warning(
             "no error is expected for the calibration inputs, so that step sizes follow from the "
             "scale of each weight alone; take inputs that differ"
@@ -128,9 +135,10 @@ def quantize_with_inputs(
     tensors = dict(model.tensors)
     quantized: dict[str, Quantized] = {}
     done = 0
-    for stop in walk(model, inputs):
-        if stop.layer.weight in weights:
-            quantized |= way.quantize(tensors, stop, diagonal_of(weighting[stop.layer.weight]))
+    for visit in walk(model, inputs):
+        if visit.layer.weight in weights:
+            sensitivity = diagonal_of(weighting[visit.layer.weight])
+            quantized |= quantizer.quantize(tensors, visit, sensitivity)
             done += 1
             if progress is not None:
                 progress(done, len(layers))
@@ -138,21 +146,21 @@ def quantize_with_inputs(
 
 
 _GAINS = 0.5, 2.0
-"""By how much the batch norm after a layer may be turned down or up."""
+"""Smallest and largest gain that is put into the batch norm after a layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shift:
-    """A tensor that moves the output of a layer: up by its value, or down if it is a mean.
+    """The tensor that bias correction changes: the bias of a layer, or a batch-norm mean.
 
     Parameters
     ----------
     name : str
-        Of the bias, or of the mean of the batch norm after the layer.
+        Name of the bias, or of the running mean of the batch norm after the layer.
     variance : str or None
-        Of that batch norm, which can make up for the scale of the output as well.
+        Name of the running variance of that batch norm, which corrects the scale of the output.
     eps : float
-        Added to the variance.
+        What the batch norm adds to the variance.
     """
 
     name: str
@@ -164,26 +172,27 @@ class _Shift:
         tensors: Mapping[str, Tensor],
         moments: Moments,
         original: np.ndarray,
-        made: np.ndarray,
+        quantized: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        """Return the values with which the output of a weight comes nearest to the original one.
+        """Return the corrected values, by name.
 
         Parameters
         ----------
         tensors : mapping of str to Tensor
-            As they are.
+            The tensors of the model.
         moments : Moments
-            Of what the layer takes.
-        original, made : ndarray, shape (groups, rows, K)
-            Its weight, and what has become of it.
+            Of the input of the layer.
+        original, quantized : ndarray, shape (groups, rows, K)
+            Its weight before and after quantization.
         """
         value = tensors[self.name].read().astype(np.float64)
-        change = moments.bias_change(original, made)
+        change = moments.bias_change(original, quantized)
         if self.variance is None:
             return {self.name: value + change}
-        # the batch norm shall give of y what it gave of gain * (y - mean of y) + original mean
-        gain = np.clip(moments.gains(original, made), *_GAINS)
-        mean = moments.output_mean(made)
+        # for an output y, the batch norm is to return what it returned before for
+        # gain * (y - mean of y) + original mean
+        gain = np.clip(moments.gains(original, quantized), *_GAINS)
+        mean = moments.output_mean(quantized)
         variance = tensors[self.variance].read().astype(np.float64)
         return {
             self.name: mean + (value - mean - change) / gain,
@@ -192,16 +201,17 @@ class _Shift:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """How layers are quantized.
+class _LayerQuantizer:
+    """Quantizes one layer after the other.
 
     Parameters
     ----------
     config : EncoderConfig
+        The options of the encoder.
     error : float
-        Squared error of the network's output that each weight may add.
+        Squared output error of the network that each weight may contribute.
     shifts : mapping of str to _Shift
-        By weight, what can correct the mean of the output.
+        By name of the weight, the tensor for bias correction.
     """
 
     config: EncoderConfig
@@ -209,16 +219,16 @@ class _Way:
     shifts: Mapping[str, _Shift]
 
     def quantize(
-        self, tensors: dict[str, Tensor], stop: Stop, sensitivity: np.ndarray
+        self, tensors: dict[str, Tensor], visit: LayerVisit, sensitivity: np.ndarray
     ) -> dict[str, Quantized]:
-        """Quantize a weight, and what is corrected in `tensors`; return them by name.
+        """Quantize the weight of a layer, and correct its bias in `tensors`.
 
-        The walk goes on with what they become.
+        The walk goes on with the new values. Levels are returned by name of the tensor.
         """
-        layer, density = stop.layer, self.config.quantization.qp_density
+        layer, density = visit.layer, self.config.quantization.qp_density
         tensor = tensors[layer.weight]
         original = layer.matrices(tensor.read())
-        moments = stop.moments()
+        moments = visit.moments()
         shift = self.shifts.get(layer.weight)
         seen = moments if shift is None else moments.centered()
         target = seen.fitted(original)
@@ -237,7 +247,7 @@ class _Way:
                 layer.name,
             )
         qp = self._qp(target, feedback.sensitivity if sensitivity.any() else 0.0)
-        found = quantize_with_feedback(
+        result = quantize_with_feedback(
             target,
             feedback,
             qp,
@@ -247,30 +257,30 @@ class _Way:
             unary_length=self.config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH,
             name=tensor.name,
         )
-        levels = layer.weight_of(found.levels)
+        levels = layer.weight_of(result.levels)
         value = cast(dequantize(levels, qp, density), tensor.dtype)
         quantized = {tensor.name: Quantized(levels, qp, dq, value)}
-        stop.replace(tensor.name, value)
+        visit.replace(tensor.name, value)
         if shift is not None:
-            made = layer.matrices(value)
-            for name, values in shift.corrected(tensors, moments, original, made).items():
+            corrected = shift.corrected(tensors, moments, original, layer.matrices(value))
+            for name, values in corrected.items():
                 tensors[name] = _with_values(tensors[name], values)
                 has_steps = values.size >= FEWEST_ELEMENTS and are_quantizable(values)
                 if name == shift.name and has_steps:
                     mean = float(sensitivity.mean())
                     quantized[name] = self._moved(tensors[name], mean, dq=dq)
                 moved = quantized[name].value if name in quantized else tensors[name].read()
-                stop.replace(name, moved)
+                visit.replace(name, moved)
         return quantized
 
     def _can_depend(self, layer: Layer) -> bool:
-        """Return whether levels are searched in the order in which they are coded."""
+        """Return whether dependent quantization is possible: levels are searched as coded."""
         config = self.config
         by_row = effective_scan_order(layer.shape, config.cabac.scan_order) == 0
         return config.dq and config.entropy != "ans" and by_row and not layer.transposed
 
     def _moved(self, tensor: Tensor, sensitivity: float, *, dq: bool) -> Quantized:
-        """Quantize what moves the output of a layer."""
+        """Quantize a corrected bias or mean."""
         values, config = tensor.read(), self.config.quantization
         qp = self._qp(values, sensitivity)
         if dq and config.asked_qp(values.ndim) is None:
@@ -279,9 +289,9 @@ class _Way:
         return (quantize_by_search if dq else quantize_uniform)(tensor, values, self.config, qp)
 
     def _qp(self, values: np.ndarray, sensitivity: float) -> int:
-        """Return the qp at which rounding would have each weight add the error that it may.
+        """Return the qp at which rounding has each weight contribute the allowed output error.
 
-        It is taken for dependent quantization with feedback as well, which then adds less.
+        It is used for dependent quantization with feedback, too, whose error is lower.
         """
         config, allowed = (
             self.config.quantization,
@@ -301,16 +311,16 @@ class _Way:
 
 
 def _has_steps(tensor: Tensor) -> bool:
-    """Return whether a weight is one that can be quantized."""
+    """Return whether a weight can be quantized."""
     return tensor.size >= FEWEST_ELEMENTS and are_quantizable(tensor.read())
 
 
 def _shifts(model: Model) -> dict[str, _Shift]:
-    """Return by weight what can correct the mean of a layer's output."""
+    """Return the tensors for bias correction, by name of the weight."""
     graph = model.graph
     if graph is None:
         return {}
-    found = {
+    shifts = {
         n.weight: _Shift(n.running_mean, n.running_var, n.eps)
         for n in normalized_convolutions(model)
         if all(len(graph.users(TensorRef(name))) == 1 for name in (n.running_mean, n.running_var))
@@ -318,8 +328,8 @@ def _shifts(model: Model) -> dict[str, _Shift]:
     for layer in find_layers(model):
         bias = own_bias(model, layer.name)
         if bias is not None:
-            found[layer.weight] = _Shift(bias.name)
-    return found
+            shifts[layer.weight] = _Shift(bias.name)
+    return shifts
 
 
 def _with_values(tensor: Tensor, values: np.ndarray) -> Tensor:

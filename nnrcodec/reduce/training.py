@@ -1,8 +1,9 @@
-"""Distillation: train a reduced network to do what the original does, without labels.
+"""Distillation: train a reduced network to return what the original returns, without labels.
 
-The original is the teacher: the reduced network learns its outputs on calibration inputs. Rates
-are relative to the scale of each tensor, so that one setting serves all networks; what was learned
-is judged on inputs that were held out, and the best is kept.
+The original is the teacher (G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural
+network", 2015): the reduced network, the student, learns its outputs on calibration inputs by mean
+squared error. Learning rates are relative to the scale of each tensor, so that one setting works
+for all networks. Some inputs are held out for validation, and the best student on these is kept.
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ _HELD_OUT = 8
 """One input of this many is not trained on."""
 
 _JUDGEMENTS = 20
-"""How often the held-out inputs are looked at."""
+"""Number of validations on the held-out inputs."""
 
 _PATIENCE = 5
-"""Judgements without anything better after which it stops."""
+"""Validations without a lower error after which training stops."""
 
 _RATE = 0.01
 """Step of Adam, relative to the root mean square of a tensor."""
 
 _WARM_UP = 30
+"""Warm-up steps, in which the learning rate grows."""
+
 _CONSTANT = 0.4
 """Part of the steps before the rate falls, along half a cosine."""
 
@@ -62,7 +65,7 @@ def distill(
     config: DistillationConfig,
     progress: Progress | None = None,
 ) -> tuple[Model, DistillationReport]:
-    """Train a reduced network to do what the original does.
+    """Train a reduced network to return what the original returns.
 
     Parameters
     ----------
@@ -141,7 +144,7 @@ def distill(
 
 
 class _Clock:
-    """How far training is: by steps or by time."""
+    """Progress of training, by steps or by time."""
 
     def __init__(self, config: DistillationConfig) -> None:
         self._config = config
@@ -176,7 +179,7 @@ def _schedule(step: int, gone: float) -> float:
 
 
 class _Lesson:
-    """Inputs, what the teacher makes of them, and how much each counts."""
+    """Inputs, the outputs of the teacher, and the weight of each input in the loss."""
 
     def __init__(self, inputs: Sequence[tuple[torch.Tensor, ...]], batch: int) -> None:
         self.batch = batch
