@@ -1,7 +1,7 @@
-"""Blocks: tensors that stand for a weight, and the way back to it.
+"""Blocks: tensors of one data unit that together represent a weight.
 
-The standard has two reductions whose parts share a data unit: a weight as the product of two thin
-matrices, and one scale for each row of a weight. `merge_blocks` undoes both.
+The standard has two such representations: a weight as the product of two thin matrices, and a
+weight with one scale for each row. `merge_blocks` computes the weight from both.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Which tensors stand for a weight.
+    """The tensors that represent a weight.
 
     Parameters
     ----------
     weight : str
-        Name of the weight, which need not be there.
+        Name of the weight.
     shape : tuple of int
         Its dimensions.
     g, h : str or None
-        Names of the matrices whose product it is; without them it is there itself.
+        Names of the matrices whose product it is; None if there is a tensor for the weight itself.
     scaling : str or None
-        Name of the scales of its rows.
+        Name of the tensor with a scale for each row, if there is one.
     """
 
     weight: str
@@ -43,18 +43,18 @@ class Block:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names of the tensors that the weight comes from."""
+        """Names of the tensors from which the weight is computed."""
         names = (self.g or self.weight, self.h, self.scaling)
         return tuple(name for name in names if name is not None)
 
 
 def block_of_parts(parts: Mapping[str, str], shape: tuple[int, ...]) -> Block | None:
-    """Return the block that tensors of a data unit are, None if there is nothing to merge.
+    """Return the block of the tensors of a data unit; None if there is nothing to merge.
 
     Parameters
     ----------
     parts : mapping of str to str
-        Names by what the tensors are: ``weight``, or ``G`` and ``H``, and ``scaling``.
+        Names of the tensors by part: ``weight``, or ``G`` and ``H``, and ``scaling``.
     shape : tuple of int
         Dimensions of the weight.
 
@@ -71,7 +71,7 @@ def block_of_parts(parts: Mapping[str, str], shape: tuple[int, ...]) -> Block | 
 
 
 def merge_blocks(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> list[Tensor]:
-    """Return tensors with the weight of each block in place of what stands for it.
+    """Return tensors with the weight of each block in place of its parts.
 
     The product of two matrices is computed in binary64 and rounded once to binary32; the order of
     summation is free, so a weight may differ in the last place. Scales are multiplied in binary32,
@@ -102,7 +102,7 @@ def merge_blocks(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> list[Ten
 
 
 def _fits(tensors: Mapping[str, Tensor], block: Block) -> bool:
-    """Return whether all parts of a block are there in the shapes that make its weight."""
+    """Return whether all parts of a block exist in shapes that fit together."""
     shapes = [tensors[name].shape for name in block.parts if name in tensors]
     if len(shapes) < len(block.parts):
         return False

@@ -2,10 +2,10 @@
 
 Layers are decomposed in the order in which they run, each with the input that the already
 decomposed layers produce, so that later layers correct the errors of earlier ones as far as they
-can (asymmetric reconstruction, X. Zhang, J. Zou, K. He, J. Sun, "Accelerating very deep convolutional
-networks for classification and detection", TPAMI 2016). Errors of a layer's output are weighted by
-the output sensitivities of `nnrcodec.calibration.sensitivity`. The bias is corrected so that the
-mean output stays.
+can (asymmetric reconstruction, X. Zhang, J. Zou, K. He, J. Sun, "Accelerating very deep
+convolutional networks for classification and detection", TPAMI 2016). Errors of a layer's output
+are weighted by the output sensitivities of `nnrcodec.calibration.sensitivity`. The bias is
+corrected so that the mean output stays.
 
 Ranks are selected for the lowest error under a MAC budget, or by the error that is allowed.
 """

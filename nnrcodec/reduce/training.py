@@ -194,8 +194,8 @@ class _Lesson:
         student: DecodedModel,
         inputs: Sequence[tuple[torch.Tensor, ...]],
     ) -> _Lesson:
-        elements = max(sum(value.numel() for value in each) for each in inputs)
-        together = _batches_are_free(student) and len({_shapes(each) for each in inputs}) == 1
+        elements = max(sum(value.numel() for value in values) for values in inputs)
+        together = _batches_are_free(student) and len({_shapes(values) for values in inputs}) == 1
         batch = min(max(_BATCH_ELEMENTS // elements, 1), _LARGEST_BATCH) if together else 1
         lesson = cls(inputs, batch)
         if not together:
@@ -205,10 +205,10 @@ class _Lesson:
             )
         errors = []
         with torch.inference_mode():
-            for each in inputs:
-                wanted = real_tensors(teacher(*each))
-                lesson._wanted.append([value.clone() for value in wanted])
-                errors.append(float(_error(_run(student, each), wanted)[0]))
+            for values in inputs:
+                wanted = real_tensors(teacher(*values))
+                lesson._wanted.append([output.clone() for output in wanted])
+                errors.append(float(_error(_run(student, values), wanted)[0]))
         floor = _LEAST_WEIGHT * float(np.mean(errors)) + 1e-30
         lesson._weights = [1 / (error + floor) for error in errors]
         return lesson
@@ -231,17 +231,17 @@ class _Lesson:
             return float(np.mean([float(self._judged(student, index)) for index in picked]))
 
     def _judged(self, student: DecodedModel, index: int) -> torch.Tensor:
-        made = _run(student, self._inputs[index])
-        return self._weights[index] * _error(made, self._wanted[index])
+        outputs = _run(student, self._inputs[index])
+        return self._weights[index] * _error(outputs, self._wanted[index])
 
 
 def _error(
-    made: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], samples: int = 1
+    outputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], samples: int = 1
 ) -> torch.Tensor:
     """Return the mean squared error of each sample, over all outputs."""
     errors = [
         (a.float() - b.float()).square().reshape(samples, -1).mean(1)
-        for a, b in zip(made, wanted, strict=True)
+        for a, b in zip(outputs, wanted, strict=True)
     ]
     return torch.stack(errors).mean(0)
 

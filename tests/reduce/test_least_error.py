@@ -197,7 +197,7 @@ def test_separable_kernels_are_found(
     rank = data.draw(st.integers(1, scheme.maximum_rank))
     first, last = scheme.factor_shapes(rank)
     target = product(rng.normal(size=first), rng.normal(size=last))
-    objective = Objective.of(target, objective_of(*target.shape, seed).second)
+    objective = Objective.of(target, objective_of(*target.shape, seed).second_moment)
     u, v, errors = best_separable(objective, shape, rank, 2)
     assert (u.shape, v.shape) == (first, last)
     np.testing.assert_allclose(product(u, v), target, atol=1e-6)
