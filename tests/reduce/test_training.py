@@ -41,6 +41,12 @@ def perceptron(outputs: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, outputs))
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what distillation has logged."""
+    name = module_of_training.__name__
+    return [record.getMessage() for record in caplog.records if record.name == name]
+
+
 # What it does
 
 
@@ -241,9 +247,9 @@ def test_what_gets_no_better_is_ended_early_and_left_as_it_was(
 ) -> None:
     monkeypatch.setattr(module_of_training, "_RATE", 10.0)
     model, reduced = filter_and_reduced()
-    with caplog.at_level(logging.INFO, "nnrcodec.reduce.distillation"):
+    with caplog.at_level(logging.INFO, module_of_training.__name__):
         found, report = distill(model, reduced, inputs_of(SHAPE, 2), DistillationConfig(steps=200))
-    (message,) = caplog.messages
+    (message,) = said(caplog)
     assert message == f"distillation stops early, after {report.steps} steps"
     assert report.steps == 70  # judged at 31, 40, 50 and so on
     assert report.error_after == 1
@@ -252,10 +258,10 @@ def test_what_gets_no_better_is_ended_early_and_left_as_it_was(
 
 def test_what_becomes_better_is_not_ended_early(caplog: pytest.LogCaptureFixture) -> None:
     model, reduced = filter_and_reduced()
-    with caplog.at_level(logging.INFO, "nnrcodec.reduce.distillation"):
+    with caplog.at_level(logging.INFO, module_of_training.__name__):
         _, report = distill(model, reduced, inputs_of(SHAPE, 8), DistillationConfig(steps=60))
     assert report.steps == 60
-    assert not caplog.messages
+    assert not said(caplog)
 
 
 def test_without_an_error_there_is_nothing_to_learn(caplog: pytest.LogCaptureFixture) -> None:
@@ -264,8 +270,8 @@ def test_without_an_error_there_is_nothing_to_learn(caplog: pytest.LogCaptureFix
     found, report = distill(model, model, inputs_of((5, 6), 4), DistillationConfig(steps=10))
     assert bytes_of(found) == bytes_of(model)
     assert (report.steps, report.error_before, report.error_after) == (0, 1, 1)
-    (record,) = [r for r in caplog.records if r.name == module_of_training.__name__]
-    assert record.getMessage().startswith("distillation has nothing to do: the reduced network")
+    (message,) = said(caplog)
+    assert message.startswith("distillation has nothing to do: the reduced network")
 
 
 # What is refused
