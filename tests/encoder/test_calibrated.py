@@ -15,6 +15,7 @@ from networks import Inputs, error_between, inputs_of, model_of, outputs_of, wit
 from torch import nn
 
 from nnrcodec.calibration.amount import in_batches
+from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.config import CabacConfig, EncoderConfig, Profile, UniformConfig
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.encoder.calibrated import QuantizedModel, quantize_with_inputs
@@ -272,6 +273,20 @@ def test_the_same_comes_out_again_and_the_model_is_not_changed(case: str) -> Non
     for name, tensor in found.model.tensors.items():
         assert tensor.read().tobytes() == again.model.tensors[name].read().tobytes()
         assert model.tensors[name].read().tobytes() == before[name]
+
+
+@pytest.mark.parametrize("case", ["convolutions", "depthwise"])
+def test_whole_sensitivities_and_their_diagonals_give_the_same(case: str) -> None:
+    make, shape = CASES[case]
+    model, inputs = made(make, shape), inputs_of(shape, 2)
+    found, other = (
+        quantize_with_inputs(model, inputs, EncoderConfig(), weighting=weighting).quantized
+        for weighting in (None, sensitivities(model, inputs))
+    )
+    assert found.keys() == other.keys()
+    for name, each in found.items():
+        np.testing.assert_array_equal(each.levels, other[name].levels)
+        assert each.qp == other[name].qp
 
 
 # The mean of the output
