@@ -1,11 +1,13 @@
-"""How many calibration inputs are looked at, and how many at once.
+"""The number of calibration inputs that are used, and how they are put into batches.
 
-What a layer of K columns takes has K (K + 1) / 2 second moments, which a few small inputs do not
-tell. As many are wanted as do, or as the network takes in reasonable time.
+The input of a layer of K columns has K (K + 1) / 2 second moments: a few small inputs are not
+enough to estimate them. The number grows until it is enough for that, or until it would take too
+much time or memory.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -21,23 +23,25 @@ from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module
 from nnrcodec.model.model import Model
 
+logger = logging.getLogger(__name__)
+
 MOST = 512
 
 _MULTIPLICATIONS = 2**35
-"""What the network may do with all of them, once, for more than `COUNT` to be taken."""
+"""Most multiply-adds of one run with all inputs, if there are more inputs than `COUNT`."""
 
 _PATCHES = 64
-"""For each column of a layer's weight, beyond which more say little."""
+"""Patches for each column of a layer's weight that are enough."""
 
 _POSITIONS = 2**20
-"""Positions in all inputs, of the largest in each: what a network makes of them has to be kept."""
+"""Most positions in all inputs together, because their activations are in memory at once."""
 
 _AT_ONCE = 2**14
-"""Positions in inputs that are put together."""
+"""Most positions in a batch of inputs."""
 
 
 def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
-    """Return how many inputs like an example are looked at, unless there are fewer.
+    """Return how many inputs of the size of an example are enough.
 
     Raises
     ------
@@ -45,7 +49,7 @@ def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
         If the network does not run with it.
     """
     with FlopCounterMode(display=False) as counter:
-        patches = [stop.patches_for_each_column() for stop in walk(model, [example])]
+        patches = [visit.patches_for_each_column() for visit in walk(model, [example])]
     by_need = math.ceil(_PATCHES / max(min(patches, default=math.inf), 1e-9))
     by_time = 2 * _MULTIPLICATIONS // max(counter.get_total_flops(), 1)
     by_memory = _POSITIONS // _positions(example)
@@ -53,15 +57,16 @@ def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
 
 
 def enough_of(model: Model, make: Callable[[int], Inputs], count: int | None) -> Inputs:
-    """Return as many inputs as somebody wants, or else enough of them.
+    """Return as many inputs as asked for, or `enough` of them.
 
     Parameters
     ----------
     model : Model
         With a graph.
     make : callable
-        Makes so many inputs, at most.
+        Called with a number; returns at most so many inputs.
     count : int or None
+        The number that is asked for.
 
     Raises
     ------
@@ -72,7 +77,7 @@ def enough_of(model: Model, make: Callable[[int], Inputs], count: int | None) ->
 
 
 def in_batches(model: Model, inputs: Inputs) -> Inputs:
-    """Return enough of some inputs, evenly spaced, and put together where that changes nothing.
+    """Return `enough` of the inputs, evenly spaced, in batches where that changes no output.
 
     Parameters
     ----------
@@ -86,13 +91,20 @@ def in_batches(model: Model, inputs: Inputs) -> Inputs:
         If the network does not run with one of them.
     """
     count = min(enough(model, inputs[0]), len(inputs))
+    if count < len(inputs):
+        logger.info(
+            "%d of %d calibration inputs are used, evenly spaced: more would say little, or take "
+            "too much time or memory",
+            count,
+            len(inputs),
+        )
     picked = [inputs[position * len(inputs) // count] for position in range(count)]
     return list(_together(build_module(model), picked))
 
 
 def _together(module: DecodedModel, inputs: Inputs) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Yield inputs of the same shapes as one, as many as are not too large."""
-    for _, group in groupby(inputs, lambda each: [value.shape for value in each]):
+    """Yield batches of inputs of the same shapes."""
+    for _, group in groupby(inputs, lambda values: [value.shape for value in values]):
         alike = list(group)
         most = min(_AT_ONCE // _positions(alike[0]), _most(module._nnr_graph, alike[0]))
         if most > 1 and len(alike) > 1 and _are_independent(module, alike[:2]):
@@ -107,7 +119,7 @@ def _joined(inputs: Inputs) -> tuple[torch.Tensor, ...]:
 
 
 def _most(graph: Graph, example: tuple[torch.Tensor, ...]) -> int:
-    """Return how many inputs like an example may be put together along their first axis."""
+    """Return how many inputs like an example may be in one batch, along the first axis."""
     most = MOST
     for value, entry in zip(example, graph.inputs, strict=True):
         size = entry.shape[0] if entry.shape else 1
@@ -119,17 +131,27 @@ def _most(graph: Graph, example: tuple[torch.Tensor, ...]) -> int:
 
 
 def _are_independent(module: DecodedModel, inputs: Inputs) -> bool:
-    """Return whether a network makes of several inputs at once what it makes of each."""
+    """Return whether the outputs of a batch are those of its inputs one by one."""
     with running(), torch.inference_mode():
-        each = [real_tensors(module(*values)) for values in inputs]
+        separate = [real_tensors(module(*values)) for values in inputs]
     try:
         with torch.inference_mode():
-            made = real_tensors(module(*_joined(inputs)))
-    except (RuntimeError, IndexError, ValueError):
+            together = real_tensors(module(*_joined(inputs)))
+    except (RuntimeError, IndexError, ValueError) as error:
+        _log_one_at_a_time(f"it does not run with several at once: {error}")
         return False
-    return all(
-        one.ndim > 0 and _are_close(one, torch.cat(several))
-        for one, several in zip(made, zip(*each, strict=True), strict=True)
+    independent = all(
+        batch.ndim > 0 and _are_close(batch, torch.cat(parts))
+        for batch, parts in zip(together, zip(*separate, strict=True), strict=True)
+    )
+    if not independent:
+        _log_one_at_a_time("its output for one depends on the others")
+    return independent
+
+
+def _log_one_at_a_time(reason: str) -> None:
+    logger.info(
+        "calibration inputs go through the network one at a time, which takes longer: %s", reason
     )
 
 
@@ -138,6 +160,6 @@ def _are_close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def _positions(example: Sequence[torch.Tensor]) -> int:
-    """Return the positions of the largest value of an input: all axes but that of channels."""
+    """Return the most positions of a tensor of an input: all axes but that of channels count."""
     sizes = (math.prod((*value.shape[:1], *value.shape[2:])) for value in example)
     return max(sizes, default=1) or 1

@@ -1,4 +1,4 @@
-"""The calibration inputs that there are when nobody gives any."""
+"""Default calibration inputs, for networks without any of their own."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nnrcodec.errors import ConfigError
 from nnrcodec.model.model import Model
 
 MOST_WEIGHTS = 50_000_000
-"""Weights of a network beyond which inputs are not made up unless somebody asks for it: to look at
-what such a network does takes longer than one who asked for nothing expects."""
+"""Largest network, in weights, that is calibrated by default: for a larger one calibration takes so
+long that it has to be asked for."""
 
 
 def default_inputs(model: Model, count: int | None = None, seed: int = 0) -> Inputs:
-    """Make inputs as `synthetic_inputs` does, if they are of use without being asked for.
+    """Return inputs of `synthetic_inputs` if the network can be calibrated with them.
 
     Parameters
     ----------
@@ -30,16 +30,16 @@ def default_inputs(model: Model, count: int | None = None, seed: int = 0) -> Inp
     Raises
     ------
     ConfigError
-        If the network is large, an input cannot be made up, or the network does not run with it or
-        makes nothing finite of it; the message says which.
+        If the network has more than `MOST_WEIGHTS` weights, an input cannot be made up, or the
+        network does not run with it or returns NaN or infinity; the message says which.
     """
     weights = sum(tensor.size for tensor in model.tensors.values())
     if weights > MOST_WEIGHTS:
         raise ConfigError(f"{weights} weights would take long")
     inputs = enough_of(model, lambda number: synthetic_inputs(model, number, seed), count)
-    found = sensitivities(model, inputs[:1])
-    if not all(np.isfinite(matrix).all() for matrix in found.values()):
+    diagonals = sensitivities(model, inputs[:1], diagonal=True)
+    if not all(np.isfinite(diagonal).all() for diagonal in diagonals.values()):
         raise ConfigError("NaN or infinity comes out of the derivatives of the network")
-    for stop in walk(model, inputs[:1]):
-        stop.moments()
+    for visit in walk(model, inputs[:1]):
+        visit.moments()
     return inputs

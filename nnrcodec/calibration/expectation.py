@@ -1,35 +1,39 @@
-"""What quantization is expected to do to a network, before anything is quantized."""
+"""The expected output error of quantization, before anything is quantized."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nnrcodec.calibration.sensitivity import output_variance, sensitivities
+from nnrcodec.calibration.coverage import unmeasured_layers
+from nnrcodec.calibration.sensitivity import diagonal_of, output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import walk
 from nnrcodec.model.model import Model
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.quant.uniform import UniformConfig
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """The error of a network's output that default step sizes are expected to make.
+    """The expected error of a network's output with default step sizes.
 
     Parameters
     ----------
     variance : float
-        Of the output; what errors are parts of.
+        Variance of the output.
     error : float
-        Mean squared error of the output with the default steps of scale 1, not as a part.
+        Mean squared error of the output with default step sizes of scale 1.
     elements : int
-        Weights that add to it.
+        Number of weights that contribute to it.
     weighting : mapping of str to ndarray
-        The sensitivities that it was estimated with.
+        The output sensitivities that it was estimated with; by default only their diagonals.
     """
 
     variance: float
@@ -38,11 +42,11 @@ class Expectation:
     weighting: Mapping[str, np.ndarray] = field(repr=False, compare=False)
 
     def each(self, scale: float) -> float:
-        """Return the squared error that each weight may add if all add the same."""
+        """Return the squared output error for one weight, if all weights contribute the same."""
         return self.error * scale**2 / max(self.elements, 1)
 
     def part(self, scale: float) -> float:
-        """Return the error as part of the variance."""
+        """Return the squared output error relative to the variance of the output."""
         return self.error * scale**2 / self.variance
 
 
@@ -52,10 +56,10 @@ def expectation(
     qp_density: int = 2,
     weighting: Mapping[str, np.ndarray] | None = None,
 ) -> Expectation:
-    """Estimate the error of the output that quantization without inputs makes.
+    """Estimate the output error of quantization by the weights alone.
 
-    Steps then follow the scale of each tensor; errors of rounding are independent, and of a twelfth
-    of the squared step.
+    Its step sizes follow from the scale of each tensor. Rounding errors are taken to be
+    independent, with a variance of a twelfth of the squared step size.
 
     Parameters
     ----------
@@ -66,18 +70,31 @@ def expectation(
     qp_density : int
         See `nnrcodec.quant.step_size.step_size`.
     weighting : mapping of str to ndarray, optional
-        The sensitivities of the model, if they are known already.
+        The sensitivities of the model, or their diagonals, if they are known already.
     """
-    weighting = sensitivities(model, inputs) if weighting is None else weighting
+    for name, reason in unmeasured_layers(model).items():
+        logger.warning(
+            "layer %s is coded by its weights alone, without the calibration inputs: %s; if the "
+            "output changes too much, take a smaller scale or qp",
+            name,
+            reason,
+        )
+    if weighting is None:
+        weighting = sensitivities(model, inputs, diagonal=True)
     config = replace(UniformConfig(), qp_density=qp_density)
     error, elements = 0.0, 0
-    for stop in walk(model, inputs):
-        layer = stop.layer
+    for visit in walk(model, inputs):
+        layer = visit.layer
         values = model.tensors[layer.weight].read()
         if not np.isfinite(values).all():
+            logger.warning(
+                "layer %s has weights that are not finite: it is stored as it is, and does not "
+                "count in the expected error; check the training",
+                layer.name,
+            )
             continue
         step = step_size(config.qp_for(values), qp_density)
-        noise = step**2 / 12 * layer.columns * stop.input_variance()
-        error += float(np.trace(weighting[layer.weight])) * noise
+        noise = step**2 / 12 * layer.columns * visit.input_variance()
+        error += float(diagonal_of(weighting[layer.weight]).sum()) * noise
         elements += math.prod(layer.shape)
     return Expectation(output_variance(model, inputs), error, elements, weighting)

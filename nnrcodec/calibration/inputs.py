@@ -5,6 +5,7 @@ Nothing in a file is run: arrays are read without pickle, tensors with ``weights
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from nnrcodec.calibration.synthetic import COUNT, SIDE, Inputs, free_size
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph, Input
 from nnrcodec.graph.module import check_inputs
+
+logger = logging.getLogger(__name__)
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -91,16 +94,16 @@ def require_fit(graph: Graph, inputs: Inputs) -> None:
     ConfigError
         If one does not fit.
     """
-    for each in inputs:
+    for values in inputs:
         try:
-            check_inputs(graph, each)
+            check_inputs(graph, values)
         except ValueError as error:
             raise ConfigError(f"a calibration input does not fit the model: {error}") from None
 
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Say that it is the calibration inputs with which a network does not run.
+    """Turn errors of PyTorch into errors about the calibration inputs.
 
     Raises
     ------
@@ -196,19 +199,19 @@ def _arrays(path: Path, graph: Graph) -> list[np.ndarray]:
     names = [entry.name for entry in graph.inputs]
     if isinstance(content, dict):
         if all(name in content for name in names):
-            found = [content[name] for name in names]
+            arrays = [content[name] for name in names]
         else:
-            found = [value for value in content.values() if getattr(value, "ndim", 0) > 1]
-            if len(names) != 1 or len(found) != 1:
+            arrays = [value for value in content.values() if getattr(value, "ndim", 0) > 1]
+            if len(names) != 1 or len(arrays) != 1:
                 raise ConfigError(
                     f"{path} holds {', '.join(map(repr, content))}; expected {', '.join(names)}, "
                     "the inputs of the model"
                 )
     else:
-        found = list(content) if isinstance(content, tuple | list) else [content]
-    if len(found) != len(names):
-        raise ConfigError(f"{path} holds {len(found)} arrays, the model takes {len(names)}")
-    return [_array(value, path) for value in found]
+        arrays = list(content) if isinstance(content, tuple | list) else [content]
+    if len(arrays) != len(names):
+        raise ConfigError(f"{path} holds {len(arrays)} arrays, the model takes {len(names)}")
+    return [_array(value, path) for value in arrays]
 
 
 def _array(value: Any, path: Path) -> np.ndarray:
@@ -230,6 +233,13 @@ def _samples(
         for array, entry in zip(arrays, graph.inputs, strict=True)
     ]
     length = min(len(array) for array in fitting)
+    if length < max(len(array) for array in fitting):
+        logger.warning(
+            "%s holds different numbers of samples of each input of the model; the first %d are "
+            "used",
+            path,
+            length,
+        )
     sizes = [free_size(graph, entry, 0) for entry in graph.inputs if entry.shape]
     batch = sizes[0] if sizes else 1
     if length < batch:
@@ -248,6 +258,12 @@ def _with_channels_first(array: np.ndarray, entry: Input) -> np.ndarray:
     if array.ndim == 4 == len(entry.shape):
         channels = entry.shape[1]
         if isinstance(channels, int) and array.shape[1] != channels == array.shape[3]:
+            logger.info(
+                "calibration samples of input %r have the shape %s with channels last; they are "
+                "moved to the second axis",
+                entry.name,
+                array.shape[1:],
+            )
             return array.transpose(0, 3, 1, 2)
     return array
 

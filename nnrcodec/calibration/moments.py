@@ -1,8 +1,10 @@
-"""Second moments of what layers take, as their weights see it.
+"""Second moments of the input of a layer.
 
-The output error of a layer is a quadratic form of the error of its weight; `Moments` holds its
-matrix, the second moment of the input patches. Two inputs are compared: the one that the layer of
-the original network takes, and the one that it takes behind layers that were changed.
+A layer multiplies its weight, as a matrix, by patches of its input. The squared error of its output
+is therefore a quadratic form of the error of the weight, and the matrix of that form is the second
+moment of the patches (E. Frantar, S. P. Singh, D. Alistarh, "Optimal brain compression", NeurIPS
+2022, call it the layer-wise Hessian). Two inputs of the same layer are compared: that in
+the original network, and that in the changed network, where earlier layers have other weights.
 """
 
 from __future__ import annotations
@@ -17,39 +19,40 @@ import torch
 from nnrcodec.graph.layers import Layer
 
 RIDGE = 1e-3
-"""How near a fitted weight stays to the original one at least, as part of the mean of second
-moments: it changes little where the calibration inputs say little."""
+"""Smallest ridge of `Moments.fitted`, relative to the mean of the second moments: it keeps a weight
+near the original in directions in which the calibration inputs hardly vary."""
 
 _BATCH = 8192
-"""Patches that are summed up in float32 before they are added in float64."""
+"""Patches whose products are summed in float32 before the sum is added in float64."""
 
 _OPERATIONS = 3e10
-"""Multiply-adds that the moments of a layer may take; patches are left out beyond that."""
+"""Most multiply-adds for the moments of one layer; above that, a random part of the patches is
+measured."""
 
 _FEWEST_PER_COLUMN = 4
 
 ROUNDING = 1e-12
-"""Variance below this part of the mean square is what float32 makes of a constant."""
+"""A variance below this part of the mean square is the rounding error of a constant in float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Moments of the input patches of a layer, by group; K columns each.
+    """Moments of the input patches of a layer, for each group of channels; a patch has K elements.
 
     Parameters
     ----------
     count : int
-        Patches they are from.
+        Number of patches that were measured.
     positions : int
-        Patches that there are: how often the layer multiplies.
+        Number of all patches: how often the layer multiplies by its weight.
     second : ndarray of float64, shape (groups, K, K)
-        Mean of x x^T, x being what the layer takes behind changed layers.
+        Mean of x x^T, where x is a patch in the changed network.
     mean : ndarray of float64, shape (groups, K)
         Mean of x.
     cross : ndarray of float64, shape (groups, K, K)
         Mean of x_original x^T.
     original_mean : ndarray of float64, shape (groups, K)
-        Mean of x_original, what the layer of the original network takes.
+        Mean of x_original, a patch in the original network.
     original_square : ndarray of float64, shape (groups,)
         Mean square of it, summed over the columns.
     """
@@ -63,7 +66,7 @@ class Moments:
     original_square: np.ndarray
 
     def centered(self) -> Moments:
-        """Return the moments about the means: what counts where a bias can make up for them."""
+        """Return the central moments: they are enough where the bias corrects the mean."""
         mean, original = self.mean, self.original_mean
         second = self.second - _outer(mean, mean)
         varies = _vary(np.trace(second, axis1=1, axis2=2), np.trace(self.second, axis1=1, axis2=2))
@@ -76,15 +79,17 @@ class Moments:
         return Moments(self.count, self.positions, second, nothing, cross, nothing, square)
 
     def fitted(self, matrices: np.ndarray, ridge: float | None = None) -> np.ndarray:
-        """Return the weight that, behind the changed layers, comes nearest to the original output.
+        """Return the weight with which the changed network comes nearest to the original output.
+
+        This is a ridge regression of the original output of the layer on its changed input.
 
         Parameters
         ----------
         matrices : ndarray, shape (groups, rows, K)
             The original weight.
         ridge : float, optional
-            How much to stay near it, as part of the mean of the second moment: by default as much
-            as there are columns for each patch, which is about what chance makes of that moment.
+            Strength of the ridge, relative to the mean of the second moments: by default the
+            number of columns for each patch, which is about the sampling error of these moments.
 
         Returns
         -------
@@ -101,7 +106,7 @@ class Moments:
         return np.swapaxes(np.linalg.solve(self.second + lift, right), 1, 2)
 
     def gains(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
-        """Return what outputs would have to be multiplied by to come nearest to the original ones.
+        """Return the gain for each output with which it comes nearest to the original one.
 
         Parameters
         ----------
@@ -120,18 +125,23 @@ class Moments:
         return np.divide(both, power, out=np.ones_like(both), where=varies).reshape(-1)
 
     def output_mean(self, changed: np.ndarray) -> np.ndarray:
-        """Return the mean of what a weight puts out behind changed layers, float64 (N,)."""
+        """Return the mean output of a weight in the changed network, float64 (N,)."""
         return np.einsum("grk,gk->gr", changed, self.mean).reshape(-1)
 
     def bias_change(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
-        """Return what has to be added to the bias for the mean output to stay, float64 (N,)."""
+        """Return the change of the bias that keeps the mean output, float64 (N,).
+
+        This is the bias correction of M. Nagel, M. van Baalen, T. Blankevoort, M. Welling,
+        "Data-free quantization through weight equalization and bias correction", ICCV 2019, with
+        means from calibration inputs.
+        """
         change = np.einsum("grk,gk->gr", original, self.original_mean)
         change -= np.einsum("grk,gk->gr", changed, self.mean)
         return change.reshape(-1)
 
 
 def _vary(variance: np.ndarray, square: np.ndarray) -> np.ndarray:
-    """Return whether variances are more than what rounding makes of constants."""
+    """Return which variances are larger than the rounding error of a constant."""
     return variance > np.maximum(ROUNDING * square, np.finfo(np.float32).tiny)
 
 
@@ -144,58 +154,59 @@ def measure(
     ----------
     layer : Layer
     original, changed : list of Tensor
-        Its input in the original network and behind changed layers, one for each calibration
-        input; the same list if nothing before it was changed.
+        Its input in the original and in the changed network, one for each calibration input; the
+        same list if no earlier change affects it.
     seed : int
-        Of the choice of patches, where not all are taken.
+        Of the choice of patches, if only a part of them is measured.
 
     Returns
     -------
     Moments
     """
     k, groups = layer.columns, layer.groups
-    lines = [_Lines.of(layer, value) for value in original]
-    changed_lines = lines if changed is original else [_Lines.of(layer, v) for v in changed]
-    positions = sum(each.positions for each in lines)
+    total_positions = sum(positions(layer, value) for value in original)
     most = max(_FEWEST_PER_COLUMN * k, int(_OPERATIONS / (groups * k * k)), _BATCH)
-    share = min(1.0, most / positions)
-    every = min(int(1 / share), lines[0].length)  # far apart, they say more
+    share = min(1.0, most / total_positions)
     generator = torch.Generator().manual_seed(seed)
-    x_sums, y_sums = _Sums(changed_lines[0]), _Sums(lines[0])
+    lines = _Lines.of(layer, original[0])
+    every = min(int(1 / share), lines.length)  # far apart, they say more
+    x_sums, y_sums = _Sums(_Lines.of(layer, changed[0])), _Sums(lines)
     second = torch.zeros(groups, k, k, dtype=torch.float64)
     both = torch.zeros(groups, k, k, dtype=torch.float64)
     total = 0
-    for each, changed_each in zip(lines, changed_lines, strict=True):
-        picked, phase = torch.arange(each.count), 0
+    for value, changed_value in zip(original, changed, strict=True):
+        lines = _Lines.of(layer, value)  # a padded copy: of one input at a time
+        changed_lines = lines if changed is original else _Lines.of(layer, changed_value)
+        picked, phase = torch.arange(lines.count), 0
         if share < 1:
-            wanted = math.ceil(min(share * every, 1) * each.count)
-            picked = torch.randperm(each.count, generator=generator)[:wanted].sort().values
-            phase = int(torch.randint(min(every, each.length), (1,), generator=generator))
-        for part in torch.split(picked, max(_BATCH * every // each.length, 1)):
-            x = x_sums.add(changed_each.patches(part, every, phase))
+            wanted = math.ceil(min(share * every, 1) * lines.count)
+            picked = torch.randperm(lines.count, generator=generator)[:wanted].sort().values
+            phase = int(torch.randint(min(every, lines.length), (1,), generator=generator))
+        for part in torch.split(picked, max(_BATCH * every // lines.length, 1)):
+            x = x_sums.add(changed_lines.patches(part, every, phase))
             total += x.shape[2]
             second += (x @ x.transpose(1, 2)).double()
-            if changed_each is not each:
-                y = y_sums.add(each.patches(part, every, phase))
+            if changed_lines is not lines:
+                y = y_sums.add(lines.patches(part, every, phase))
                 both += (y @ x.transpose(1, 2)).double()
     first, mean = x_sums.means(total)
     moment = (second / total).numpy() + _outer(first, x_sums.point) + _outer(x_sums.point, mean)
-    if changed_lines is lines:
+    if changed is original:
         square = np.trace(moment, axis1=1, axis2=2)
-        return Moments(total, positions, moment, mean, moment, mean, square)
+        return Moments(total, total_positions, moment, mean, moment, mean, square)
     first, original_mean = y_sums.means(total)
     cross = (both / total).numpy() + _outer(first, x_sums.point) + _outer(y_sums.point, mean)
     square = y_sums.mean_square(total)
-    return Moments(total, positions, moment, mean, cross, original_mean, square)
+    return Moments(total, total_positions, moment, mean, cross, original_mean, square)
 
 
 def positions(layer: Layer, value: torch.Tensor) -> int:
-    """Return how often a layer multiplies for an input: the patches that it makes of it."""
-    return _Lines.of(layer, value).positions
+    """Return the number of patches of an input: how often the layer multiplies for it."""
+    return _Lines.of(layer, value.to("meta")).positions  # from the shape alone
 
 
 class _Sums:
-    """Sums over patches, taken about a point near their mean: about zero, float32 is too coarse."""
+    """Sums over patches, relative to a point near their mean: float32 would lose too much else."""
 
     def __init__(self, lines: _Lines) -> None:
         few = max(_BATCH // lines.length, 1)
@@ -206,19 +217,19 @@ class _Sums:
         self._squares = torch.zeros(len(self.point), dtype=torch.float64)
 
     def add(self, x: torch.Tensor) -> torch.Tensor:
-        """Add patches, shape (groups, K, patches); return them about the point."""
+        """Add patches, shape (groups, K, patches); return them relative to the point."""
         x = x.sub_(self._point)
         self._first += x.sum(2, dtype=torch.float64)
         self._squares += torch.linalg.vector_norm(x, dim=(1, 2), dtype=torch.float64).square()
         return x
 
     def means(self, total: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean about the point, and about zero."""
+        """Return the mean relative to the point, and the mean itself."""
         first = (self._first / total).numpy()
         return first, first + self.point
 
     def mean_square(self, total: int) -> np.ndarray:
-        """Return the mean square about zero, summed over the columns."""
+        """Return the mean square, summed over the columns."""
         first, mean = self.means(total)
         squares = (self._squares / total).numpy()
         return squares + np.sum(first * self.point + self.point * mean, axis=1)
@@ -260,7 +271,7 @@ class _Lines:
 
     @classmethod
     def of(cls, layer: Layer, value: torch.Tensor) -> _Lines:
-        """Return those of what a layer takes."""
+        """Return the lines of one input of a layer."""
         axes = len(layer.kernel)
         if axes == 0:
             flat = value.reshape(-1, value.shape[-1], 1)
@@ -322,15 +333,15 @@ class _Lines:
         channels, begin = self.rows.shape[1], self.first[picked]
         length = len(range(phase, self.length, every))
         shape = channels, len(self.further), self.taps, len(picked), length
-        made = torch.empty(shape, dtype=torch.float32)
+        patches = torch.empty(shape, dtype=torch.float32)
         step = self.stride * every
         reach = step * (length - 1) + 1
         for position, ahead in enumerate(self.further):
             rows = self.rows.index_select(0, begin + ahead).transpose(0, 1)
             for tap in range(self.taps):
                 start = tap * self.dilation + self.stride * phase
-                made[:, position, tap] = rows[:, :, start : start + reach : step]
-        return made.reshape(self.groups, -1, len(picked) * length)
+                patches[:, position, tap] = rows[:, :, start : start + reach : step]
+        return patches.reshape(self.groups, -1, len(picked) * length)
 
 
 def _stretched(value: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:

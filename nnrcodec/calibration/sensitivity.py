@@ -1,8 +1,16 @@
-"""What errors of a layer's output do to the output of the network."""
+"""Output sensitivities: what errors of a layer's output do to the output of the network.
+
+This is the Gauss-Newton approximation of the second derivatives of the squared error of the output
+(B. Hassibi, D. G. Stork, "Second order derivatives for network pruning: optimal brain surgeon",
+NIPS 1993), taken with respect to the outputs of layers instead of their weights. Going back from
+combinations of all outputs with random signs estimates it without one backward pass for each output
+(M. F. Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +21,21 @@ from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
 from nnrcodec.model.model import Model
 
+logger = logging.getLogger(__name__)
+
 
 def sensitivities(
-    model: Model, inputs: Sequence[tuple[torch.Tensor, ...]], seed: int = 0
+    model: Model,
+    inputs: Sequence[tuple[torch.Tensor, ...]],
+    seed: int = 0,
+    *,
+    diagonal: bool = False,
 ) -> Mapping[str, np.ndarray]:
-    """Measure how errors of each layer's output appear in the output of the network.
+    """Estimate the Gauss-Newton sensitivity of the network's output to each layer's output.
 
     For small errors, the squared error of the network's output is a quadratic form of the error
-    of the layer's. Its matrix is estimated by going back from random combinations of all outputs;
-    errors at different positions are taken to be independent.
+    of the layer's output. Its matrix is estimated by backward passes from combinations of all
+    outputs with random signs; errors at different positions are taken to be independent.
 
     Parameters
     ----------
@@ -30,11 +44,14 @@ def sensitivities(
     inputs : sequence of tuple of Tensor
         Calibration inputs.
     seed : int
-        Of the random combinations.
+        Of the random signs.
+    diagonal : bool
+        Whether to keep only the diagonals of the matrices: a layer of N output channels then needs
+        N numbers instead of N x N.
 
     Returns
     -------
-    mapping of str to ndarray of float64, shape (N, N)
+    mapping of str to ndarray of float64, shape (N, N), or (N,) with `diagonal`
         By name of the weight, for a layer of N output channels: with C the second moment of the
         error of the layer's output, ``trace(matrix @ C)`` is the mean squared error of the
         network's. Layers without influence have zeros.
@@ -49,45 +66,73 @@ def sensitivities(
     require_fit(module._nnr_graph, inputs)
     generator = torch.Generator().manual_seed(seed)
     sums = {
-        layer.weight: torch.zeros(*2 * (layer.outputs,), dtype=torch.float64)
+        layer.weight: torch.zeros((layer.outputs,) * (1 if diagonal else 2), dtype=torch.float64)
         for layer in layers.values()
     }
+
+    def add(name: str, gradient: torch.Tensor) -> None:
+        flat = gradient.reshape(len(gradient), -1)
+        product = flat @ flat.T  # for the diagonal, too: its sums shall be the same to the last bit
+        sums[name] += (product.diagonal() if diagonal else product).double()
+
     elements = 0
     for values in inputs:
         with running(), torch.autograd.graph.allow_mutation_on_saved_tensors():
-            results, tracked = _run(module, values, layers)
+            results, first = _run(module, values, layers, add)
             signs = [2.0 * torch.randint(2, r.shape, generator=generator) - 1 for r in results]
             elements += sum(result.numel() for result in results)
-            if not tracked or not any(result.requires_grad for result in results):
+            if not first or not any(result.requires_grad for result in results):
                 continue
             total = torch.stack([(r * s).sum() for r, s in zip(results, signs, strict=True)]).sum()
-            gradients = torch.autograd.grad(total, list(tracked.values()), allow_unused=True)
-        for name, gradient in zip(tracked, gradients, strict=True):
+            gradients = torch.autograd.grad(total, list(first.values()), allow_unused=True)
+        for name, gradient in zip(first, gradients, strict=True):
             if gradient is not None:
-                flat = gradient.reshape(len(gradient), -1)
-                sums[name] += (flat @ flat.T).double()
+                add(name, gradient)
     return {name: (total / max(elements, 1)).numpy() for name, total in sums.items()}
 
 
+def diagonal_of(sensitivity: np.ndarray) -> np.ndarray:
+    """Return the diagonal of what `sensitivities` returns for one layer.
+
+    Parameters
+    ----------
+    sensitivity : ndarray, shape (N, N) or (N,)
+
+    Returns
+    -------
+    ndarray, shape (N,)
+    """
+    return np.ascontiguousarray(np.diag(sensitivity)) if sensitivity.ndim == 2 else sensitivity
+
+
 def _run(
-    module: DecodedModel, inputs: tuple[torch.Tensor, ...], layers: Mapping[int, Layer]
+    module: DecodedModel,
+    inputs: tuple[torch.Tensor, ...],
+    layers: Mapping[int, Layer],
+    add: Callable[[str, torch.Tensor], None],
 ) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """Run a network; return its real outputs, and those of its layers with channels first."""
+    """Run a network; return its real outputs, and the outputs of its first layers.
+
+    Gradients of later layers go to `add` during the backward pass, and are not kept. Channels are
+    the first axis of all. First layers are those that have no other layer before them.
+    """
     values: list[Any] = [value.clone() for value in inputs]
-    tracked = {}
+    firsts = {}
     for position in range(len(module._nnr_graph.nodes)):
         done = run_node(module, position, values)
         if position in layers:
             layer, value = layers[position], values[-1]
             channels = -1 if not layer.kernel else value.ndim - len(layer.kernel) - 1
-            first = value.movedim(channels, 0)
-            if not first.requires_grad:
-                first = first.detach().requires_grad_()
-            tracked[layer.weight] = first
-            values[-1] = first.movedim(0, channels).clone()  # the next node may write into it
+            moved = value.movedim(channels, 0)
+            if moved.requires_grad:
+                moved.register_hook(lambda gradient, name=layer.weight: add(name, gradient))
+            else:
+                moved = moved.detach().requires_grad_()
+                firsts[layer.weight] = moved
+            values[-1] = moved.movedim(0, channels).clone()  # the next node may write into it
         for number in done:
             values[number] = None
-    return list(real_tensors(output_of(module, values))), tracked
+    return list(real_tensors(output_of(module, values))), firsts
 
 
 def real_tensors(output: Any) -> list[torch.Tensor]:
@@ -111,7 +156,13 @@ def output_variance(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) ->
     module = build_module(model)
     require_fit(module._nnr_graph, inputs)
     with running(), torch.inference_mode():
-        outputs = [real for each in inputs for real in real_tensors(module(*each))]
+        outputs = [real for values in inputs for real in real_tensors(module(*values))]
     elements = sum(real.numel() for real in outputs)
     total = sum(float((real.double() - real.double().mean()).square().sum()) for real in outputs)
-    return total / elements if total > 0 else 1.0
+    if total > 0:
+        return total / elements
+    logger.warning(
+        "the output of the network does not vary: its error is not given as part of its variance, "
+        "but as it is; take calibration inputs for which the output varies"
+    )
+    return 1.0

@@ -1,4 +1,4 @@
-"""Inputs made up where there are none: nothing is known of a network but its graph.
+"""Synthetic calibration inputs, for networks of which nothing is known but the graph.
 
 Pictures are dead leaves (G. Matheron; A. B. Lee, D. Mumford, J. Huang, "Occlusion models for
 natural images", 2001): shapes of all sizes that hide one another, which gives edges, areas and a
@@ -10,6 +10,7 @@ they select from; everything else is white noise.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,8 @@ from nnrcodec.graph.layers import find_layers
 from nnrcodec.graph.module import build_module, run_node
 from nnrcodec.graph.normalized import normalized_convolutions
 from nnrcodec.model.model import Model
+
+logger = logging.getLogger(__name__)
 
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 """Calibration inputs: what the network is called with, each time."""
@@ -90,11 +93,19 @@ def _shapes(model: Model, graph: Graph) -> list[tuple[int, ...]]:
     try:
         with torch.inference_mode():
             build_module(model)(*zeros)
-    except (RuntimeError, IndexError):
-        return [
+    except (RuntimeError, IndexError) as error:
+        exported = [
             tuple(graph.dims[s].example if isinstance(s, str) else s for s in entry.shape)
             for entry in graph.inputs
         ]
+        logger.info(
+            "made-up inputs have the shapes of the export, %s: the network does not run with %s "
+            "(%s)",
+            exported,
+            ours,
+            error,
+        )
+        return exported
     return ours
 
 
@@ -119,8 +130,8 @@ def _value(
 def _pictures(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Return pictures with values of 8 bits, divided by 255."""
     batch, channels, height, width = shape
-    made = np.stack([_picture(channels, height, width, rng) for _ in range(batch)])
-    return np.rint(255 * np.clip(made, 0, 1)) / 255
+    pictures = np.stack([_picture(channels, height, width, rng) for _ in range(batch)])
+    return np.rint(255 * np.clip(pictures, 0, 1)) / 255
 
 
 def _picture(channels: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
@@ -186,9 +197,10 @@ def _coded(picture: np.ndarray, step: float, block: int) -> np.ndarray:
     cosine[0] /= math.sqrt(2)
     part = picture[:, : rows * block, : columns * block]
     blocks = part.reshape(channels, rows, block, columns, block)
-    found = np.einsum("ij,crjsk,lk->crisl", cosine, blocks, cosine, optimize=True)
-    found = np.sign(found) * np.floor(np.abs(found) / step + 0.35) * step
-    restored = np.einsum("ji,crjsk,kl->crisl", cosine, found, cosine, optimize=True)
+    coefficients = np.einsum("ij,crjsk,lk->crisl", cosine, blocks, cosine, optimize=True)
+    steps = np.floor(np.abs(coefficients) / step + 0.35)
+    coefficients = np.sign(coefficients) * steps * step
+    restored = np.einsum("ji,crjsk,kl->crisl", cosine, coefficients, cosine, optimize=True)
     coded = picture.copy()
     coded[:, : rows * block, : columns * block] = restored.reshape(part.shape)
     return coded
@@ -207,26 +219,26 @@ def _in_range(model: Model, inputs: list[tuple[torch.Tensor, ...]]) -> Inputs:
     layer, norm, module = layers[0], norms[layers[0].weight], build_module(model)
     outputs = []
     with torch.inference_mode():
-        for each in inputs:
-            values: list[Any] = list(each)
+        for given in inputs:
+            values: list[Any] = list(given)
             for position in range(layer.node + 1):
                 run_node(module, position, values)
             outputs.append(values[-1].movedim(1, 0).flatten(1).double().numpy())
-    made = np.concatenate(outputs, axis=1)
+    measured = np.concatenate(outputs, axis=1)
     bias = 0 if norm.bias is None else model.tensors[norm.bias].read().astype(np.float64)
     mean, variance = (
         model.tensors[name].read().astype(np.float64)
         for name in (norm.running_mean, norm.running_var)
     )
-    deviation = made.std(1)
+    deviation = measured.std(1)
     scale = float(np.sqrt(variance) @ deviation / max(deviation @ deviation, 1e-30))
     sums = layer.matrices(model.tensors[layer.weight].read())[0].reshape(len(mean), -1, 1)
     taps = math.prod(layer.kernel)
     sums = sums.reshape(len(mean), -1, taps).sum(2).astype(np.float64)
-    rest = mean - bias - scale * (made.mean(1) - bias)
+    rest = mean - bias - scale * (measured.mean(1) - bias)
     shift, *_ = np.linalg.lstsq(sums, rest, rcond=1e-3)
     offset = torch.from_numpy(shift[:, None, None])
-    return [((scale * each[0].double() + offset).to(each[0].dtype), *each[1:]) for each in inputs]
+    return [((scale * first.double() + offset).to(first.dtype), *rest) for first, *rest in inputs]
 
 
 def _table_rows(index: int, model: Model) -> int | None:

@@ -1,8 +1,8 @@
-"""A walk through a network, layer by layer, with the original beside it.
+"""Run the original and the changed network side by side, one layer after the other.
 
-At each layer the walk stops: whoever walks may measure what the layer takes, behind all that was
-changed before, and may change its weight. Only what later nodes need is kept of the calibration
-inputs on their way.
+Before each layer runs, the caller can measure its input in both networks and replace its weight:
+all later layers of the changed network then get the input that this weight produces. An activation
+is freed as soon as no later node uses it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.model.model import Model
 
 
-class Stop:
-    """A layer on the way.
+class LayerVisit:
+    """The layer that runs next, and its inputs in both networks.
 
     Parameters
     ----------
     layer : Layer
-        Where the walk has come to.
+        The layer.
     original, changed : list of Tensor
-        What it takes in either network, one for each calibration input.
+        Its input in the original and in the changed network, one for each calibration input; the
+        same list if no earlier change affects it.
     """
 
     def __init__(
@@ -43,27 +44,27 @@ class Stop:
         self._changed = changed
 
     def moments(self) -> Moments:
-        """Measure what the layer takes.
+        """Measure the second moments of the input of the layer.
 
         Raises
         ------
         ConfigError
-            If that is not finite.
+            If they are not finite.
         """
-        found = measure(self.layer, self._original, self._changed)
-        if not (np.isfinite(found.second).all() and np.isfinite(found.cross).all()):
+        moments = measure(self.layer, self._original, self._changed)
+        if not (np.isfinite(moments.second).all() and np.isfinite(moments.cross).all()):
             raise ConfigError(
                 f"layer {self.layer.name} takes NaN or infinity when the network runs with the "
                 "calibration inputs"
             )
-        return found
+        return moments
 
     def patches_for_each_column(self) -> float:
         """Return how many patches there are for each column of the weight."""
         return sum(positions(self.layer, value) for value in self._original) / self.layer.columns
 
     def input_variance(self) -> float:
-        """Return the mean variance of the channels that the layer of the original takes."""
+        """Return the variance of the input in the original network, averaged over the channels."""
         axes = len(self.layer.kernel)
         total: Any = 0
         squares: Any = 0
@@ -78,12 +79,16 @@ class Stop:
         return float(variance[variance > ROUNDING * square].sum()) / len(variance)
 
     def replace(self, name: str, value: np.ndarray) -> None:
-        """Go on with another value of a tensor, of the same shape."""
+        """Replace a tensor of the changed network for the rest of the walk, in the same shape."""
         self.replacements[name] = value
 
+    def release(self) -> None:
+        """Free the inputs of the layer, if no later node uses them."""
+        self._original = self._changed = []
 
-def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[Stop]:
-    """Go through a network and stop at each of its layers, in the order in which they run.
+
+def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[LayerVisit]:
+    """Visit all layers of a network in the order in which they run.
 
     Parameters
     ----------
@@ -94,8 +99,8 @@ def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[S
 
     Yields
     ------
-    Stop
-        What is replaced there is in force for the rest of the walk.
+    LayerVisit
+        Valid until the next one is taken.
 
     Raises
     ------
@@ -107,31 +112,33 @@ def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[S
     graph = model.graph
     if graph is None:
         raise ModelError("this model has tensors only, no graph to run")
-    stops = {layer.node: layer for layer in find_layers(model)}
+    layers = {layer.node: layer for layer in find_layers(model)}
     original, changed = build_module(model), build_module(model)
     require_fit(graph, inputs)
-    ways = [_Way(graph, original, changed, each) for each in inputs]
+    runs = [_PairedRun(graph, original, changed, values) for values in inputs]
     replaced: set[str] = set()
     for position in range(len(graph.nodes)):
-        if position in stops:
-            layer = stops[position]
-            before = [way.original[layer.value] for way in ways]
-            behind = [way.changed[layer.value] for way in ways]
+        if position in layers:
+            layer = layers[position]
+            before = [run.original[layer.value] for run in runs]
+            behind = [run.changed[layer.value] for run in runs]
             same = all(a is b for a, b in zip(before, behind, strict=True))
-            stop = Stop(layer, before, before if same else behind)
-            yield stop
-            _replace(changed, stop.replacements)
-            replaced |= stop.replacements.keys()
+            visit = LayerVisit(layer, before, before if same else behind)
+            yield visit
+            _replace(changed, visit.replacements)
+            replaced |= visit.replacements.keys()
+            visit.release()
+            del before, behind
         with running():
-            for way in ways:
-                way.step(position, replaced)
+            for run in runs:
+                run.step(position, replaced)
 
 
-class _Way:
-    """One calibration input on its way through both networks.
+class _PairedRun:
+    """The activations of one calibration input in both networks.
 
-    Values are the same objects in both as long as nothing they depend on was changed; what an
-    operator writes into is parted first.
+    Both networks share an activation as long as nothing it depends on was changed. Before an
+    operator writes into a shared one, the changed network gets a copy.
     """
 
     def __init__(
@@ -155,19 +162,21 @@ class _Way:
         same = same and replaced.isdisjoint(getattr(leaf, "name", "") for leaf in node.leaves())
         with torch.inference_mode():
             if not same and OPERATORS[node.op].writes_in_place:
-                self._part(self.changed[refs[0]])
+                self._unshare(self.changed[refs[0]])
             done = run_node(original, position, self.original)
+            for number in done:
+                self.original[number] = None
             if same:
                 self.changed.append(self.original[-1])
             else:
                 run_node(changed, position, self.changed)
-        for number in done:
-            self.original[number] = self.changed[number] = None
+            for number in done:
+                self.changed[number] = None
 
-    def _part(self, target: torch.Tensor) -> None:
-        """Give the changed network memory of its own for a value, if it shares that.
+    def _unshare(self, target: torch.Tensor) -> None:
+        """Give the changed network its own memory for an activation, if that is shared.
 
-        All its values that are in there, views of one another, move together.
+        All its activations that are views of this memory move together.
         """
         shared = target.untyped_storage()
         if not any(_is_in(shared, value) for value in self.original):

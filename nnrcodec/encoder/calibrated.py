@@ -1,14 +1,22 @@
-"""Quantization that looks at what a network does: levels of least error of its output.
+"""Quantization with calibration inputs: levels for the lowest output error of the network.
 
-The layers are taken in the order in which they run. What each of them takes is measured behind the
-layers that were quantized already; its weight is first fitted to that, then quantized with error
-feedback, and its bias is corrected for the mean of its output to stay. Steps follow from one
-condition, that a bit saves the same error of the output of the network wherever it is spent: at
-high rates all weights then add the same to that error.
+Layers are quantized in the order in which they run, each with the input that the already quantized
+layers produce:
+
+- The weight is fitted to that input by ridge regression (`Moments.fitted`).
+- It is quantized with error feedback, column by column, as in E. Frantar et al., "GPTQ", ICLR 2023
+  (`nnrcodec.quant.search.feedback`).
+- The bias, or the mean of the batch norm after the layer, is corrected so that the mean output
+  stays (bias correction, M. Nagel et al., "Data-free quantization through weight equalization and
+  bias correction", ICCV 2019).
+
+Step sizes follow from the output sensitivities: one more bit saves the same output error in every
+layer. At high rates this holds if all weights contribute the same error.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -16,9 +24,9 @@ import numpy as np
 
 from nnrcodec.calibration.expectation import Expectation, expectation
 from nnrcodec.calibration.moments import Moments
-from nnrcodec.calibration.sensitivity import sensitivities
+from nnrcodec.calibration.sensitivity import diagonal_of, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
-from nnrcodec.calibration.walk import Stop, walk
+from nnrcodec.calibration.walk import LayerVisit, walk
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.levels import levels_at
 from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH, effective_scan_order
@@ -33,17 +41,19 @@ from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, are_quantizable
 from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
 from nnrcodec.reduce.low_rank import own_bias
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizedModel:
-    """A network of which the weights of layers are quantized.
+    """A network and the levels of its layers.
 
     Parameters
     ----------
     model : Model
-        With corrected biases and means; weights are the original ones.
+        The network with corrected biases and means, but with the original weights.
     quantized : mapping of str to Quantized
-        By name: weights, and biases that were corrected.
+        Levels by name of the tensor: of weights, and of corrected biases.
     """
 
     model: Model
@@ -58,7 +68,7 @@ def quantize_with_inputs(
     progress: Progress | None = None,
     weighting: Mapping[str, np.ndarray] | None = None,
 ) -> QuantizedModel:
-    """Quantize the weights of all layers, such that the output of the network changes least.
+    """Quantize the weights of all layers for the lowest output error of the network.
 
     Parameters
     ----------
@@ -67,19 +77,19 @@ def quantize_with_inputs(
     inputs : sequence of tuple of Tensor
         Calibration inputs.
     config : EncoderConfig
-        Its qp is kept to, if there is one; else steps are such that each weight adds what one adds
-        on the mean with the steps of quantization without inputs.
+        If it has a qp, that is used. Otherwise each weight contributes the same output error: the
+        mean of what quantization by the weights alone is expected to cause.
     expected : Expectation, optional
-        What these do; by default to this model.
+        That expected error; by default it is estimated for this model.
     progress : callable, optional
         Called after each layer.
     weighting : mapping of str to ndarray, optional
-        The sensitivities of this model, if they are known already.
+        The sensitivities of this model, or their diagonals, if they are known already.
 
     Returns
     -------
     QuantizedModel
-        Layers of which the weight is used more than once, or cannot be quantized, are left out.
+        Without the layers whose weight is used more than once or cannot be quantized.
 
     Raises
     ------
@@ -88,18 +98,35 @@ def quantize_with_inputs(
     ModelError
         If the model has no graph.
     """
-    weighting = sensitivities(model, inputs) if weighting is None else weighting
-    layers = [layer for layer in find_layers(model) if _has_steps(model.tensors[layer.weight])]
+    if weighting is None:
+        weighting = sensitivities(model, inputs, diagonal=True)
+    layers = []
+    for layer in find_layers(model):
+        if _has_steps(model.tensors[layer.weight]):
+            layers.append(layer)
+        else:
+            logger.info(
+                "layer %s is not quantized with calibration inputs: it has fewer than %d weights, "
+                "or values so large, small or not finite that there is no step size for them",
+                layer.name,
+                FEWEST_ELEMENTS,
+            )
     weights = {layer.weight for layer in layers}
     if expected is None:
         expected = expectation(model, inputs, config.quantization.qp_density, weighting)
-    way = _Way(config, expected.each(config.quantization.scale), _shifts(model))
+    quantizer = _LayerQuantizer(config, expected.each(config.quantization.scale), _shifts(model))
+    if not quantizer.error > 0:
+        logger.warning(
+            "no error is expected for the calibration inputs, so that step sizes follow from the "
+            "scale of each weight alone; take inputs that differ"
+        )
     tensors = dict(model.tensors)
     quantized: dict[str, Quantized] = {}
     done = 0
-    for stop in walk(model, inputs):
-        if stop.layer.weight in weights:
-            quantized |= way.quantize(tensors, stop, weighting[stop.layer.weight])
+    for visit in walk(model, inputs):
+        if visit.layer.weight in weights:
+            sensitivity = diagonal_of(weighting[visit.layer.weight])
+            quantized |= quantizer.quantize(tensors, visit, sensitivity)
             done += 1
             if progress is not None:
                 progress(done, len(layers))
@@ -107,21 +134,21 @@ def quantize_with_inputs(
 
 
 _GAINS = 0.5, 2.0
-"""By how much the batch norm after a layer may be turned down or up."""
+"""Smallest and largest gain that is put into the batch norm after a layer."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Shift:
-    """A tensor that moves the output of a layer: up by its value, or down if it is a mean.
+    """The tensor that bias correction changes: the bias of a layer, or a batch-norm mean.
 
     Parameters
     ----------
     name : str
-        Of the bias, or of the mean of the batch norm after the layer.
+        Name of the bias, or of the running mean of the batch norm after the layer.
     variance : str or None
-        Of that batch norm, which can make up for the scale of the output as well.
+        Name of the running variance of that batch norm, which corrects the scale of the output.
     eps : float
-        Added to the variance.
+        What the batch norm adds to the variance.
     """
 
     name: str
@@ -133,26 +160,27 @@ class _Shift:
         tensors: Mapping[str, Tensor],
         moments: Moments,
         original: np.ndarray,
-        made: np.ndarray,
+        quantized: np.ndarray,
     ) -> dict[str, np.ndarray]:
-        """Return the values with which the output of a weight comes nearest to the original one.
+        """Return the corrected values, by name.
 
         Parameters
         ----------
         tensors : mapping of str to Tensor
-            As they are.
+            The tensors of the model.
         moments : Moments
-            Of what the layer takes.
-        original, made : ndarray, shape (groups, rows, K)
-            Its weight, and what has become of it.
+            Of the input of the layer.
+        original, quantized : ndarray, shape (groups, rows, K)
+            Its weight before and after quantization.
         """
         value = tensors[self.name].read().astype(np.float64)
-        change = moments.bias_change(original, made)
+        change = moments.bias_change(original, quantized)
         if self.variance is None:
             return {self.name: value + change}
-        # the batch norm shall give of y what it gave of gain * (y - mean of y) + original mean
-        gain = np.clip(moments.gains(original, made), *_GAINS)
-        mean = moments.output_mean(made)
+        # for an output y, the batch norm is to return what it returned before for
+        # gain * (y - mean of y) + original mean
+        gain = np.clip(moments.gains(original, quantized), *_GAINS)
+        mean = moments.output_mean(quantized)
         variance = tensors[self.variance].read().astype(np.float64)
         return {
             self.name: mean + (value - mean - change) / gain,
@@ -161,16 +189,17 @@ class _Shift:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """How layers are quantized.
+class _LayerQuantizer:
+    """Quantizes one layer after the other.
 
     Parameters
     ----------
     config : EncoderConfig
+        The options of the encoder.
     error : float
-        Squared error of the network's output that each weight may add.
+        Squared output error of the network that each weight may contribute.
     shifts : mapping of str to _Shift
-        By weight, what can correct the mean of the output.
+        By name of the weight, the tensor for bias correction.
     """
 
     config: EncoderConfig
@@ -178,24 +207,36 @@ class _Way:
     shifts: Mapping[str, _Shift]
 
     def quantize(
-        self, tensors: dict[str, Tensor], stop: Stop, metric: np.ndarray
+        self, tensors: dict[str, Tensor], visit: LayerVisit, sensitivity: np.ndarray
     ) -> dict[str, Quantized]:
-        """Quantize a weight, and what is corrected in `tensors`; return them by name.
+        """Quantize the weight of a layer, and correct its bias in `tensors`.
 
-        The walk goes on with what they become.
+        The walk goes on with the new values. Levels are returned by name of the tensor.
         """
-        layer, density = stop.layer, self.config.quantization.qp_density
+        layer, density = visit.layer, self.config.quantization.qp_density
         tensor = tensors[layer.weight]
         original = layer.matrices(tensor.read())
-        moments = stop.moments()
+        moments = visit.moments()
         shift = self.shifts.get(layer.weight)
         seen = moments if shift is None else moments.centered()
         target = seen.fitted(original)
-        feedback = Feedback.of(seen.second, np.diag(metric).reshape(layer.groups, layer.rows))
+        feedback = Feedback.of(seen.second, sensitivity.reshape(layer.groups, layer.rows))
         dq = self._can_depend(layer)
-        sensitivity = feedback.sensitivity if metric.any() else 0.0
-        qp = Policy(self.config.quantization).by_effect(target, sensitivity, self.error)
-        found = quantize_with_feedback(
+        if self.config.dq and self.config.entropy != "ans" and not dq:
+            logger.info(
+                "layer %s gets uniform instead of dependent quantization: its levels are not coded "
+                "in the order in which they are searched, row by row",
+                layer.name,
+            )
+        if not sensitivity.any() and self.config.quantization.asked_qp(original.ndim) is None:
+            logger.warning(
+                "layer %s has no influence on the output with these calibration inputs and gets "
+                "the coarsest step size; take inputs that reach it, or give a qp",
+                layer.name,
+            )
+        effect = feedback.sensitivity if sensitivity.any() else 0.0
+        qp = Policy(self.config.quantization).by_effect(target, effect, self.error)
+        result = quantize_with_feedback(
             target,
             feedback,
             qp,
@@ -205,46 +246,46 @@ class _Way:
             unary_length=self.config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH,
             name=tensor.name,
         )
-        levels = layer.weight_of(found.levels)
+        levels = layer.weight_of(result.levels)
         coded = Quantized.of(levels, qp, density, tensor.dtype, dq=dq)
         quantized = {tensor.name: coded}
-        stop.replace(tensor.name, coded.value)
+        visit.replace(tensor.name, coded.value)
         if shift is not None:
-            made = layer.matrices(coded.value)
-            for name, values in shift.corrected(tensors, moments, original, made).items():
+            corrected = shift.corrected(tensors, moments, original, layer.matrices(coded.value))
+            for name, values in corrected.items():
                 tensors[name] = _with_values(tensors[name], values)
                 has_steps = values.size >= FEWEST_ELEMENTS and are_quantizable(values)
                 if name == shift.name and has_steps:
-                    sensitivity = float(np.diag(metric).mean())
-                    quantized[name] = self._moved(tensors[name], sensitivity, dq=dq)
+                    mean = float(sensitivity.mean())
+                    quantized[name] = self._moved(tensors[name], mean, dq=dq)
                 moved = quantized[name].value if name in quantized else tensors[name].read()
-                stop.replace(name, moved)
+                visit.replace(name, moved)
         return quantized
 
     def _can_depend(self, layer: Layer) -> bool:
-        """Return whether levels are searched in the order in which they are coded."""
+        """Return whether dependent quantization is possible: levels are searched as coded."""
         config = self.config
         by_row = effective_scan_order(layer.shape, config.cabac.scan_order) == 0
         return config.dq and config.entropy != "ans" and by_row and not layer.transposed
 
     def _moved(self, tensor: Tensor, sensitivity: float, *, dq: bool) -> Quantized:
-        """Quantize what moves the output of a layer."""
+        """Quantize a corrected bias or mean."""
         values = tensor.read()
         qp = Policy(self.config.quantization).by_effect(values, sensitivity, self.error, dq=dq)
         return levels_at(tensor, values, self.config, qp, dq=dq)
 
 
 def _has_steps(tensor: Tensor) -> bool:
-    """Return whether a weight is one that can be quantized."""
+    """Return whether a weight can be quantized."""
     return tensor.size >= FEWEST_ELEMENTS and are_quantizable(tensor.read())
 
 
 def _shifts(model: Model) -> dict[str, _Shift]:
-    """Return by weight what can correct the mean of a layer's output."""
+    """Return the tensors for bias correction, by name of the weight."""
     graph = model.graph
     if graph is None:
         return {}
-    found = {
+    shifts = {
         n.weight: _Shift(n.running_mean, n.running_var, n.eps)
         for n in normalized_convolutions(model)
         if all(len(graph.users(TensorRef(name))) == 1 for name in (n.running_mean, n.running_var))
@@ -252,8 +293,8 @@ def _shifts(model: Model) -> dict[str, _Shift]:
     for layer in find_layers(model):
         bias = own_bias(model, layer.name)
         if bias is not None:
-            found[layer.weight] = _Shift(bias.name)
-    return found
+            shifts[layer.weight] = _Shift(bias.name)
+    return shifts
 
 
 def _with_values(tensor: Tensor, values: np.ndarray) -> Tensor:

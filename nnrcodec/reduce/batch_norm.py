@@ -1,8 +1,8 @@
-"""Batch norms after convolutions: which there are, and how they are multiplied into the weights.
+"""Batch-norm folding: batch norms are multiplied into the convolutions before them.
 
-At inference a batch norm is a factor and a summand for each channel. Where a convolution or a
-linear layer computes its input, and nothing else uses that, the two can be one. The graph tells;
-names do not.
+At inference a batch norm is a factor and an offset for each channel. If its input is the output of
+a convolution or a linear layer that no other node uses, the two can become one layer. The graph
+decides, not the names of tensors.
 """
 
 from __future__ import annotations
@@ -70,12 +70,13 @@ def fold_batch_norm(model: Model) -> tuple[Model, tuple[FoldReport, ...]]:
     reports = []
     folds = []
     taken = set(_names_and_layers(model))
-    for weight, found in search.results().items():
-        fold = _fold(found, search, taken) if isinstance(found, NormalizedConvolution) else found
+    for weight, result in search.results().items():
+        fold = _fold(result, search, taken) if isinstance(result, NormalizedConvolution) else result
         if isinstance(fold, _Fold):
             folds.append(fold)
             taken.add(fold.bias.name)
-        reports.append(FoldReport(layer_name(weight), *_outcome(fold)))
+        reason = None if isinstance(fold, _Fold) else fold
+        reports.append(FoldReport(layer_name(weight), reason is None, reason))
     changed: dict[str, tuple[Tensor, ...]] = {}
     gone: set[str] = set()
     for fold in folds:
@@ -90,19 +91,15 @@ def fold_batch_norm(model: Model) -> tuple[Model, tuple[FoldReport, ...]]:
 
 @dataclass(frozen=True, slots=True)
 class _Fold:
-    """A convolution and what its tensors become."""
+    """A convolution and its tensors after folding."""
 
     layers: NormalizedConvolution
     weight: Tensor
     bias: Tensor
 
 
-def _outcome(fold: _Fold | str) -> tuple[bool, str | None]:
-    return (False, fold) if isinstance(fold, str) else (True, None)
-
-
 def _names_and_layers(model: Model) -> Iterator[str]:
-    """Return what no new tensor may be called."""
+    """Yield the names that a new tensor must not have."""
     for name in model.tensors:
         yield from itertools.accumulate(name.split("."), "{}.{}".format)
 
@@ -145,7 +142,7 @@ def _free_name(weight: str, taken: Container[str]) -> str:
 
 
 def _tensors_of_batch_norm(layers: NormalizedConvolution, search: Normalizations) -> Iterator[str]:
-    """Return the names of the tensors that nothing needs without the batch norm."""
+    """Yield the names of the tensors that only the batch norm uses."""
     yield from filter(None, (layers.gamma, layers.beta, layers.running_mean, layers.running_var))
     count = ".".join([*layers.running_mean.split(".")[:-1], "num_batches_tracked"])
     if count not in search.uses:

@@ -1,11 +1,12 @@
-"""Blocks: tensors that stand for a weight, and the way back to it.
+"""Blocks: tensors of one data unit that together represent a weight.
 
-The standard has two reductions whose parts share a data unit: a weight as the product of two thin
-matrices, and one scale for each row of a weight. `merge_blocks` undoes both.
+The standard has two such representations: a weight as the product of two thin matrices, and a
+weight with one scale for each row. `merge_blocks` computes the weight from both.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,21 +16,23 @@ import numpy as np
 from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Tensor
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Which tensors stand for a weight.
+    """The tensors that represent a weight.
 
     Parameters
     ----------
     weight : str
-        Name of the weight, which need not be there.
+        Name of the weight.
     shape : tuple of int
         Its dimensions.
     g, h : str or None
-        Names of the matrices whose product it is; without them it is there itself.
+        Names of the matrices whose product it is; None if there is a tensor for the weight itself.
     scaling : str or None
-        Name of the scales of its rows.
+        Name of the tensor with a scale for each row, if there is one.
     """
 
     weight: str
@@ -40,18 +43,18 @@ class Block:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names of the tensors that the weight comes from."""
+        """Names of the tensors from which the weight is computed."""
         names = (self.g or self.weight, self.h, self.scaling)
         return tuple(name for name in names if name is not None)
 
 
 def block_of_parts(parts: Mapping[str, str], shape: tuple[int, ...]) -> Block | None:
-    """Return the block that tensors of a data unit are, None if there is nothing to merge.
+    """Return the block of the tensors of a data unit; None if there is nothing to merge.
 
     Parameters
     ----------
     parts : mapping of str to str
-        Names by what the tensors are: ``weight``, or ``G`` and ``H``, and ``scaling``.
+        Names of the tensors by part: ``weight``, or ``G`` and ``H``, and ``scaling``.
     shape : tuple of int
         Dimensions of the weight.
 
@@ -68,7 +71,7 @@ def block_of_parts(parts: Mapping[str, str], shape: tuple[int, ...]) -> Block | 
 
 
 def merge_blocks(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> list[Tensor]:
-    """Return tensors with the weight of each block in place of what stands for it.
+    """Return tensors with the weight of each block in place of its parts.
 
     The product of two matrices is computed in binary64 and rounded once to binary32; the order of
     summation is free, so a weight may differ in the last place. Scales are multiplied in binary32,
@@ -88,12 +91,18 @@ def merge_blocks(tensors: Iterable[Tensor], blocks: Iterable[Block]) -> list[Ten
         if _fits(by_name, block):
             merged[block.parts[0]] = _merged(by_name, block)
             gone |= set(block.parts)
+        elif not by_name.keys().isdisjoint(block.parts):
+            logger.info(
+                "weight %s stays in parts: not all of %s are there, or their shapes do not fit",
+                block.weight,
+                ", ".join(block.parts),
+            )
     kept = (n for n in by_name if n in merged or n not in gone)
     return [merged.get(name, by_name[name]) for name in kept]
 
 
 def _fits(tensors: Mapping[str, Tensor], block: Block) -> bool:
-    """Return whether all parts of a block are there in the shapes that make its weight."""
+    """Return whether all parts of a block exist in shapes that fit together."""
     shapes = [tensors[name].shape for name in block.parts if name in tensors]
     if len(shapes) < len(block.parts):
         return False

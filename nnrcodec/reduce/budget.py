@@ -1,10 +1,11 @@
-"""The best choice for each layer under one budget.
+"""Lowest-error ranks under a budget, such as one of multiply-adds (MACs).
 
-Each layer offers some ways to have it, each with a cost and an error, and one of each is to be
-taken such that the errors add up to as little as possible at a given sum of costs. The selections
-that are best for some price of a unit of cost (Lagrange) lie on the lower convex hulls of the
-offers. From the dearest selection down the hulls, always along the edge that saves most for its
-error, one meets all of them in turn.
+There are some options for each layer, with a cost and an error each, and one option is selected for
+each layer. The error of all layers together shall be as low as possible at a given total cost.
+This is bit allocation by Lagrange multipliers (Y. Shoham, A. Gersho, "Efficient bit allocation for
+an arbitrary set of quantizers", 1988): selections that minimize error plus price times cost lie on
+the lower convex hulls of the options. All of them are visited from the most expensive to the
+cheapest by the edges of the hulls, in the order of the error that they add for each unit of cost.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from typing import NamedTuple
 from nnrcodec.reduce.ranks import Choice
 
 
-class Offer(NamedTuple):
-    """One way to have a layer.
+class RankOption(NamedTuple):
+    """One option for a layer: as it is, or decomposed with one scheme and rank.
 
     Parameters
     ----------
     cost : float
         In the unit of the budget.
     error : float
-        Squared error that it adds to the output of the network.
+        Squared output error of the network that it causes.
     choice : Choice or None
         Scheme and rank; None for the layer as it is.
     """
@@ -34,14 +35,14 @@ class Offer(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """One offer of each layer.
+    """One option for each layer.
 
     Parameters
     ----------
     cost, error : float
         Sums over the layers.
     choices : mapping of str to Choice
-        Schemes and ranks by layer; layers that stay as they are are left out.
+        Schemes and ranks by layer, without the layers that stay as they are.
     """
 
     cost: float
@@ -49,12 +50,12 @@ class Selection(NamedTuple):
     choices: Mapping[str, Choice]
 
 
-def selections(offers: Mapping[str, Sequence[Offer]]) -> Iterator[Selection]:
-    """Yield the best selections, from the least error to the least cost.
+def selections(options: Mapping[str, Sequence[RankOption]]) -> Iterator[Selection]:
+    """Yield the selections on the convex hull, from the lowest error to the lowest cost.
 
     Parameters
     ----------
-    offers : mapping of str to sequence of Offer
+    options : mapping of str to sequence of RankOption
         By layer, at least one for each.
 
     Yields
@@ -62,9 +63,9 @@ def selections(offers: Mapping[str, Sequence[Offer]]) -> Iterator[Selection]:
     Selection
         Each differs from the one before in one layer.
     """
-    hulls = {layer: _hull(several) for layer, several in offers.items()}
+    hulls = {layer: _hull(of_layer) for layer, of_layer in options.items()}
     edges = sorted(
-        (_slope(*hull[position - 1 : position + 1]), position, layer)
+        (_slope(hull[position - 1], hull[position]), position, layer)
         for layer, hull in hulls.items()
         for position in range(1, len(hull))
     )
@@ -75,26 +76,26 @@ def selections(offers: Mapping[str, Sequence[Offer]]) -> Iterator[Selection]:
         yield _selection(taken)
 
 
-def _selection(taken: Mapping[str, Offer]) -> Selection:
+def _selection(taken: Mapping[str, RankOption]) -> Selection:
     return Selection(
-        sum(offer.cost for offer in taken.values()),
-        sum(offer.error for offer in taken.values()),
-        {layer: offer.choice for layer, offer in taken.items() if offer.choice is not None},
+        sum(option.cost for option in taken.values()),
+        sum(option.error for option in taken.values()),
+        {layer: option.choice for layer, option in taken.items() if option.choice is not None},
     )
 
 
-def _hull(offers: Sequence[Offer]) -> list[Offer]:
-    """Return the lower convex hull, from the least error to the least cost."""
-    hull: list[Offer] = []
-    for offer in sorted(offers, key=lambda o: (o.error, o.cost)):
-        if hull and offer.cost >= hull[-1].cost:
+def _hull(options: Sequence[RankOption]) -> list[RankOption]:
+    """Return the options on the lower convex hull, from the lowest error to the lowest cost."""
+    hull: list[RankOption] = []
+    for option in sorted(options, key=lambda o: (o.error, o.cost)):
+        if hull and option.cost >= hull[-1].cost:
             continue
-        while len(hull) > 1 and _slope(hull[-2], offer) <= _slope(hull[-2], hull[-1]):
+        while len(hull) > 1 and _slope(hull[-2], option) <= _slope(hull[-2], hull[-1]):
             hull.pop()
-        hull.append(offer)
+        hull.append(option)
     return hull
 
 
-def _slope(before: Offer, after: Offer) -> float:
-    """Return how much error each unit of cost that is saved adds."""
+def _slope(before: RankOption, after: RankOption) -> float:
+    """Return the error that is added for each unit of cost that is saved."""
     return (after.error - before.error) / (before.cost - after.cost)

@@ -1,4 +1,4 @@
-"""Which layers low rank is for, in which schemes, and with which ranks."""
+"""Candidates: the layers that low rank can decompose, with their schemes and ranks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Candidate:
     Parameters
     ----------
     scheme : Scheme
-        How it becomes two.
+        How the layer becomes two.
     rank : int
         Channels between the two.
     decomposition : Decomposition
-        Of its weight, by that scheme.
+        The singular values and vectors of its weight, for this scheme.
     """
 
     scheme: Scheme
@@ -37,7 +37,7 @@ class Candidate:
 def candidates(
     layer: str, weight: Tensor, model: Model, config: LowRankConfig
 ) -> tuple[Candidate, ...] | str:
-    """Return the ways to decompose a layer, of which that with the least error is to be taken.
+    """Return the candidates for a layer; the one with the lowest error is to be used.
 
     Parameters
     ----------
@@ -48,12 +48,12 @@ def candidates(
     model : Model
         With or without a graph.
     config : LowRankConfig
-        What is asked for.
+        Which layers to decompose, and how.
 
     Returns
     -------
     tuple of Candidate, or str
-        At least one, or why there is none.
+        At least one candidate, or the reason why there is none.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def candidates(
 
 
 def _reason_against(layer: str, weight: Tensor, model: Model, config: LowRankConfig) -> str | None:
-    """Return why a layer must be left alone, as far as neither scheme nor values matter."""
+    """Return why a layer cannot be decomposed with any scheme, whatever its values are."""
     if config.ranks is not None and layer not in config.ranks:
         return "it is given no rank"
     if weight.size == 0:
@@ -115,7 +115,7 @@ def _reason_in_graph(weight: Tensor, graph: Graph) -> str | None:
 
 
 def _reason_in_shape(shape: tuple[int, ...]) -> str | None:
-    """Return what a weight may be that only a graph could tell."""
+    """Return why a weight may not be that of a layer to decompose, if there is no graph to tell."""
     if len(shape) == 2:
         return "it may be an embedding; name it with a rank if it is not"
     if shape[1] == 1 < shape[0]:
@@ -130,7 +130,7 @@ def _users(weight: Tensor, graph: Graph) -> tuple[Node, ...]:
 def _schemes(
     layer: str, weight: Tensor, transposed: bool, config: LowRankConfig
 ) -> tuple[Scheme, ...] | str:
-    """Return the schemes that may be taken, in the order of `SCHEMES`, or why there are none."""
+    """Return the allowed schemes in the order of `SCHEMES`, or why there are none."""
     choice = (config.ranks or {}).get(layer)
     names = SCHEMES
     if isinstance(choice, Choice):
@@ -151,13 +151,13 @@ def _schemes(
 def _by_rule(
     kernel: np.ndarray, schemes: tuple[Scheme, ...], stride: tuple[int, ...], config: LowRankConfig
 ) -> tuple[Candidate, ...] | str:
-    """Return one candidate for an energy, and all that cost as little as a ratio says."""
+    """Return the smallest candidate for an energy, or all candidates within a cost ratio."""
 
     def cost(candidate: Candidate) -> int:
         return candidate.scheme.cost(candidate.rank, config.optimise, stride)
 
     budget = int((config.rank_ratio or 1) * kernel.size)
-    found = []
+    fitted = []
     for scheme in schemes:
         decomposition = Decomposition.of(scheme, kernel)
         if config.energy is not None:
@@ -165,10 +165,10 @@ def _by_rule(
         else:
             fitting = budget // scheme.cost(1, config.optimise, stride)
             rank = min(max(fitting, 1), scheme.maximum_rank)
-        found.append(Candidate(scheme, rank, decomposition))
-    smaller = [candidate for candidate in found if cost(candidate) < kernel.size]
+        fitted.append(Candidate(scheme, rank, decomposition))
+    smaller = [candidate for candidate in fitted if cost(candidate) < kernel.size]
     if not smaller:
-        return _too_large(found[0], cost(found[0]), kernel.size)
+        return _too_large(fitted[0], cost(fitted[0]), kernel.size)
     if config.energy is None and any(cost(candidate) <= budget for candidate in smaller):
         return tuple(candidate for candidate in smaller if cost(candidate) <= budget)
     return (min(smaller, key=cost),)

@@ -1,9 +1,10 @@
-"""How many bits factors will take when they are quantized, before they are.
+"""Rate model: the bits of a weight or of low-rank factors, estimated before quantization.
 
-With a step size of d, a weight of deviation s takes about log2(1 + 5.4 (s / d)^2) / 2 bits: at high
-rates one more for half of the step, and none at low ones. The constant is from dependent
-quantization with error feedback, of a filter at 0.5, 1.1 and 2.2 bits a weight, where it is right
-within a tenth; that is enough to compare ranks.
+With a step size of d, a weight of standard deviation s takes about log2(1 + 5.4 (s / d)^2) / 2
+bits: at high rates one more bit for half of the step size, as in high-resolution theory (H. Gish,
+J. Pierce, "Asymptotically efficient quantizing", 1968), and no bits at low rates. The constant is
+fitted to dependent quantization with error feedback of the example filter at 0.5, 1.1 and 2.2 bits
+for each weight. There the model is right within 10 %, which is enough to compare ranks.
 """
 
 from __future__ import annotations
@@ -14,68 +15,71 @@ from nnrcodec.quant.second_moment import feedback_of
 from nnrcodec.reduce.least_error import Objective
 
 _DAMPING = 0.01
-"""That of the quantizer."""
+"""Damping of the second moments, as in `nnrcodec.quant.search.feedback`."""
 
 _SPREAD = 5.4
+"""Constant of the rate model."""
 
 
-def bits_of(matrix: np.ndarray, sensitivity: float, each: float) -> float:
-    """Return about how many bits a weight takes.
+def bits_of(matrix: np.ndarray, sensitivity: float, error_per_weight: float) -> float:
+    """Return the estimated bits of a matrix.
 
     Parameters
     ----------
     matrix : ndarray, shape (N, K)
         Its values.
     sensitivity : float
-        What the squared error of the network's output grows by with that of a value.
-    each : float
-        Squared error that each value may add.
+        Squared output error of the network for a unit of squared error of one value.
+    error_per_weight : float
+        Squared output error that each value may contribute.
     """
     if not sensitivity > 0:
         return 0.0
-    squared_step = 12 * each / sensitivity
+    squared_step = 12 * error_per_weight / sensitivity
     powers = np.mean(np.square(matrix), axis=1)
     return float(matrix.shape[1] * 0.5 * np.sum(np.log2(1 + _SPREAD * powers / squared_step)))
 
 
-def bits_of_whole(objective: Objective, each: float) -> float:
-    """Return about how many bits a layer takes as it is."""
-    return bits_of(objective.target, _mean_weight(objective.root) * _left(objective.second), each)
+def bits_of_whole(objective: Objective, error_per_weight: float) -> float:
+    """Return the estimated bits of a layer that is not decomposed."""
+    sensitivity = _mean_sensitivity(objective) * _error_scale(objective.second_moment)
+    return bits_of(objective.target, sensitivity, error_per_weight)
 
 
-def bits_of_pair(objective: Objective, u: np.ndarray, v: np.ndarray, each: float) -> float:
-    """Return about how many bits two factors take.
+def bits_of_pair(
+    objective: Objective, u: np.ndarray, v: np.ndarray, error_per_weight: float
+) -> float:
+    """Return the estimated bits of the two factors of a layer.
 
     Parameters
     ----------
     objective : Objective
-        Of the layer, its columns by channel, row and column of the kernel.
+        Objective of the layer; columns go by channel, row and column of the kernel.
     u : ndarray, shape (rank, K / taps)
         The first factor, as the matrix that multiplies patches.
     v : ndarray, shape (N, rank, taps)
         The second one.
-    each : float
-        Squared error that each value may add.
+    error_per_weight : float
+        Squared output error that each value may contribute.
     """
     rows, rank, taps = v.shape
-    second = objective.second.reshape(u.shape[1], taps, u.shape[1], taps)
+    second = objective.second_moment.reshape(u.shape[1], taps, u.shape[1], taps)
     between = np.einsum("ra,ajbk,sb->rjsk", u, second, u, optimize=True)
-    bits = bits_of(
-        v.reshape(rows, -1),
-        _mean_weight(objective.root) * _left(between.reshape(rank * taps, -1)),
-        each,
-    )
-    weighted = np.einsum("nm,mrj->nrj", objective.root, v)
+    scale = _error_scale(between.reshape(rank * taps, -1))
+    bits = bits_of(v.reshape(rows, -1), _mean_sensitivity(objective) * scale, error_per_weight)
+    weighted = np.einsum("nm,mrj->nrj", objective.sensitivity_root, v)
     inner = np.einsum("ajbj->ab", second) / taps
-    return bits + bits_of(u, float(np.sum(weighted**2)) / rank * _left(inner), each)
+    sensitivity = float(np.sum(weighted**2)) / rank * _error_scale(inner)
+    return bits + bits_of(u, sensitivity, error_per_weight)
 
 
-def _mean_weight(root: np.ndarray) -> float:
-    """Return the mean of the diagonal of the squared matrix."""
+def _mean_sensitivity(objective: Objective) -> float:
+    """Return the mean of the diagonal of the sensitivity."""
+    root = objective.sensitivity_root
     return float(np.sum(root**2)) / len(root)
 
 
-def _left(second: np.ndarray) -> float:
-    """Return what errors in the inputs of a column count on the mean, after feedback."""
+def _error_scale(second: np.ndarray) -> float:
+    """Return the mean output error for a unit of squared error in a column, after feedback."""
     _, scales = feedback_of(second, _DAMPING)
     return float(scales.mean())

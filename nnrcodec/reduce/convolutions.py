@@ -1,4 +1,4 @@
-"""One convolution or linear layer of a graph to two thin ones, and back.
+"""Split one convolution or linear layer of a graph into two thin ones, and join them again.
 
 With the separable scheme a convolution of d x d' is one of d x 1 followed by one of 1 x d'. Stride,
 padding, output padding and dilation part along their axes. With the other schemes the first layer
@@ -21,7 +21,7 @@ _WITHOUT_EFFECT = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What an operator is.
+    """The kind of layer that an operator computes.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def stride(node: Node) -> tuple[int, ...]:
 
 
 def split(node: Node, u: str, v: str, scheme: Scheme) -> tuple[Node, Node]:
-    """Return two layers, with weights `u` and `v`, that do the work of one.
+    """Return the nodes of two layers, with weights `u` and `v`, in place of that of one.
 
     They have the arguments that the one has, so that `join` gives it back as it was. The second
     refers to the first as ``Local(0)``.
@@ -109,7 +109,7 @@ def split(node: Node, u: str, v: str, scheme: Scheme) -> tuple[Node, Node]:
 
 
 def join(first: Node, second: Node, weight: str, scheme: Scheme) -> Node | None:
-    """Return the one layer that does the work of two; None if there is none.
+    """Return the node of one layer in place of those of two; None if they cannot be joined.
 
     It is up to the caller that the second takes the value of the first.
     """
@@ -159,7 +159,7 @@ def _only_mixes_channels(node: Node) -> bool:
 
 
 def _argument(node: Node, name: str) -> Argument:
-    """Return an argument or what the operator takes in its place."""
+    """Return an argument, or its default if it is not given."""
     kind = KINDS[node.op]
     position = kind.arguments.index(name) if name in kind.arguments else len(node.args)
     if position < len(node.args):

@@ -1,28 +1,34 @@
-"""Low rank that looks at what a network does: factors of least error of its output.
+"""Data-aware low rank: factors and ranks for the lowest output error of the network.
 
-The layers are taken in the order in which they run. What each of them takes is measured behind the
-layers that were factorised already, so that later layers make up for the errors of earlier ones as
-far as they can; errors of its output count as much as they appear in the output of the network. The
-bias is corrected for the mean of the output to stay.
+Layers are decomposed in the order in which they run, each with the input that the already
+decomposed layers produce, so that later layers correct the errors of earlier ones as far as they
+can (asymmetric reconstruction, X. Zhang, J. Zou, K. He, J. Sun, "Accelerating very deep
+convolutional networks for classification and detection", TPAMI 2016). Errors of a layer's output
+are weighted by the output sensitivities of `nnrcodec.calibration.sensitivity`. The bias is
+corrected so that the mean output stays.
+
+Ranks are selected for the lowest error under a MAC budget, or by the error that is allowed.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from nnrcodec.calibration.coverage import unmeasured_layers
 from nnrcodec.calibration.moments import Moments
 from nnrcodec.calibration.sensitivity import output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
-from nnrcodec.calibration.walk import Stop, walk
+from nnrcodec.calibration.walk import LayerVisit, walk
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.model.model import Model, SchemeName, Tensor
 from nnrcodec.progress import Progress
-from nnrcodec.reduce.budget import Offer, Selection, selections
+from nnrcodec.reduce.budget import RankOption, Selection, selections
 from nnrcodec.reduce.candidates import Candidate, candidates
 from nnrcodec.reduce.coded_size import bits_of_pair, bits_of_whole
 from nnrcodec.reduce.decomposition import Decomposition
@@ -31,31 +37,35 @@ from nnrcodec.reduce.low_rank import LayerReport, decompose, own_bias
 from nnrcodec.reduce.ranks import Choice, LowRankConfig
 from nnrcodec.reduce.schemes import Scheme
 
+logger = logging.getLogger(__name__)
+
 _TRIES = 10
-"""Ranks of each scheme that are tried for a budget."""
+"""Number of ranks that are tried for each scheme of a layer."""
 
 _ROUNDS_OF_TRIES = 6
-"""Rounds of alternating least squares in each."""
+"""Rounds of alternating least squares for each of them."""
 
 _WORTH_IT = 0.95
-"""Part of the cost of a layer that its factors may have at most."""
+"""Largest cost of factors that are tried, relative to the cost of the layer."""
 
 _BIT = 2 * math.log(2)
-"""By how many times what a weight adds the error falls with one more bit, at high rates."""
+"""The output error falls by so many times the error of one weight with one more bit of it, at high
+rates: the derivative of 2^(-2 bits)."""
 
 _CLEARLY = 0.7
-"""Part of a layer's cost in bits and error that its factors may have to be worth it in bytes.
+"""A layer is decomposed for bytes only if bits and error together fall below this part.
 
-Both are estimates, and those of the levels' error hold for high rates only: at low ones a layer
-that is left whole does better than they say."""
+Both are estimates. That of the quantization error holds for high rates: at low rates, a layer that
+is not decomposed has a lower error than estimated."""
 
 _HANDY = 8
-"""Ranks above twice this are tried in multiples of it: channels are computed so many at a time."""
+"""Ranks above twice this are tried in multiples of it, because processors compute so many channels
+at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Solution:
-    """The factors of a layer in one scheme."""
+    """The factors of a layer with one scheme and rank."""
 
     u: np.ndarray
     v: np.ndarray
@@ -65,21 +75,21 @@ class _Solution:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """How much error there may be, and so what low rank may add to it.
+    """The expected error of quantization, from which the error of low rank follows.
 
     Parameters
     ----------
-    each : float
-        Squared error of the network's output that quantization lets each weight add.
-    total : float
-        What it lets all add, as part of the variance of the output.
-    left : float
-        Part of the error of low rank that is left after distillation; 1 if there is none.
+    error_per_weight : float
+        Squared output error of the network that quantization causes for each weight.
+    relative_error : float
+        Squared output error that it causes for all weights, relative to the variance of the output.
+    left_after_distillation : float
+        Part of the error of low rank that is left after distillation; 1 without distillation.
     """
 
-    each: float
-    total: float
-    left: float = 1.0
+    error_per_weight: float
+    relative_error: float
+    left_after_distillation: float = 1.0
 
 
 def decompose_with_inputs(
@@ -90,7 +100,7 @@ def decompose_with_inputs(
     progress: Progress | None = None,
     weighting: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Model, tuple[LayerReport, ...]]:
-    """Replace layers by two thin ones each, such that the output of the network changes least.
+    """Replace layers by two thin ones each, for the lowest output error of the network.
 
     Parameters
     ----------
@@ -101,11 +111,12 @@ def decompose_with_inputs(
     inputs : sequence of tuple of Tensor
         Calibration inputs.
     allowance : Allowance, optional
-        What ranks are chosen by if `config` has no rule.
+        From which ranks follow if `config` has no rule.
     progress : callable, optional
         Called after each layer.
     weighting : mapping of str to ndarray, optional
-        The sensitivities of the model, if they are known already.
+        The sensitivities of the model, if they are known already; where only their diagonals are,
+        they are measured again, for low rank needs the whole matrices.
 
     Returns
     -------
@@ -121,43 +132,51 @@ def decompose_with_inputs(
     ModelError
         If the model has no graph.
     """
-    weighting = sensitivities(model, inputs) if weighting is None else weighting
+    weighting = _whole(model, inputs, weighting)
     if config.needs_inputs:
         choices = _choices(model, config, inputs, allowance, weighting)
         if not choices:
+            logger.info("low rank leaves all layers as they are: for none of them it is worth it")
             return model, ()
         config = LowRankConfig(ranks=choices)
-    offered = _offered(model, config)
+    candidates_of = _candidates(model, config)
     solutions: dict[tuple[str, SchemeName], _Solution] = {}
     done = 0
-    for stop in walk(model, inputs):
-        layer = stop.layer
-        if layer.name not in offered:
+    for visit in walk(model, inputs):
+        layer = visit.layer
+        if layer.name not in candidates_of:
             continue
         weight = model.tensors[layer.weight].read()
-        moments = stop.moments()
+        moments = visit.moments()
         (objective,) = _objectives(model, layer, weight, moments, weighting[layer.weight])
-        found = {
-            (layer.name, candidate.scheme.name): _solve(
+        of_layer = {
+            candidate.scheme.name: _solve(
                 layer, candidate, weight, moments, objective, own_bias(model, layer.name)
             )
-            for candidate in offered[layer.name]
+            for candidate in candidates_of[layer.name]
         }
-        solutions |= found
-        best = min(offered[layer.name], key=lambda c: found[layer.name, c.scheme.name].error)
-        _go_on_with(stop, model, best.scheme, found[layer.name, best.scheme.name])
+        solutions |= {(layer.name, scheme): solution for scheme, solution in of_layer.items()}
+        best = min(candidates_of[layer.name], key=lambda c: of_layer[c.scheme.name].error)
+        _go_on_with(visit, model, best.scheme, of_layer[best.scheme.name])
         done += 1
         if progress is not None:
-            progress(done, len(offered))
+            progress(done, len(candidates_of))
 
     def factorize(
         name: str, _weight: Tensor, kernel: np.ndarray, scheme: Scheme, rank: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, float]:
-        made = solutions.get((name, scheme.name))
-        if made is not None:
-            return made.u, made.v, made.bias_change, made.error
-        plain = Decomposition.of(scheme, kernel)  # a layer that runs at several places
-        return *plain.factors(rank), None, plain.error(rank)
+        solution = solutions.get((name, scheme.name))
+        if solution is not None:
+            return solution.u, solution.v, solution.bias_change, solution.error
+        logger.warning(
+            "layer %s is decomposed by its weight alone, without the calibration inputs: %s; if "
+            "the output changes too much, give it a higher rank",
+            name,
+            unmeasured_layers(model).get(name, "it is not measured"),
+        )
+        plain = Decomposition.of(scheme, kernel)
+        u, v = plain.factors(rank)
+        return u, v, None, plain.error(rank)
 
     return decompose(model, config, factorize)
 
@@ -169,48 +188,58 @@ def rank_choices(
     progress: Progress | None = None,
     weighting: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Selection, ...]:
-    """Return the best schemes and ranks for all budgets, by what they are measured to do.
+    """Return the lowest-error schemes and ranks for all budgets.
 
     Parameters
     ----------
     model : Model
         With a graph.
     config : LowRankConfig
-        Which schemes there are, and what they cost; its ranks do not matter.
+        Which schemes are allowed, and what is counted as cost; its ranks do not matter.
     inputs : sequence of tuple of Tensor
         Calibration inputs.
     progress : callable, optional
         Called after each layer.
     weighting : mapping of str to ndarray, optional
-        The sensitivities of the model, if they are known already.
+        The sensitivities of the model, if they are known already; where only their diagonals are,
+        they are measured again, for low rank needs the whole matrices.
 
     Returns
     -------
     tuple of Selection
-        From the network as it is to the cheapest. Costs are parts of that of all layers; errors are
-        parts of the variance of the output, estimated layer by layer.
+        From the original network to the cheapest one. Costs are relative to that of all layers,
+        errors to the variance of the output. Errors are estimated for each layer alone and added.
     """
 
     def cost(layer: Layer, scheme: Scheme | None, rank: int, moments: Moments) -> float:
-        each = _repetitions(layer, moments) if config.optimise != "bytes" else 1.0
+        repetitions = _repetitions(layer, moments) if config.optimise != "bytes" else 1.0
         if scheme is None:
-            return each * math.prod(layer.shape)
-        return each * scheme.cost(rank, config.optimise, layer.stride)
+            return repetitions * math.prod(layer.shape)
+        return repetitions * scheme.cost(rank, config.optimise, layer.stride)
 
-    offers = _offers(
+    options = _options(
         model,
         config,
         inputs,
-        sensitivities(model, inputs) if weighting is None else weighting,
+        _whole(model, inputs, weighting),
         lambda fit, moments: cost(fit.layer, fit.scheme, fit.rank, moments),
         progress,
     )
-    total = sum(several[0].cost for several in offers.values()) or 1.0
+    total = sum(of_layer[0].cost for of_layer in options.values()) or 1.0
     variance = output_variance(model, inputs)
     return tuple(
         Selection(spent / total, error / variance, choices)
-        for spent, error, choices in selections(offers)
+        for spent, error, choices in selections(options)
     )
+
+
+def _whole(
+    model: Model, inputs: Inputs, weighting: Mapping[str, np.ndarray] | None
+) -> Mapping[str, np.ndarray]:
+    """Return the sensitivities as whole matrices; measure them if only diagonals are known."""
+    if weighting is None or any(known.ndim == 1 for known in weighting.values()):
+        return sensitivities(model, inputs)
+    return weighting
 
 
 def _choices(
@@ -220,109 +249,121 @@ def _choices(
     allowance: Allowance | None,
     weighting: Mapping[str, np.ndarray],
 ) -> Mapping[str, Choice]:
-    """Return schemes and ranks: within a budget, or as the allowed error makes worth it."""
+    """Return the lowest-error ranks under a MAC budget, or ranks for the allowed error."""
     if config.target_macs is not None:
         by_time = replace(config, optimise="runtime")
-        found = rank_choices(model, by_time, inputs, weighting=weighting)
-        for selection in found:
+        by_cost = rank_choices(model, by_time, inputs, weighting=weighting)
+        for selection in by_cost:
             if selection.cost <= config.target_macs:
                 return selection.choices
         raise ConfigError(
-            f"low rank can bring multiply-adds down to {100 * found[-1].cost:.1f} % of the "
+            f"low rank can bring multiply-adds down to {100 * by_cost[-1].cost:.1f} % of the "
             f"model's, not to {100 * config.target_macs:g} %"
         )
     if allowance is None:
         raise ConfigError("ranks are to follow from the error that is allowed, but none is given")
     if config.optimise == "bytes":
-        each = allowance.each
-        # what quantization makes of a weight counts as well, at the price of bits
-        offers = _offers(
+        error_per_weight = allowance.error_per_weight
+        # the quantization error of each weight counts as well, at the price of bits
+        options = _options(
             model,
             config,
             inputs,
             weighting,
-            lambda fit, _: fit.bits(each) + fit.elements / _BIT,
+            lambda fit, _: fit.bits(error_per_weight) + fit.elements / _BIT,
         )
-        price = _BIT * each / allowance.left
-        worth = {name: _clearly_best(o, price) for name, o in offers.items()}
+        price = _BIT * error_per_weight / allowance.left_after_distillation
+        worth = {name: _clearly_best(o, price) for name, o in options.items()}
+        for name, best in worth.items():
+            if best.choice is None and len(options[name]) > 1:
+                logger.info(
+                    "layer %s stays as it is: no rank is clearly worth its error in bytes; give it "
+                    "a rank to reduce it all the same",
+                    name,
+                )
         return {name: o.choice for name, o in worth.items() if o.choice is not None}
-    found = rank_choices(model, config, inputs, weighting=weighting)
-    within = [s for s in found if s.error * allowance.left <= allowance.total]
+    within = [
+        selection
+        for selection in rank_choices(model, config, inputs, weighting=weighting)
+        if selection.error * allowance.left_after_distillation <= allowance.relative_error
+    ]
     return within[-1].choices
 
 
-def _clearly_best(offers: Sequence[Offer], price: float) -> Offer:
-    """Return the offer of least cost in bits and error, but the layer as it is if that is near."""
+def _clearly_best(options: Sequence[RankOption], price: float) -> RankOption:
+    """Return the option of lowest error plus price of bits, unless that saves too little."""
 
-    def together(offer: Offer) -> float:
-        return offer.error + price * offer.cost
+    def together(option: RankOption) -> float:
+        return option.error + price * option.cost
 
-    whole, best = offers[0], min(offers, key=together)
+    whole, best = options[0], min(options, key=together)
     return best if together(best) <= _CLEARLY * together(whole) else whole
 
 
-def _offers(
+def _options(
     model: Model,
     config: LowRankConfig,
     inputs: Inputs,
     weighting: Mapping[str, np.ndarray],
     cost: Callable[[_Fit, Moments], float],
     progress: Progress | None = None,
-) -> dict[str, list[Offer]]:
-    """Return what each layer could become; the first of its offers is the layer as it is.
+) -> dict[str, list[RankOption]]:
+    """Return the options for each layer, first the layer as it is.
 
-    Errors are squared errors of the network's output, if nothing else is changed.
+    Errors are squared output errors of the network if only this layer is changed.
     """
     everything = LowRankConfig(rank_ratio=_WORTH_IT, scheme=config.scheme, optimise=config.optimise)
-    offered, layers = _offered(model, everything), find_layers(model)
-    offers: dict[str, list[Offer]] = {}
-    for number, stop in enumerate(walk(model, inputs), 1):
-        layer, moments = stop.layer, stop.moments()
-        weight, metric = model.tensors[layer.weight].read(), weighting[layer.weight]
-        whole = _Fit.whole(layer, _objectives(model, layer, weight, moments, metric))
-        offers[layer.name] = [Offer(cost(whole, moments), 0.0, None)]
-        for candidate in offered.get(layer.name, ()):
+    candidates_of, layers = _candidates(model, everything), find_layers(model)
+    options: dict[str, list[RankOption]] = {}
+    for number, visit in enumerate(walk(model, inputs), 1):
+        layer, moments = visit.layer, visit.moments()
+        weight, sensitivity = model.tensors[layer.weight].read(), weighting[layer.weight]
+        whole = _Fit.whole(layer, _objectives(model, layer, weight, moments, sensitivity))
+        options[layer.name] = [RankOption(cost(whole, moments), 0.0, None)]
+        for candidate in candidates_of.get(layer.name, ()):
             for rank in _tried(candidate.rank):
                 fit = _Fit.of(layer, candidate.scheme, whole.objectives[0], rank, _ROUNDS_OF_TRIES)
                 choice = Choice(candidate.scheme.name, rank)
-                offers[layer.name].append(Offer(cost(fit, moments), fit.error, choice))
+                options[layer.name].append(RankOption(cost(fit, moments), fit.error, choice))
         if progress is not None:
             progress(number, len(layers))
-    return offers
+    return options
 
 
-def _offered(model: Model, config: LowRankConfig) -> dict[str, tuple[Candidate, ...]]:
-    """Return the ways in which layers can be decomposed."""
-    found = {
+def _candidates(model: Model, config: LowRankConfig) -> dict[str, tuple[Candidate, ...]]:
+    """Return the candidates of all layers that can be decomposed."""
+    results = {
         layer.name: candidates(layer.name, model.tensors[layer.weight], model, config)
         for layer in find_layers(model)
     }
-    return {name: several for name, several in found.items() if not isinstance(several, str)}
+    return {name: result for name, result in results.items() if not isinstance(result, str)}
 
 
 def _objectives(
-    model: Model, layer: Layer, weight: np.ndarray, moments: Moments, metric: np.ndarray
+    model: Model, layer: Layer, weight: np.ndarray, moments: Moments, sensitivity: np.ndarray
 ) -> tuple[Objective, ...]:
-    """Return what the weight of a layer shall be good for, by group."""
+    """Return the quadratic output error of a layer, for each group."""
     if own_bias(model, layer.name) is not None:
         moments = moments.centered()
     targets = moments.fitted(layer.matrices(weight))
     rows = layer.rows
     return tuple(
-        Objective.of(target, second, metric[g * rows : (g + 1) * rows, g * rows : (g + 1) * rows])
+        Objective.of(
+            target, second, sensitivity[g * rows : (g + 1) * rows, g * rows : (g + 1) * rows]
+        )
         for g, (target, second) in enumerate(zip(targets, moments.second, strict=True))
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """A layer as it is, or two factors of it.
+    """A layer that is not decomposed, or its two factors.
 
     Parameters
     ----------
     layer : Layer
     objectives : tuple of Objective
-        By group; one where there are factors.
+        For each group; a decomposed layer has one group.
     scheme : Scheme, optional
         Of the factors.
     u : ndarray of float64, shape (rank, columns / taps)
@@ -330,7 +371,7 @@ class _Fit:
     v : ndarray of float64, shape (rows, rank, taps)
         The second one; taps are those of a row of the kernel if it is separable, else 1.
     error : float
-        Squared error of the network's output.
+        Squared output error of the network.
     """
 
     layer: Layer
@@ -342,12 +383,12 @@ class _Fit:
 
     @classmethod
     def whole(cls, layer: Layer, objectives: tuple[Objective, ...]) -> _Fit:
-        """Return the layer as it is."""
+        """Return the layer that is not decomposed."""
         return cls(layer, objectives)
 
     @classmethod
     def of(cls, layer: Layer, scheme: Scheme, objective: Objective, rank: int, rounds: int) -> _Fit:
-        """Fit factors of a rank."""
+        """Return the factors with the lowest error for a scheme and rank."""
         if scheme.name == "separable":
             shape = (layer.rows, scheme.inputs, *layer.kernel)
             u, v, errors = best_separable(objective, shape, rank, rounds)  # type: ignore[arg-type]
@@ -357,22 +398,22 @@ class _Fit:
 
     @property
     def rank(self) -> int:
-        """Channels between the factors; 0 if there are none."""
+        """Channels between the factors; 0 if the layer is not decomposed."""
         return len(self.u)
 
     @property
     def elements(self) -> int:
-        """Weights in all."""
+        """Number of weights."""
         return self.u.size + self.v.size if self.scheme else math.prod(self.layer.shape)
 
-    def bits(self, each: float) -> float:
-        """Return about how many bits it takes if each weight may add so much squared error."""
+    def bits(self, error_per_weight: float) -> float:
+        """Return the estimated bits if each weight may contribute this squared output error."""
         if self.scheme is None:
-            return sum(bits_of_whole(objective, each) for objective in self.objectives)
-        return bits_of_pair(self.objectives[0], self.u, self.v, each)
+            return sum(bits_of_whole(objective, error_per_weight) for objective in self.objectives)
+        return bits_of_pair(self.objectives[0], self.u, self.v, error_per_weight)
 
     def kernels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return U and V as the scheme wants them."""
+        """Return U and V in the shapes of the scheme."""
         scheme, layer = self.scheme, self.layer
         if scheme is None:
             raise TypeError("there are no factors")
@@ -407,12 +448,12 @@ def _solve(
     return _Solution(u, v, change, fit.error)
 
 
-def _go_on_with(stop: Stop, model: Model, scheme: Scheme, solution: _Solution) -> None:
-    """Let the rest of the walk see the factorised layer."""
-    stop.replace(stop.layer.weight, scheme.merge(solution.u, solution.v))
-    bias = own_bias(model, stop.layer.name)
+def _go_on_with(visit: LayerVisit, model: Model, scheme: Scheme, solution: _Solution) -> None:
+    """Use the decomposed layer for the rest of the walk."""
+    visit.replace(visit.layer.weight, scheme.merge(solution.u, solution.v))
+    bias = own_bias(model, visit.layer.name)
     if bias is not None and solution.bias_change is not None:
-        stop.replace(bias.name, bias.read() + solution.bias_change)
+        visit.replace(bias.name, bias.read() + solution.bias_change)
 
 
 def _tried(highest: int) -> list[int]:
@@ -422,5 +463,5 @@ def _tried(highest: int) -> list[int]:
 
 
 def _repetitions(layer: Layer, moments: Moments) -> float:
-    """Return how often the layer needs its size in multiply-adds."""
+    """Return the multiply-adds of a layer divided by the number of its weights."""
     return moments.positions / math.prod(layer.stride) if layer.transposed else moments.positions

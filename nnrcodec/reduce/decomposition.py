@@ -1,4 +1,4 @@
-"""Singular values of a weight, as a scheme sees it, and the best factors of any rank.
+"""Singular value decomposition of a weight, reshaped to the matrix of a scheme.
 
 The truncated singular value decomposition is the best approximation of a matrix by one of rank R.
 Each singular value is split evenly, its square root going to either side.
@@ -20,7 +20,7 @@ class Decomposition:
     Parameters
     ----------
     scheme : Scheme
-        How the weight is a matrix.
+        How the weight becomes a matrix.
     left : ndarray of float64, shape (rows, K)
         Orthonormal columns; the entry of largest magnitude in each is positive, which makes the
         decomposition unique for distinct singular values.
@@ -31,9 +31,9 @@ class Decomposition:
 
     Examples
     --------
-    >>> found = Decomposition.of(Scheme("separable", (4, 2, 3, 3)), np.ones((4, 2, 3, 3)))
-    >>> u, v = found.factors(rank=1)
-    >>> u.shape, v.shape, round(float(found.singular_values[0]), 6)
+    >>> decomposition = Decomposition.of(Scheme("separable", (4, 2, 3, 3)), np.ones((4, 2, 3, 3)))
+    >>> u, v = decomposition.factors(rank=1)
+    >>> u.shape, v.shape, round(float(decomposition.singular_values[0]), 6)
     ((1, 2, 3, 1), (4, 1, 1, 3), 8.485281)
     """
 
@@ -63,11 +63,11 @@ class Decomposition:
         return self.scheme.factors(self.left[:, :rank] * roots, self.right[:rank] * roots[:, None])
 
     def error(self, rank: int) -> float:
-        """Return by how much the product of the best factors is off (Frobenius norm)."""
+        """Return the error of the product of the best factors (Frobenius norm)."""
         return float(np.sqrt(np.sum(self.singular_values[rank:] ** 2)))
 
     def energy_kept(self, rank: int) -> float:
-        """Return which part of the sum of squared singular values `rank` of them keep."""
+        """Return the part of the sum of squared singular values that `rank` of them keep."""
         energies = self.singular_values**2
         total = energies.sum()
         return float(energies[:rank].sum() / total) if total > 0 else 1.0

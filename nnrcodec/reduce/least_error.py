@@ -1,18 +1,20 @@
-"""Low-rank factors of least output error.
+"""Data-aware SVD: low-rank factors for the lowest output error.
 
-A truncated singular value decomposition has the least error of the *weight*. What matters is the
-error of what comes out. With S the second moment of the inputs and G a matrix that says what
-errors of the outputs do further on, the error of a weight Q in the place of W is, but for a
-constant,
+A truncated singular value decomposition (SVD) has the lowest error of the *weight*. Here the error
+of the output counts, as in X. Zhang, J. Zou, K. He, J. Sun, "Accelerating very deep convolutional
+networks for classification and detection", TPAMI 2016. With S the second moment of the input and G
+the sensitivity of the network's output to the output of the layer, the error of a weight Q in place
+of W is, up to a constant,
 
-    trace(G (Q - T) S (Q - T)^T),
+    trace(G (Q - T) S (Q - T)^T).
 
-where T is W, or what fits best if the layers before have changed what comes in. `best_product` is
-the best product of two matrices: a decomposition of the whitened T. For separable kernels there is
-no such formula; `best_separable` goes on from a decomposition by alternating least squares, one
-factor at a time, each step of which can only lower the error.
+The target T is W, or, if earlier layers have changed the input, the weight that fits best to the
+changed input. `best_product` returns the best product of two matrices, by an SVD of T that is
+whitened with the roots of G and S. For separable kernels (C. Tai et al., "Convolutional neural
+networks with low-rank regularization", ICLR 2016) there is no closed form: `best_separable` starts
+from an SVD and improves one factor after the other by least squares; no step increases the error.
 
-Everything is float64.
+All arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -25,74 +27,74 @@ from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.schemes import Scheme
 
 _RIDGE = 1e-3
-"""Added to second moments, as part of their mean: inputs that were not seen count a little, too,
-and weights stay near the original ones where the inputs leave them free."""
+"""Ridge that is added to second moments, relative to their mean: it keeps weights near the target
+in directions in which the inputs hardly vary."""
 
 _DAMPING = 1e-2
-"""The same for the weighting of outputs."""
+"""The same for the sensitivities."""
 
 ROUNDS = 40
-"""Rounds of alternating least squares; later ones gain less than 1 % of the error."""
+"""Rounds of alternating least squares; more rounds lower the error by less than 1 %."""
 
 _STEPS = 20
-"""Steps of conjugate gradients for the first factor in each round."""
+"""Conjugate-gradient steps for the first factor in one round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a factorised weight shall be good for.
+    """The quadratic output error that low-rank factors minimize.
 
     Parameters
     ----------
     target : ndarray, shape (N, K)
         The best weight of full rank.
-    second : ndarray, shape (K, K)
-        Second moment of what it is multiplied by; positive definite.
-    root, inverse_root : ndarray, shape (N, N)
-        Of the weighting of output errors; symmetric.
+    second_moment : ndarray, shape (K, K)
+        Second moment of the input patches; positive definite.
+    sensitivity_root, inverse_sensitivity_root : ndarray, shape (N, N)
+        Square root of the output sensitivity, and the inverse of that; symmetric.
     """
 
     target: np.ndarray
-    second: np.ndarray
-    root: np.ndarray
-    inverse_root: np.ndarray
+    second_moment: np.ndarray
+    sensitivity_root: np.ndarray
+    inverse_sensitivity_root: np.ndarray
 
     @classmethod
     def of(
         cls,
         target: np.ndarray,
         second: np.ndarray,
-        metric: np.ndarray | None = None,
+        sensitivity: np.ndarray | None = None,
     ) -> Objective:
-        """Make the objective from moments.
+        """Return the objective for measured moments.
 
         Parameters
         ----------
         target : ndarray, shape (N, K)
             The best weight of full rank, as a matrix.
         second : ndarray, shape (K, K)
-            Mean of x x^T, x being the input of the layer.
-        metric : ndarray, shape (N, N), optional
-            Weighting of output errors; by default all count alike.
+            Mean of x x^T, where x is an input patch of the layer.
+        sensitivity : ndarray, shape (N, N), optional
+            Output sensitivity of the layer; by default all outputs count the same.
         """
         target = target.astype(np.float64)
         rows, columns = target.shape
         ridge = _RIDGE * np.trace(second) / columns or 1.0
         second = second + ridge * np.eye(columns)
-        if metric is None or not np.trace(metric) > 0:
+        if sensitivity is None or not np.trace(sensitivity) > 0:
             return cls(target, second, np.eye(rows), np.eye(rows))
-        values, vectors = np.linalg.eigh(metric)
-        lifted = np.maximum(values, 0) + _DAMPING * np.trace(metric) / rows
+        values, vectors = np.linalg.eigh(sensitivity)
+        lifted = np.maximum(values, 0) + _DAMPING * np.trace(sensitivity) / rows
         roots = np.sqrt(lifted)
         return cls(target, second, (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T)
 
     def error(self, weight: np.ndarray) -> float:
-        """Return the weighted mean squared output error of a weight, shape (N, K)."""
-        difference = self.root @ (weight - self.target)
-        return float(np.sum(difference * (difference @ self.second)))
+        """Return the squared output error of a weight, shape (N, K)."""
+        difference = self.sensitivity_root @ (weight - self.target)
+        return float(np.sum(difference * (difference @ self.second_moment)))
 
     def energy(self) -> float:
-        """Return the weighted mean square of the best output."""
+        """Return the error of a weight of zeros."""
         return self.error(np.zeros_like(self.target))
 
 
@@ -113,11 +115,11 @@ def best_product(objective: Objective, rank: int) -> tuple[np.ndarray, np.ndarra
     error : float
         `Objective.error` of it.
     """
-    triangle = np.linalg.cholesky(objective.second)
+    triangle = np.linalg.cholesky(objective.second_moment)
     left, values, right = np.linalg.svd(
-        objective.root @ objective.target @ triangle, full_matrices=False
+        objective.sensitivity_root @ objective.target @ triangle, full_matrices=False
     )
-    v = objective.inverse_root @ (left[:, :rank] * values[:rank])
+    v = objective.inverse_sensitivity_root @ (left[:, :rank] * values[:rank])
     u = np.linalg.solve(triangle.T, right[:rank].T).T
     u, v = balanced(u, v)
     return v, u, float(np.sum(values[rank:] ** 2))
@@ -126,7 +128,7 @@ def best_product(objective: Objective, rank: int) -> tuple[np.ndarray, np.ndarra
 def best_separable(
     objective: Objective, kernel_shape: tuple[int, int, int, int], rank: int, rounds: int = ROUNDS
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, ...]]:
-    """Return good kernels of d x 1 and 1 x d' for the place of one of d x d'.
+    """Return kernels of d x 1 and 1 x d' that replace one of d x d'.
 
     Parameters
     ----------
@@ -137,7 +139,7 @@ def best_separable(
     rank : int
         Channels between the two.
     rounds : int
-        How often either is improved.
+        How often both factors are improved.
 
     Returns
     -------
@@ -147,23 +149,23 @@ def best_separable(
         `Objective.error` of the decomposition of the target and after each round.
     """
     n, c, height, width = kernel_shape
-    weighted = objective.root @ objective.target
+    weighted = objective.sensitivity_root @ objective.target
     scheme = Scheme("separable", kernel_shape)
     start_u, start_v = Decomposition.of(scheme, weighted.reshape(kernel_shape)).factors(rank)
     u, v = start_u.reshape(rank, c * height), start_v[:, :, 0, :]
-    second = objective.second.reshape(c * height, width, c * height, width)
-    wanted = (weighted @ objective.second).reshape(n, c * height, width)
+    second = objective.second_moment.reshape(c * height, width, c * height, width)
+    wanted = (weighted @ objective.second_moment).reshape(n, c * height, width)
 
     def error() -> float:
         kernel = np.einsum("nrj,ra->naj", v, u, optimize=True).reshape(n, -1)
-        return objective.error(objective.inverse_root @ kernel)
+        return objective.error(objective.inverse_sensitivity_root @ kernel)
 
     errors = [error()]
     for _ in range(rounds):
         v = _best_second(u, second, wanted)
         u = _better_first(u, v, second, wanted)
         errors.append(error())
-    v = np.einsum("nm,mrj->nrj", objective.inverse_root, v)
+    v = np.einsum("nm,mrj->nrj", objective.inverse_sensitivity_root, v)
     first, last = balanced(u, v.transpose(0, 2, 1).reshape(n * width, rank))
     return (
         first.reshape(rank, c, height, 1),

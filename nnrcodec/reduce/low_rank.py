@@ -26,13 +26,13 @@ Factorize = Callable[
     [str, Tensor, np.ndarray, Scheme, int],
     tuple[np.ndarray, np.ndarray, np.ndarray | None, float],
 ]
-"""Makes the factors of one layer in place of the truncated singular value decomposition.
+"""Returns the factors of one layer, in place of the truncated singular value decomposition.
 
-It is called with the name of the layer, its weight, the values of that, a scheme and a rank. It
-returns U and V in the shapes that the scheme says, what to add to the bias of the layer or None,
-and the error that is left. Of several schemes for a layer that with the least error is taken, so
-the error may be on any scale that is the same for all of them. Only a layer that has an `own_bias`
-can have something added.
+It is called with the name of the layer, its weight, the values of the weight, a scheme and a rank.
+It returns U and V in the shapes of the scheme, the correction of the bias or None, and the error of
+the factors. Among the schemes for a layer the one with the lowest error is used, so the error may
+have any scale that is the same for all schemes. Only a layer with an `own_bias` can have a
+correction.
 """
 
 
@@ -49,8 +49,8 @@ class LayerReport:
     rank : int or None
         Channels between the two layers; None if the layer was left alone.
     energy_kept : float
-        Part of the sum of squared singular values that this rank can keep, 1 if the layer was left
-        alone.
+        Part of the sum of squared singular values that this rank keeps at most; 1 if the layer was
+        left alone.
     parameters_before, parameters_after : int
         Elements of the weight, and of its factors.
     reason : str or None
@@ -120,14 +120,14 @@ def decompose(
             raise ConfigError(f"there is no layer {layer!r} with a weight{hint}")
     reports = []
     for layer, weight in weights.items():
-        found = candidates(layer, weight, model, config)
-        if isinstance(found, str):
+        result = candidates(layer, weight, model, config)
+        if isinstance(result, str):
             if layer in ranks:
-                raise ConfigError(f"layer {layer!r} cannot be decomposed: {found}")
-            unchanged = LayerReport(layer, weight.shape, None, 1.0, weight.size, weight.size, found)
-            reports.append(unchanged)
+                raise ConfigError(f"layer {layer!r} cannot be decomposed: {result}")
+            size = weight.size
+            reports.append(LayerReport(layer, weight.shape, None, 1.0, size, size, result))
             continue
-        best = min((_pair(layer, weight, c, factorize) for c in found), key=lambda p: p.error)
+        best = min((_pair(layer, weight, c, factorize) for c in result), key=lambda p: p.error)
         model = _with_pair(model, best)
         reports.append(best.report())
     return model, tuple(reports)
@@ -190,9 +190,10 @@ class _Pair:
 def _pair(layer: str, weight: Tensor, candidate: Candidate, factorize: Factorize | None) -> _Pair:
     scheme, rank, decomposition = candidate.scheme, candidate.rank, candidate.decomposition
     if factorize is None:
-        factors = decomposition.factors(rank)
-        return _Pair(layer, weight, candidate, *factors, None, decomposition.error(rank))
-    pair = _Pair(layer, weight, candidate, *factorize(layer, weight, weight.read(), scheme, rank))
+        u, v = decomposition.factors(rank)
+        return _Pair(layer, weight, candidate, u, v, None, decomposition.error(rank))
+    u, v, bias_correction, error = factorize(layer, weight, weight.read(), scheme, rank)
+    pair = _Pair(layer, weight, candidate, u, v, bias_correction, error)
     shapes, correction = (pair.u.shape, pair.v.shape), pair.bias_correction
     if shapes != scheme.factor_shapes(rank):
         raise ModelError(
@@ -226,9 +227,10 @@ def _with_pair(model: Model, pair: _Pair) -> Model:
         users = graph.users(TensorRef(pair.weight.name))
         has_bias = any(TensorRef(bias) in graph.nodes[user].args for user in users)
         has_bias = has_bias and not graph.is_output(TensorRef(bias))
-        names, scheme, nodes = (factors.u, factors.v), pair.candidate.scheme, graph.nodes
+        scheme, nodes = pair.candidate.scheme, graph.nodes
         graph = graph.splice(
-            Splice(user, user + 1, split(nodes[user], *names, scheme)) for user in users
+            Splice(user, user + 1, split(nodes[user], factors.u, factors.v, scheme))
+            for user in users
         )
     if has_bias:
         changed[bias] = (replace(model.tensors[bias], name=factors.v_bias),)

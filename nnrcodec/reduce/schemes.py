@@ -1,8 +1,9 @@
-"""Schemes: how the weight of one layer is the product of the weights of two thin ones.
+"""Schemes: how the weight of one layer becomes the product of the weights of two thin layers.
 
-All of them see the weight as a matrix, with the inputs of the layer along its rows and its outputs
-along its columns; R channels between the two layers are a product of rank R. They differ in where
-the axes of a kernel go. For a convolution from C to N channels with a kernel of d x d':
+Each scheme reshapes the weight to a matrix, with the inputs of the layer along its rows and its
+outputs along its columns. R channels between the two layers are a product of rank R. The schemes
+differ in where the axes of the kernel go. For a convolution from C to N channels with a kernel of
+d x d':
 
 ========= ===================== ====================== ======================================
 scheme    matrix                first weight, U        second weight, V

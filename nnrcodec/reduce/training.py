@@ -1,8 +1,9 @@
-"""Distillation: train a reduced network to do what the original does, without labels.
+"""Distillation: train a reduced network to return what the original returns, without labels.
 
-The original is the teacher: the reduced network learns its outputs on calibration inputs. Rates
-are relative to the scale of each tensor, so that one setting serves all networks; what was learned
-is judged on inputs that were held out, and the best is kept.
+The original is the teacher (G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural
+network", 2015): the reduced network, the student, learns its outputs on calibration inputs by mean
+squared error. Learning rates are relative to the scale of each tensor, so that one setting works
+for all networks. Some inputs are held out for validation, and the best student on these is kept.
 """
 
 from __future__ import annotations
@@ -38,15 +39,17 @@ _HELD_OUT = 8
 """One input of this many is not trained on."""
 
 _JUDGEMENTS = 20
-"""How often the held-out inputs are looked at."""
+"""Number of validations on the held-out inputs."""
 
 _PATIENCE = 5
-"""Judgements without anything better after which it stops."""
+"""Validations without a lower error after which training stops."""
 
 _RATE = 0.01
 """Step of Adam, relative to the root mean square of a tensor."""
 
 _WARM_UP = 30
+"""Warm-up steps, in which the learning rate grows."""
+
 _CONSTANT = 0.4
 """Part of the steps before the rate falls, along half a cosine."""
 
@@ -62,7 +65,7 @@ def distill(
     config: DistillationConfig,
     progress: Progress | None = None,
 ) -> tuple[Model, DistillationReport]:
-    """Train a reduced network to do what the original does.
+    """Train a reduced network to return what the original returns.
 
     Parameters
     ----------
@@ -96,6 +99,12 @@ def distill(
     parameters = [p for p in student.parameters() if p.requires_grad]
     before = best = lesson.judge(student, held_out)
     if before == 0 or not parameters:
+        logger.info(
+            "distillation has nothing to do: %s",
+            "the reduced network already does what the original does"
+            if parameters
+            else "the reduced network has no parameters",
+        )
         return reduced, DistillationReport(0, 0.0, 1.0, 1.0)
     base = [_RATE * float(p.detach().square().mean().sqrt().clamp_min(1e-8)) for p in parameters]
     optimizer = torch.optim.Adam(
@@ -135,7 +144,7 @@ def distill(
 
 
 class _Clock:
-    """How far training is: by steps or by time."""
+    """Progress of training, by steps or by time."""
 
     def __init__(self, config: DistillationConfig) -> None:
         self._config = config
@@ -170,7 +179,7 @@ def _schedule(step: int, gone: float) -> float:
 
 
 class _Lesson:
-    """Inputs, what the teacher makes of them, and how much each counts."""
+    """Inputs, the outputs of the teacher, and the weight of each input in the loss."""
 
     def __init__(self, inputs: Sequence[tuple[torch.Tensor, ...]], batch: int) -> None:
         self.batch = batch
@@ -185,16 +194,21 @@ class _Lesson:
         student: DecodedModel,
         inputs: Sequence[tuple[torch.Tensor, ...]],
     ) -> _Lesson:
-        elements = max(sum(value.numel() for value in each) for each in inputs)
-        together = _batches_are_free(student) and len({_shapes(each) for each in inputs}) == 1
+        elements = max(sum(value.numel() for value in values) for values in inputs)
+        together = _batches_are_free(student) and len({_shapes(values) for values in inputs}) == 1
         batch = min(max(_BATCH_ELEMENTS // elements, 1), _LARGEST_BATCH) if together else 1
         lesson = cls(inputs, batch)
+        if not together:
+            logger.info(
+                "distillation takes one calibration input at each step: they have different "
+                "shapes, or the network takes a fixed number at once"
+            )
         errors = []
         with torch.inference_mode():
-            for each in inputs:
-                wanted = real_tensors(teacher(*each))
-                lesson._wanted.append([value.clone() for value in wanted])
-                errors.append(float(_error(_run(student, each), wanted)[0]))
+            for values in inputs:
+                wanted = real_tensors(teacher(*values))
+                lesson._wanted.append([output.clone() for output in wanted])
+                errors.append(float(_error(_run(student, values), wanted)[0]))
         floor = _LEAST_WEIGHT * float(np.mean(errors)) + 1e-30
         lesson._weights = [1 / (error + floor) for error in errors]
         return lesson
@@ -217,17 +231,17 @@ class _Lesson:
             return float(np.mean([float(self._judged(student, index)) for index in picked]))
 
     def _judged(self, student: DecodedModel, index: int) -> torch.Tensor:
-        made = _run(student, self._inputs[index])
-        return self._weights[index] * _error(made, self._wanted[index])
+        outputs = _run(student, self._inputs[index])
+        return self._weights[index] * _error(outputs, self._wanted[index])
 
 
 def _error(
-    made: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], samples: int = 1
+    outputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor], samples: int = 1
 ) -> torch.Tensor:
     """Return the mean squared error of each sample, over all outputs."""
     errors = [
         (a.float() - b.float()).square().reshape(samples, -1).mean(1)
-        for a, b in zip(made, wanted, strict=True)
+        for a, b in zip(outputs, wanted, strict=True)
     ]
     return torch.stack(errors).mean(0)
 

@@ -10,7 +10,12 @@ import torch
 from networks import inputs_of, model_of, network, values
 from torch import nn
 
-from nnrcodec.calibration.sensitivity import output_variance, real_tensors, sensitivities
+from nnrcodec.calibration.sensitivity import (
+    diagonal_of,
+    output_variance,
+    real_tensors,
+    sensitivities,
+)
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.model.model import Model, Tensor
 
@@ -82,6 +87,19 @@ def test_they_foretell_what_small_errors_of_a_layer_do(name: str) -> None:
             total += float(difference.square().sum())
             count += difference.numel()
         assert 1e-6 * np.trace(found[weight]) == pytest.approx(total / count, rel=0.3)
+
+
+@pytest.mark.parametrize("name", ["plain_cnn", "resnet", "unet", "transformer"])
+def test_diagonals_are_those_of_the_matrices_to_the_last_bit(name: str) -> None:
+    chosen = network(name)
+    model, inputs = chosen.model(), inputs_of(chosen.shape, 3)
+    whole = sensitivities(model, inputs)
+    diagonals = sensitivities(model, inputs, diagonal=True)
+    assert list(diagonals) == list(whole)
+    for weight, diagonal in diagonals.items():
+        np.testing.assert_array_equal(diagonal, np.diag(whole[weight]))
+        np.testing.assert_array_equal(diagonal_of(whole[weight]), diagonal)
+        np.testing.assert_array_equal(diagonal_of(diagonal), diagonal)
 
 
 def test_layers_without_influence_have_zeros() -> None:

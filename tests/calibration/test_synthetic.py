@@ -157,7 +157,7 @@ def test_indices_go_over_all_rows_of_their_table(dtype: torch.dtype) -> None:
     assert places.unique().tolist() == list(range(5))
     again = synthetic_inputs(model, 4)
     assert torch.equal(tokens, torch.cat([each[0] for each in again]))
-    assert [stop.layer.name for stop in walk(model, inputs)] == ["layer"]
+    assert [visit.layer.name for visit in walk(model, inputs)] == ["layer"]
 
 
 def test_of_several_tables_the_smallest_bounds_the_indices() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ from networks import Inputs, Network, inputs_of, model_of, network, values
 from torch import nn
 
 from nnrcodec.calibration.moments import Moments, measure
-from nnrcodec.calibration.walk import Stop, walk
+from nnrcodec.calibration.walk import LayerVisit, walk
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.layers import find_layers
@@ -55,11 +56,11 @@ def perturbed(weight: np.ndarray, seed: int) -> np.ndarray:
 def moments_with(model: Model, inputs: Inputs, changes: dict[str, np.ndarray]) -> list[Moments]:
     """Replace tensors at the first layer; return the moments of all."""
     found = []
-    for stop in walk(model, inputs):
-        found.append(stop.moments())
+    for visit in walk(model, inputs):
+        found.append(visit.moments())
         if len(found) == 1:
             for name, value in changes.items():
-                stop.replace(name, value)
+                visit.replace(name, value)
     return found
 
 
@@ -86,13 +87,13 @@ def test_layers_are_measured_behind_all_that_was_changed_before_them(name: str) 
     module.load_state_dict({**state, **{n: torch.from_numpy(v) for n, v in changes.items()}})
     changed = taken(module, inputs)
     walked = []
-    for stop in walk(model, inputs):
-        weight = stop.layer.weight
-        moments = stop.moments()
+    for visit in walk(model, inputs):
+        weight = visit.layer.weight
+        moments = visit.moments()
         same = original[weight] if not walked else changed[weight]
-        assert_same(moments, measure(stop.layer, original[weight], same))
-        stop.replace(weight, changes[weight])
-        walked.append(stop.layer)
+        assert_same(moments, measure(visit.layer, original[weight], same))
+        visit.replace(weight, changes[weight])
+        walked.append(visit.layer)
     assert walked == list(find_layers(model))
     for tensor in model.tensors.values():
         np.testing.assert_array_equal(tensor.read(), before[tensor.name])
@@ -105,22 +106,22 @@ def test_without_a_change_both_networks_are_the_same(name: str) -> None:
     chosen = network(name)
     inputs = inputs_for(chosen)
     expected = taken(chosen.module(), inputs)
-    for stop in walk(chosen.model(), inputs):
-        moments = stop.moments()
+    for visit in walk(chosen.model(), inputs):
+        moments = visit.moments()
         assert moments.cross is moments.second
-        original = expected[stop.layer.weight]
-        assert_same(moments, measure(stop.layer, original, original))
+        original = expected[visit.layer.weight]
+        assert_same(moments, measure(visit.layer, original, original))
 
 
 def test_only_what_lies_behind_a_change_is_measured_twice() -> None:
     """The skip connection of the first layers of a U-Net does not know of the change."""
     chosen = network("unet")
     seen = {}
-    for stop in walk(chosen.model(), inputs_for(chosen)):
-        moments = stop.moments()
-        seen[stop.layer.name] = moments.cross is not moments.second
-        if stop.layer.name == "down.1":
-            stop.replace("down.1.weight", np.zeros(stop.layer.shape, np.float32))
+    for visit in walk(chosen.model(), inputs_for(chosen)):
+        moments = visit.moments()
+        seen[visit.layer.name] = moments.cross is not moments.second
+        if visit.layer.name == "down.1":
+            visit.replace("down.1.weight", np.zeros(visit.layer.shape, np.float32))
     assert [name for name, twice in seen.items() if twice] == [
         "up.0", "join.0", "up.1", "join.1", "leave",
     ]  # fmt: skip
@@ -158,6 +159,25 @@ def test_a_replacement_takes_the_dtype_of_its_tensor() -> None:
         found.append(last)
     assert_same(found[0], found[2])
     assert_same(found[1], found[2])
+
+
+# Memory
+
+
+@pytest.mark.parametrize("change", [False, True])
+def test_what_a_layer_takes_is_freed_after_its_last_use(change: bool) -> None:
+    """In both networks; the inputs themselves belong to the caller."""
+    layers = (nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    model = model_of(nn.Sequential(*layers), (1, 2, 4, 4))
+    seen: list[weakref.ref[torch.Tensor]] = []
+    for visit in walk(model, inputs_of((1, 2, 4, 4), 2)):
+        if seen:
+            assert all(ref() is None for ref in seen[4:])
+        seen += [weakref.ref(value) for value in (*visit._original, *visit._changed)]
+        if change:
+            weight = model.tensors[visit.layer.weight].read()
+            visit.replace(visit.layer.weight, perturbed(weight, 0))
+    assert len(seen) == 12
 
 
 # Operators that write in place
@@ -242,8 +262,8 @@ def test_what_is_written_in_place_stays_in_its_network(
 # Stops
 
 
-def stops_of(module: nn.Module, inputs: Inputs) -> list[Stop]:
-    return list(walk(model_of(module, tuple(inputs[0][0].shape)), inputs))
+def first_visit(module: nn.Module, inputs: Inputs) -> LayerVisit:
+    return next(walk(model_of(module, tuple(inputs[0][0].shape)), inputs))
 
 
 @pytest.mark.parametrize(
@@ -258,7 +278,7 @@ def test_variance_of_inputs_is_the_mean_over_channels(
     module: nn.Module, shape: tuple[int, ...], channels: int
 ) -> None:
     inputs = [(values(shape) * scale + 3,) for scale in (1, 2)]
-    (stop,) = stops_of(module, inputs)
+    visit = first_visit(module, inputs)
     joined = np.concatenate(
         [
             np.moveaxis(value.numpy(), channels, 0).reshape(shape[channels], -1)
@@ -267,13 +287,13 @@ def test_variance_of_inputs_is_the_mean_over_channels(
         axis=1,
     )
     expected = joined.astype(np.float64).var(1).mean()
-    assert stop.input_variance() == pytest.approx(expected, rel=1e-5)
+    assert visit.input_variance() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, -30.0])
 def test_what_does_not_vary_has_no_variance(constant: float) -> None:
-    (stop,) = stops_of(nn.Conv2d(3, 1, 1), [(torch.full((1, 3, 7, 9), constant),)] * 3)
-    assert stop.input_variance() == 0
+    visit = first_visit(nn.Conv2d(3, 1, 1), [(torch.full((1, 3, 7, 9), constant),)] * 3)
+    assert visit.input_variance() == 0
 
 
 def test_a_model_without_a_graph_is_refused() -> None:
@@ -281,7 +301,7 @@ def test_a_model_without_a_graph_is_refused() -> None:
         next(walk(Model.of([Tensor.of("w", np.ones(2, np.float32))]), []))
 
 
-def test_inputs_that_do_not_fit_are_refused_before_the_first_stop() -> None:
+def test_inputs_that_do_not_fit_are_refused_before_the_first_visit() -> None:
     model = network("classifier").model()
     good = values((1, 1, 16, 16))
     for bad, reason in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from networks import Inputs, error_between, inputs_of, model_of, outputs_of, wit
 from torch import nn
 
 from nnrcodec.calibration.amount import in_batches
+from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.config import CabacConfig, EncoderConfig, Profile, UniformConfig
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.encoder.calibrated import QuantizedModel, quantize_with_inputs
@@ -273,6 +275,20 @@ def test_the_same_comes_out_again_and_the_model_is_not_changed(case: str) -> Non
         assert model.tensors[name].read().tobytes() == before[name]
 
 
+@pytest.mark.parametrize("case", ["convolutions", "depthwise"])
+def test_whole_sensitivities_and_their_diagonals_give_the_same(case: str) -> None:
+    make, shape = CASES[case]
+    model, inputs = made(make, shape), inputs_of(shape, 2)
+    found, other = (
+        quantize_with_inputs(model, inputs, EncoderConfig(), weighting=weighting).quantized
+        for weighting in (None, sensitivities(model, inputs))
+    )
+    assert found.keys() == other.keys()
+    for name, each in found.items():
+        np.testing.assert_array_equal(each.levels, other[name].levels)
+        assert each.qp == other[name].qp
+
+
 # The mean of the output
 
 
@@ -493,3 +509,40 @@ def test_what_does_not_fit_is_refused() -> None:
         quantize_with_inputs(model, inputs_of((1, 2, 9, 9), 1), asked())
     with pytest.raises(ModelError, match="no graph"):
         quantize_with_inputs(replace(model, graph=None), inputs, asked())
+
+
+# What is left out or replaced is said
+
+
+def test_layers_without_steps_influence_or_order_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.small, self.dead = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 6, 3)
+            self.back = nn.ConvTranspose2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.small(x)
+            return self.back(x) + 0 * self.dead(x).mean()
+
+    quantize_with_inputs(model_of(Parts(), IMAGES), inputs_of(IMAGES, 2), EncoderConfig())
+    found = [
+        (record.levelname, " ".join(record.getMessage().split()[:6]))
+        for record in caplog.records
+        if record.name == "nnrcodec.encoder.calibrated"
+    ]
+    assert found == [
+        ("INFO", "layer small is not quantized with"),
+        ("INFO", "layer back gets uniform instead of"),
+        ("WARNING", "layer dead has no influence on"),
+    ]
+
+
+def test_inputs_that_tell_no_step_sizes_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    inputs = [(torch.full((60, 12), 0.6),)] * 2
+    quantize_with_inputs(made(perceptron, (60, 12)), inputs, EncoderConfig())
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum(text.startswith("no error is expected") for text in texts) == 1

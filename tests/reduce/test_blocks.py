@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -62,8 +64,13 @@ def test_the_dtype_is_that_of_the_weight(dtype: str, result: str) -> None:
         [tensor("w_G", 12, 3), tensor("w_H", 3, 10), tensor("s", 6, 1)],
     ],
 )
-def test_what_does_not_fit_is_left_alone(tensors: list[Tensor]) -> None:
+def test_what_does_not_fit_is_left_alone(
+    tensors: list[Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     assert merge_blocks(tensors, [Block("w", (6, 4, 5), "w_G", "w_H", "s")]) == tensors
+    (record,) = caplog.records
+    assert record.getMessage().startswith("weight w stays in parts: not all of w_G, w_H, s are")
 
 
 def test_a_weight_of_another_shape_is_left_alone() -> None:

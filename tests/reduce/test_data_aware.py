@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -13,10 +14,11 @@ from networks import error_between, inputs_of, model_of, network, outputs_of, va
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Model
-from nnrcodec.reduce.data_aware import decompose_with_inputs, rank_choices
+from nnrcodec.reduce.data_aware import Allowance, decompose_with_inputs, rank_choices
 from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.low_rank import decompose
 from nnrcodec.reduce.ranks import Choice, LowRankConfig
@@ -118,6 +120,23 @@ def test_inputs_that_were_not_seen_gain_as_well(case: str) -> None:
     assert error_between(model, found, rest) < error_between(model, plain, rest)
 
 
+def test_diagonals_of_sensitivities_are_not_enough_and_are_measured_again() -> None:
+    make, shape, ranks = CASES["separable"]
+    model, inputs = made(make, shape), inputs_of(shape, 2)
+    config = LowRankConfig(ranks=ranks)
+    found, again, known = (
+        decompose_with_inputs(model, config, inputs, weighting=weighting)[0]
+        for weighting in (
+            None,
+            sensitivities(model, inputs, diagonal=True),
+            sensitivities(model, inputs),
+        )
+    )
+    for name, tensor in found.tensors.items():
+        assert tensor.read().tobytes() == again.tensors[name].read().tobytes()
+        assert tensor.read().tobytes() == known.tensors[name].read().tobytes()
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_comes_out_again(case: str) -> None:
     make, shape, ranks = CASES[case]
@@ -208,7 +227,9 @@ def test_of_two_schemes_the_one_is_taken_that_errs_less(make: Callable[[], nn.Mo
     assert max(errors.values()) > 1.05 * min(errors.values())
 
 
-def test_a_layer_that_runs_at_several_places_is_decomposed_without_looking() -> None:
+def test_a_layer_that_runs_at_several_places_is_decomposed_without_looking(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -226,6 +247,12 @@ def test_a_layer_that_runs_at_several_places_is_decomposed_without_looking() -> 
     ).factors(3)
     np.testing.assert_allclose(found.tensors["layer.u.weight"].read(), u, atol=1e-6)
     np.testing.assert_allclose(found.tensors["layer.v.weight"].read(), v, atol=1e-6)
+    (record,) = [r for r in caplog.records if r.name == "nnrcodec.reduce.data_aware"]
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "layer layer is decomposed by its weight alone, without the calibration inputs: its weight "
+        "is used 2 times; if the output changes too much, give it a higher rank"
+    )
 
 
 @pytest.mark.parametrize("flat", [0.0, 0.7])
@@ -334,6 +361,19 @@ def test_estimated_errors_are_near_those_that_are_made() -> None:
         found, _ = decompose_with_inputs(model, LowRankConfig(ranks=selection.choices), inputs)
         part = error_between(model, found, inputs) / float(outputs.var())
         assert selection.error == pytest.approx(part, rel=0.15)
+
+
+def test_layers_that_are_not_worth_reducing_are_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    model, inputs = made(convolutions, IMAGES), inputs_of(IMAGES, 2)
+    found, reports = decompose_with_inputs(model, LowRankConfig(), inputs, Allowance(1e-12, 1e-9))
+    assert found is model
+    assert reports == ()
+    texts = [r.getMessage() for r in caplog.records if r.name == "nnrcodec.reduce.data_aware"]
+    assert [text.split(":")[0] for text in texts] == [
+        *(f"layer {name} stays as it is" for name in "024"),
+        "low rank leaves all layers as they are",
+    ]
 
 
 # What is refused

@@ -38,7 +38,10 @@ def least_by_descent(objective: Objective, rank: int, seed: int) -> float:
     """Return the least error of a product that either factor in turn can be improved to."""
     rng = np.random.default_rng(seed)
     rows, columns = objective.target.shape
-    metric, second = objective.root @ objective.root, objective.second
+    metric, second = (
+        objective.sensitivity_root @ objective.sensitivity_root,
+        objective.second_moment,
+    )
     v = rng.normal(size=(rows, rank))
     for _ in range(400):
         u = np.linalg.solve(v.T @ metric @ v, v.T @ metric @ objective.target)
@@ -68,9 +71,13 @@ def test_moments_are_lifted_a_little() -> None:
     """Inputs that are never seen count for something, and so do outputs without influence."""
     target = np.ones((3, 4))
     objective = Objective.of(target, np.diag([0.0, 0.0, 2.0, 2.0]), np.diag([0.0, 3.0, 3.0]))
-    np.testing.assert_allclose(objective.second, np.diag([1e-3, 1e-3, 2.001, 2.001]))
-    np.testing.assert_allclose(objective.root**2, np.diag([0.02, 3.02, 3.02]), atol=1e-12)
-    np.testing.assert_allclose(objective.root @ objective.inverse_root, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(objective.second_moment, np.diag([1e-3, 1e-3, 2.001, 2.001]))
+    np.testing.assert_allclose(
+        objective.sensitivity_root**2, np.diag([0.02, 3.02, 3.02]), atol=1e-12
+    )
+    np.testing.assert_allclose(
+        objective.sensitivity_root @ objective.inverse_sensitivity_root, np.eye(3), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("metric", [None, np.zeros((3, 3))])
@@ -190,7 +197,7 @@ def test_separable_kernels_are_found(
     rank = data.draw(st.integers(1, scheme.maximum_rank))
     first, last = scheme.factor_shapes(rank)
     target = product(rng.normal(size=first), rng.normal(size=last))
-    objective = Objective.of(target, objective_of(*target.shape, seed).second)
+    objective = Objective.of(target, objective_of(*target.shape, seed).second_moment)
     u, v, errors = best_separable(objective, shape, rank, 2)
     assert (u.shape, v.shape) == (first, last)
     np.testing.assert_allclose(product(u, v), target, atol=1e-6)

@@ -41,6 +41,12 @@ def perceptron(outputs: int = 3) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, outputs))
 
 
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what distillation has logged."""
+    name = module_of_training.__name__
+    return [record.getMessage() for record in caplog.records if record.name == name]
+
+
 # What it does
 
 
@@ -145,7 +151,8 @@ def test_inputs_may_have_different_sizes() -> None:
     assert error_between(model, found, inputs) < error_between(model, reduced, inputs)
 
 
-def test_a_batch_of_a_fixed_size_is_learned_as_it_is() -> None:
+def test_a_batch_of_a_fixed_size_is_learned_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     model = model_of_module(perceptron(), (torch.zeros(4, 6),), dynamic_shapes=({},))
     assert model.graph is not None
     assert model.graph.inputs[0].shape == (4, 6)
@@ -153,6 +160,7 @@ def test_a_batch_of_a_fixed_size_is_learned_as_it_is() -> None:
     inputs = inputs_of((4, 6), 9)
     _, report = distill(model, reduced, inputs, DistillationConfig(steps=60))
     assert report.error_after < 0.8
+    assert "distillation takes one calibration input at each step" in caplog.text
 
 
 def test_inputs_of_large_errors_do_not_drown_the_others() -> None:
@@ -239,9 +247,9 @@ def test_what_gets_no_better_is_ended_early_and_left_as_it_was(
 ) -> None:
     monkeypatch.setattr(module_of_training, "_RATE", 10.0)
     model, reduced = filter_and_reduced()
-    with caplog.at_level(logging.INFO, "nnrcodec.reduce.distillation"):
+    with caplog.at_level(logging.INFO, module_of_training.__name__):
         found, report = distill(model, reduced, inputs_of(SHAPE, 2), DistillationConfig(steps=200))
-    (message,) = caplog.messages
+    (message,) = said(caplog)
     assert message == f"distillation stops early, after {report.steps} steps"
     assert report.steps == 70  # judged at 31, 40, 50 and so on
     assert report.error_after == 1
@@ -250,17 +258,20 @@ def test_what_gets_no_better_is_ended_early_and_left_as_it_was(
 
 def test_what_becomes_better_is_not_ended_early(caplog: pytest.LogCaptureFixture) -> None:
     model, reduced = filter_and_reduced()
-    with caplog.at_level(logging.INFO, "nnrcodec.reduce.distillation"):
+    with caplog.at_level(logging.INFO, module_of_training.__name__):
         _, report = distill(model, reduced, inputs_of(SHAPE, 8), DistillationConfig(steps=60))
     assert report.steps == 60
-    assert not caplog.messages
+    assert not said(caplog)
 
 
-def test_without_an_error_there_is_nothing_to_learn() -> None:
+def test_without_an_error_there_is_nothing_to_learn(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     model = model_of(nn.Sequential(nn.Linear(6, 3)), (5, 6))
     found, report = distill(model, model, inputs_of((5, 6), 4), DistillationConfig(steps=10))
     assert bytes_of(found) == bytes_of(model)
     assert (report.steps, report.error_before, report.error_after) == (0, 1, 1)
+    (message,) = said(caplog)
+    assert message.startswith("distillation has nothing to do: the reduced network")
 
 
 # What is refused
