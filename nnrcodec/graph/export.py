@@ -14,15 +14,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from nnrcodec.errors import BitstreamError, ModelError
 from nnrcodec.graph.check import check
-from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
+from nnrcodec.graph.graph import (
+    Argument,
+    Dim,
+    Graph,
+    Input,
+    Node,
+    Output,
+    Ref,
+    TensorRef,
+    Word,
+    leaves,
+)
 from nnrcodec.graph.module import build_module
 from nnrcodec.graph.names import with_safe_names
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
+from nnrcodec.graph.torch_internals import expression_of, hint_of, is_fixed, storage_key
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.torch_values import from_torch
 
@@ -44,6 +55,9 @@ _GRADIENT_SWITCH = "torch.ops.higher_order.wrap_with_set_grad_enabled"
 
 _PLACES = frozenset({"device", "layout", "pin_memory", "generator"})
 """Arguments of ATen operators that are left out."""
+
+_OVERLOAD = type(torch.ops.aten.relu.default)
+"""What the operators of ATen are in a graph of PyTorch."""
 
 _Examples = tuple[torch.Tensor, ...]
 
@@ -218,11 +232,11 @@ def _agree(module: torch.nn.Module, model: Model, *several: _Examples) -> bool:
     decoded = build_module(model)
     for inputs in several:
         try:
-            expected = pytree.tree_leaves(module(*inputs))
+            expected = list(leaves(module(*inputs)))
         except Exception:  # noqa: S112  # a size that the network cannot take says nothing
             continue
         try:
-            actual = pytree.tree_leaves(decoded(*inputs))
+            actual = list(leaves(decoded(*inputs)))
         except (RuntimeError, ValueError, IndexError):
             return False
         if not all(map(_same, expected, actual)):
@@ -276,7 +290,7 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
     """Return the user inputs under the names of the arguments, and their dynamic dimensions."""
     placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
     names = list(program.graph_signature.user_inputs)
-    args, kwargs = pytree.tree_unflatten(names, program.call_spec.in_spec)
+    args, kwargs = program.call_spec.in_spec.unflatten(names)
     if [*args, *kwargs.values()] != names:
         raise ModelError("inputs must be tensors, not lists or dictionaries of tensors")
     signature = program.module_call_graph[0].signature
@@ -290,10 +304,10 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
             raise ModelError(f"input {argument!r} is not a tensor of a dtype that can be coded")
         shape: list[int | str] = []
         for size in value.shape:
-            symbol = size.node.expr if isinstance(size, torch.SymInt) else None
-            if symbol is None or symbol.is_Integer:  # some sizes turn out to be fixed
+            if isinstance(size, int) or is_fixed(size):  # as some turn out to be
                 shape.append(int(size))
                 continue
+            symbol = expression_of(size)
             if symbol not in symbols:
                 symbols[symbol] = f"d{len(symbols)}"
                 dims[symbols[symbol]] = _dim(program.range_constraints.get(symbol), size)
@@ -307,7 +321,7 @@ def _dim(bounds: Any, size: torch.SymInt) -> Dim:
     low = int(bounds.lower) if bounds is not None else 0
     high: Any = bounds.upper if bounds is not None else None
     bounded = getattr(high, "is_Integer", False) and high < 2**62
-    return Dim(low if low > 2 else 0, int(high) if bounded else None, int(size.node.hint or 0))
+    return Dim(low if low > 2 else 0, int(high) if bounded else None, hint_of(size))
 
 
 def _graph(
@@ -326,7 +340,7 @@ def _graph(
     nodes = tuple(_node(call, values) for call in calls)
     (returned,) = (n for n in program.graph.nodes if n.op == "output")
     outputs = [_argument(value, "", values) for value in returned.args[0]]
-    output = _plain(pytree.tree_unflatten(outputs, program.call_spec.out_spec))
+    output = _plain(program.call_spec.out_spec.unflatten(outputs))
     return Graph(inputs, nodes, output, dims)
 
 
@@ -348,7 +362,7 @@ def _name(node: torch.fx.Node) -> str:
     target: Any = node.target
     if isinstance(target, str):
         return f"{node.op} {target}"
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, _OVERLOAD):
         name = str(target)
         return "aten.to.dtype" if name == "aten.to.device" else name
     if target in NAMES:
@@ -393,7 +407,7 @@ _RUNNING_STATISTICS = frozenset({"aten.batch_norm.default", "aten.instance_norm.
 
 def _storage(node: torch.fx.Node) -> object:
     value = node.meta.get("val")
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else node
+    return storage_key(value) if isinstance(value, torch.Tensor) else node
 
 
 def _node(call: torch.fx.Node, values: Mapping[str, Argument]) -> Node:
