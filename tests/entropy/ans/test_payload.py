@@ -22,7 +22,7 @@ from nnrcodec.syntax.drivers import SyntaxReader, SyntaxWriter
 from nnrcodec.syntax.extended_data_unit import level_model
 
 INT32 = np.iinfo(np.int32)
-POSTFILTER = Path(__file__).parents[2] / "examples" / "postfilter" / "filter.safetensors"
+POSTFILTER = Path(__file__).parents[3] / "examples" / "postfilter" / "filter.safetensors"
 
 
 # The decoder of spec/extended-data-unit.md, sentence by sentence, in plain integers.

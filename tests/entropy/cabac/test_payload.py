@@ -274,7 +274,7 @@ def test_levels_that_cannot_be_coded_are_refused():
 
 
 def test_the_specification_has_these_tables():
-    text = (Path(__file__).parents[2] / "spec" / "deepcabac.md").read_text()
+    text = (Path(__file__).parents[3] / "spec" / "deepcabac.md").read_text()
     lines = [line.strip(" |") for line in text[text.index("## Tables") :].splitlines()]
     plain = [[int(x) for x in line.split()] for line in lines if re.fullmatch(r"[\d ]+", line)]
     assert plain[0] + plain[1] == tables.TRANSITION.tolist()
