@@ -30,7 +30,7 @@ from nnrcodec.graph.scalars import ScalarError, fits
 from nnrcodec.graph.trusting_operators import CHECKS, ArgumentsError
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model, Role, Tensor
-from nnrcodec.model.torch_values import to_torch
+from nnrcodec.model.torch_values import from_torch, to_torch
 
 MAX_LAYERS_DEEP = 100
 """How deep layers may nest: PyTorch walks through them recursively."""
@@ -154,6 +154,37 @@ def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
     return module.eval()
 
 
+def model_of_decoded(module: DecodedModel) -> Model:
+    """Return a decoded model as a `Model` again: its tensors as they are now, and its graph.
+
+    Parameters
+    ----------
+    module : DecodedModel
+        A model made by `build_module`, trained further or not, on any device with values.
+
+    Returns
+    -------
+    Model
+        In the order of an export: parameters, buffers, constants. Arrays are made when they are
+        read.
+
+    Raises
+    ------
+    ModelError
+        If a tensor has no values, or a dtype that cannot be coded.
+    """
+    persistent = module.state_dict().keys()
+    held: list[tuple[str, torch.Tensor, Role]] = []
+    held += [(name, value, Role.PARAMETER) for name, value in module.named_parameters()]
+    for kind in (Role.BUFFER, Role.CONSTANT):
+        held += [
+            (name, value, kind)
+            for name, value in module.named_buffers()
+            if (name in persistent) is (kind is Role.BUFFER)
+        ]
+    return Model.of((from_torch(*each) for each in held), module._nnr_graph)
+
+
 def made_fast(module: DecodedModel) -> DecodedModel:
     """Let a network run fast; return the module.
 
@@ -218,6 +249,12 @@ def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[in
             clause=CLAUSE,
         ) from None
     return call.done_with
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of PyTorch, or of a network, says in one line that is not too long."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def output_of(module: DecodedModel, values: list[Any]) -> Any:

@@ -24,7 +24,14 @@ from nnrcodec.errors import (
 )
 from nnrcodec.graph.check import CLAUSE
 from nnrcodec.graph.graph import Dim, Graph, Input, Node
-from nnrcodec.graph.module import DecodedModel, argument_of, device_of, run_node, signature_of
+from nnrcodec.graph.module import (
+    DecodedModel,
+    argument_of,
+    device_of,
+    first_line,
+    run_node,
+    signature_of,
+)
 from nnrcodec.graph.names import fits_program
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import TORCH_WORDS
@@ -129,7 +136,7 @@ def program_of_module(
                 raise
             except Exception as error:  # whatever the operators raise
                 raise SyntaxElementError(
-                    f"{graph.nodes[position].op} refuses its arguments: {_first_line(error)}",
+                    f"{graph.nodes[position].op} refuses its arguments: {first_line(error)}",
                     path=f"graph/nodes[{position}]",
                     clause=CLAUSE,
                 ) from error
@@ -164,7 +171,7 @@ def program_of_module(
 def cannot_export(error: Exception) -> UnsupportedFeatureError:
     """Return the error that says that PyTorch cannot export a network, and why."""
     return UnsupportedFeatureError(
-        f"PyTorch {torch.__version__} cannot export this network ({_first_line(error)}); "
+        f"PyTorch {torch.__version__} cannot export this network ({first_line(error)}); "
         "nnrcodec.decode_model runs it, and its tensors can be written to a .safetensors file",
         feature="torch.export",
     )
@@ -214,11 +221,6 @@ def _own_error(error: BaseException | None) -> NnrError | None:
     while error is not None and not isinstance(error, NnrError) and seen < 20:
         error, seen = error.__cause__ or error.__context__, seen + 1
     return error if isinstance(error, NnrError) else None
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 class _Work:
