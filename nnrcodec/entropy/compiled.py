@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,10 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 _PATIENCE_S = 1.0
 """Compilation that takes longer is announced; loading from the cache takes much less."""
+
+ANNOUNCE = "NNRCODEC_ANNOUNCE_COMPILATION"
+"""Variable of the environment: where it is ``0``, nothing is announced. For programs that look at
+what a command writes, which must not depend on what is in a cache."""
 
 logger = logging.getLogger(__name__)
 
@@ -116,12 +121,14 @@ _said: set[str] = set()
 def announced(what: str) -> Iterator[None]:
     """Log a message if what happens inside takes longer than a moment; only the first time.
 
+    Nothing is logged where the variable `ANNOUNCE` of the environment says so.
+
     Parameters
     ----------
     what : str
         What is being compiled.
     """
-    if what in _done:
+    if what in _done or os.environ.get(ANNOUNCE) == "0":
         yield
         return
 

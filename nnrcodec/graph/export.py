@@ -14,15 +14,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils import _pytree as pytree
 
 from nnrcodec.errors import BitstreamError, ModelError
 from nnrcodec.graph.check import check
-from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
-from nnrcodec.graph.module import build_module
+from nnrcodec.graph.graph import (
+    Argument,
+    Dim,
+    Graph,
+    Input,
+    Node,
+    Output,
+    Ref,
+    TensorRef,
+    Word,
+    leaves,
+)
+from nnrcodec.graph.module import (
+    DecodedModel,
+    build_module,
+    check_inputs,
+    first_line,
+    model_of_decoded,
+    signature_of,
+)
 from nnrcodec.graph.names import with_safe_names
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
+from nnrcodec.graph.torch_internals import expression_of, hint_of, is_fixed, storage_key
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.torch_values import from_torch
 
@@ -44,6 +62,9 @@ _GRADIENT_SWITCH = "torch.ops.higher_order.wrap_with_set_grad_enabled"
 
 _PLACES = frozenset({"device", "layout", "pin_memory", "generator"})
 """Arguments of ATen operators that are left out."""
+
+_OVERLOAD = type(torch.ops.aten.relu.default)
+"""What the operators of ATen are in a graph of PyTorch."""
 
 _Examples = tuple[torch.Tensor, ...]
 
@@ -67,7 +88,8 @@ def model_of_module(
     module : torch.nn.Module
         The network. It is exported in evaluation mode; its training flags are left as they were.
     example_inputs : sequence of torch.Tensor
-        Inputs by position, of a size that works.
+        Inputs by position, of a size that works. They are moved to the device of the module if
+        they are on another.
     dynamic_shapes : optional
         As `torch.export.export` takes them. Unless given, every axis of every input may change,
         except the channel axis (1) of inputs with four or five, and `torch.export` finds out which
@@ -76,7 +98,9 @@ def model_of_module(
         both for the example and for one that is larger by one in every axis that may change;
         if it does not (code that asks whether a size is a multiple of 8 leaves only one answer in
         the graph), the larger example is exported instead. Where none of this succeeds, only
-        axis 0 may change, or none.
+        axis 0 may change, or none. What became fixed is logged: as a warning with the reason
+        where something did not succeed, as information where the network takes no other size.
+        A decoded model that takes the example inputs keeps its graph and so what may change.
 
     Returns
     -------
@@ -92,22 +116,103 @@ def model_of_module(
     for position, example in enumerate(examples):
         if not isinstance(example, torch.Tensor):
             raise ModelError(f"example input {position} is a {type(example).__name__}, no tensor")
-    with _evaluation_mode(module), _quiet_export(), torch.no_grad():
+    if isinstance(module, DecodedModel) and dynamic_shapes is None:
+        try:
+            check_inputs(module._nnr_graph, examples)
+        except ValueError as error:
+            logger.warning("this decoded model is exported anew: %s", error)
+        else:
+            return _checked(model_of_decoded(module), module._nnr_graph)
+    examples = _moved_to(module, examples)
+    with (
+        _evaluation_mode(module),
+        _named_inputs(module),
+        _quiet_export(),
+        torch.no_grad(),
+    ):
         if dynamic_shapes is not None:
             return model_of_program(_export(module, examples, dynamic_shapes))
-        for attempt in _attempts(examples):
-            with contextlib.suppress(_ExportError):
-                program = _export(module, attempt, _all_axes(attempt))
-                model = model_of_program(program)
-                larger = _larger(attempt, _inputs(program)[0])
-                if _agree(module, model, examples, larger):
-                    return model
-                model = model_of_program(_export(module, larger, _all_axes(larger)))
-                if _agree(module, model, examples, attempt):
-                    return model
-        with contextlib.suppress(_ExportError):
-            return model_of_program(_export(module, examples, _first_axis(examples)))
-        return model_of_program(_export(module, examples, None))
+        return _with_open_sizes(module, examples)
+
+
+def _with_open_sizes(module: torch.nn.Module, examples: _Examples) -> Model:
+    """Export a module with as many sizes open as it goes; say which are fixed, and why."""
+    reasons: list[str] = []
+    for attempt in _attempts(examples):
+        try:
+            model = _if_general(module, attempt, examples, reasons)
+        except _ExportError as error:
+            reasons.append(first_line(error))
+            continue
+        if model is not None:
+            _say_what_is_fixed(model, examples, reasons)
+            return model
+    try:
+        model = model_of_program(_export(module, examples, _first_axis(examples)))
+    except _ExportError as error:
+        reasons.append(first_line(error))
+        model = model_of_program(_export(module, examples, None))
+    _say_what_is_fixed(model, examples, reasons)
+    return model
+
+
+def _if_general(
+    module: torch.nn.Module, attempt: _Examples, examples: _Examples, reasons: list[str]
+) -> Model | None:
+    """Export with every axis open; return None, and add to `reasons`, if that computes wrongly."""
+    program = _export(module, attempt, _all_axes(attempt))
+    model = model_of_program(program)
+    larger = _larger(attempt, _inputs(program)[0])
+    difference = _difference(module, model, examples, larger)
+    if difference is None:
+        return model
+    model = model_of_program(_export(module, larger, _all_axes(larger)))
+    difference_of_larger = _difference(module, model, examples, attempt)
+    if difference_of_larger is None:
+        return model
+    reasons += [difference, difference_of_larger]
+    return None
+
+
+def _moved_to(module: torch.nn.Module, examples: _Examples) -> _Examples:
+    """Return the examples where the module is; as they are if it is in several places or none."""
+    devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
+    elsewhere = {example.device for example in examples} - devices
+    if len(devices) != 1 or not elsewhere:
+        return examples
+    (device,) = devices
+    logger.warning(
+        "example inputs are on %s and are moved to %s, where the module is",
+        *(", ".join(sorted(map(str, elsewhere))), device),
+    )
+    return tuple(example.to(device) for example in examples)
+
+
+def _say_what_is_fixed(model: Model, examples: _Examples, reasons: Sequence[str]) -> None:
+    """Log which axes, of those that might change, are fixed in the graph."""
+    inputs = model.graph.inputs if model.graph else ()
+    fixed = [
+        (f"axis {axis} of input {value.name!r} to {value.shape[axis]}", value.shape[axis])
+        for value, axes in zip(inputs, _all_axes(examples), strict=True)
+        for axis in axes
+        if not isinstance(value.shape[axis], str)
+    ]
+    by_network = [axis for axis, size in fixed if size not in (0, 1)]
+    by_example = [axis for axis, size in fixed if size in (0, 1)]
+    if reasons and fixed:
+        logger.warning(
+            "fixed in the graph: %s; with more sizes open it cannot be exported, or does not give "
+            "the same as the module (%s)",
+            *(", ".join(axis for axis, _ in fixed), "; ".join(dict.fromkeys(reasons))),
+        )
+        return
+    if by_example:
+        logger.warning(
+            "fixed in the graph: %s, because an example of size 0 or 1 says nothing about others",
+            ", ".join(by_example),
+        )
+    if by_network:
+        logger.info("fixed in the graph by the network: %s", ", ".join(by_network))
 
 
 def model_of_program(program: torch.export.ExportedProgram) -> Model:
@@ -163,10 +268,15 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
             "state dicts have the original names again, decoded networks the others",
             *(len(graph.original_names), original, safe),
         )
+    return _checked(model, graph)
+
+
+def _checked(model: Model, graph: Graph) -> Model:
+    """Return a model whose graph is this one, if it can be carried."""
     try:
         check(graph, model.tensors)
     except BitstreamError as error:
-        raise ModelError(f"the graph of this program cannot be carried: {error}") from error
+        raise ModelError(f"the graph of this network cannot be carried: {error}") from error
     return model
 
 
@@ -213,21 +323,23 @@ def _larger(examples: _Examples, inputs: tuple[Input, ...]) -> _Examples:
     return examples
 
 
-def _agree(module: torch.nn.Module, model: Model, *several: _Examples) -> bool:
-    """Return whether both give the same wherever the module takes the inputs at all."""
-    decoded = build_module(model)
+def _difference(module: torch.nn.Module, model: Model, *several: _Examples) -> str | None:
+    """Return what differs where the module takes the inputs at all; None if nothing does."""
+    decoded = build_module(model).to(several[0][0].device if several[0] else "cpu")
     for inputs in several:
+        sizes = ", ".join(str(list(value.shape)) for value in inputs)
         try:
-            expected = pytree.tree_leaves(module(*inputs))
-        except Exception:  # noqa: S112  # a size that the network cannot take says nothing
+            expected = list(leaves(module(*inputs)))
+        except Exception as error:  # a size that the network cannot take says nothing
+            logger.info("the module does not take inputs of %s: %s", sizes, first_line(error))
             continue
         try:
-            actual = pytree.tree_leaves(decoded(*inputs))
-        except (RuntimeError, ValueError, IndexError):
-            return False
+            actual = list(leaves(decoded(*inputs)))
+        except (RuntimeError, ValueError, IndexError) as error:
+            return f"with inputs of {sizes}: {first_line(error)}"
         if not all(map(_same, expected, actual)):
-            return False
-    return True
+            return f"with inputs of {sizes} the graph gives something else"
+    return None
 
 
 def _same(left: Any, right: Any) -> bool:
@@ -246,6 +358,25 @@ def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for part, flag in flags:
             part.training = flag
+
+
+@contextlib.contextmanager
+def _named_inputs(module: torch.nn.Module) -> Iterator[None]:
+    """Let a decoded model be exported with the names of its inputs, which its signature hides."""
+    if not isinstance(module, DecodedModel):
+        yield
+        return
+    run = module.forward
+
+    def forward(*args: Any) -> Any:
+        return run(*args)
+
+    forward.__signature__ = signature_of(module._nnr_graph)  # type: ignore[attr-defined]
+    module.forward = forward  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del module.forward
 
 
 @contextlib.contextmanager
@@ -276,7 +407,7 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
     """Return the user inputs under the names of the arguments, and their dynamic dimensions."""
     placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
     names = list(program.graph_signature.user_inputs)
-    args, kwargs = pytree.tree_unflatten(names, program.call_spec.in_spec)
+    args, kwargs = program.call_spec.in_spec.unflatten(names)
     if [*args, *kwargs.values()] != names:
         raise ModelError("inputs must be tensors, not lists or dictionaries of tensors")
     signature = program.module_call_graph[0].signature
@@ -290,10 +421,10 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
             raise ModelError(f"input {argument!r} is not a tensor of a dtype that can be coded")
         shape: list[int | str] = []
         for size in value.shape:
-            symbol = size.node.expr if isinstance(size, torch.SymInt) else None
-            if symbol is None or symbol.is_Integer:  # some sizes turn out to be fixed
+            if isinstance(size, int) or is_fixed(size):  # as some turn out to be
                 shape.append(int(size))
                 continue
+            symbol = expression_of(size)
             if symbol not in symbols:
                 symbols[symbol] = f"d{len(symbols)}"
                 dims[symbols[symbol]] = _dim(program.range_constraints.get(symbol), size)
@@ -307,7 +438,7 @@ def _dim(bounds: Any, size: torch.SymInt) -> Dim:
     low = int(bounds.lower) if bounds is not None else 0
     high: Any = bounds.upper if bounds is not None else None
     bounded = getattr(high, "is_Integer", False) and high < 2**62
-    return Dim(low if low > 2 else 0, int(high) if bounded else None, int(size.node.hint or 0))
+    return Dim(low if low > 2 else 0, int(high) if bounded else None, hint_of(size))
 
 
 def _graph(
@@ -326,7 +457,7 @@ def _graph(
     nodes = tuple(_node(call, values) for call in calls)
     (returned,) = (n for n in program.graph.nodes if n.op == "output")
     outputs = [_argument(value, "", values) for value in returned.args[0]]
-    output = _plain(pytree.tree_unflatten(outputs, program.call_spec.out_spec))
+    output = _plain(program.call_spec.out_spec.unflatten(outputs))
     return Graph(inputs, nodes, output, dims)
 
 
@@ -348,7 +479,7 @@ def _name(node: torch.fx.Node) -> str:
     target: Any = node.target
     if isinstance(target, str):
         return f"{node.op} {target}"
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, _OVERLOAD):
         name = str(target)
         return "aten.to.dtype" if name == "aten.to.device" else name
     if target in NAMES:
@@ -393,7 +524,7 @@ _RUNNING_STATISTICS = frozenset({"aten.batch_norm.default", "aten.instance_norm.
 
 def _storage(node: torch.fx.Node) -> object:
     value = node.meta.get("val")
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else node
+    return storage_key(value) if isinstance(value, torch.Tensor) else node
 
 
 def _node(call: torch.fx.Node, values: Mapping[str, Argument]) -> Node:

@@ -30,7 +30,7 @@ from nnrcodec.graph.scalars import ScalarError, fits
 from nnrcodec.graph.trusting_operators import CHECKS, ArgumentsError
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model, Role, Tensor
-from nnrcodec.model.torch_values import to_torch
+from nnrcodec.model.torch_values import from_torch, to_torch
 
 MAX_LAYERS_DEEP = 100
 """How deep layers may nest: PyTorch walks through them recursively."""
@@ -142,15 +142,47 @@ def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
         raise ModelError("this model has tensors only, no graph to run")
     check(model.graph, model.tensors, limits)
     module = DecodedModel(model.graph)
-    layers_left = LAYERS_OF_TENSOR * len(model.tensors) + MAX_LAYERS_DEEP
+    layers: dict[str, torch.nn.Module] = {"": module}
+    most_layers = LAYERS_OF_TENSOR * len(model.tensors) + MAX_LAYERS_DEEP
     for tensor in model.tensors.values():
         check_name(tensor.name, "tensors")
-        layers_left -= _register(module, tensor)
-        if layers_left < 0:
+        _register(layers, tensor)
+        if len(layers) - 1 > most_layers:
             raise LimitExceededError(
                 f"more than {LAYERS_OF_TENSOR} layers for each tensor", clause=CLAUSE
             )
     return module.eval()
+
+
+def model_of_decoded(module: DecodedModel) -> Model:
+    """Return a decoded model as a `Model` again: its tensors as they are now, and its graph.
+
+    Parameters
+    ----------
+    module : DecodedModel
+        A model made by `build_module`, trained further or not, on any device with values.
+
+    Returns
+    -------
+    Model
+        In the order of an export: parameters, buffers, constants. Arrays are made when they are
+        read.
+
+    Raises
+    ------
+    ModelError
+        If a tensor has no values, or a dtype that cannot be coded.
+    """
+    persistent = module.state_dict().keys()
+    held: list[tuple[str, torch.Tensor, Role]] = []
+    held += [(name, value, Role.PARAMETER) for name, value in module.named_parameters()]
+    for kind in (Role.BUFFER, Role.CONSTANT):
+        held += [
+            (name, value, kind)
+            for name, value in module.named_buffers()
+            if (name in persistent) is (kind is Role.BUFFER)
+        ]
+    return Model.of((from_torch(*each) for each in held), module._nnr_graph)
 
 
 def made_fast(module: DecodedModel) -> DecodedModel:
@@ -217,6 +249,12 @@ def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[in
             clause=CLAUSE,
         ) from None
     return call.done_with
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of PyTorch, or of a network, says in one line that is not too long."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def output_of(module: DecodedModel, values: list[Any]) -> Any:
@@ -362,30 +400,29 @@ def device_of(module: torch.nn.Module, inputs: list[Any]) -> torch.device:
 
 def tensor_named(module: torch.nn.Module, name: str) -> torch.Tensor:
     """Return a parameter or buffer of a decoded model by its name in the graph."""
-    *layers, leaf = name.split(".")
-    for layer in layers:
-        module = module._modules[layer]  # type: ignore[assignment]
-    held: Any = module._parameters if leaf in module._parameters else module._buffers
-    tensor: torch.Tensor = held[leaf]
+    held: Any = module
+    for part in name.split("."):
+        held = getattr(held, part)  # the names of a decoded model are those of its tensors only
+    tensor: torch.Tensor = held
     return tensor
 
 
-def _register(module: torch.nn.Module, tensor: Tensor) -> int:
-    """Put a tensor where its name says; return how many layers had to be made."""
-    made = 0
-    *layers, leaf = tensor.name.split(".")
-    if len(layers) > MAX_LAYERS_DEEP:
+def _register(layers: dict[str, torch.nn.Module], tensor: Tensor) -> None:
+    """Put a tensor where its name says; add the layers that are made for it to those there are."""
+    *path, leaf = tensor.name.split(".")
+    if len(path) > MAX_LAYERS_DEEP:
         raise SyntaxElementError(
-            f"tensor {tensor.name[:40]!r}... lies {len(layers)} layers deep, at most "
+            f"tensor {tensor.name[:40]!r}... lies {len(path)} layers deep, at most "
             f"{MAX_LAYERS_DEEP} allowed",
             clause=CLAUSE,
         )
-    for layer in layers:
-        if layer not in module._modules:
+    module = layers[""]
+    for layer, name in zip(path, itertools.accumulate(path, "{}.{}".format), strict=True):
+        if name not in layers:
             _require_free(module, layer, tensor)
-            module.add_module(layer, torch.nn.Module())
-            made += 1
-        module = module._modules[layer]  # type: ignore[assignment]
+            layers[name] = torch.nn.Module()
+            module.add_module(layer, layers[name])
+        module = layers[name]
     _require_free(module, leaf, tensor)
     value = to_torch(tensor)
     if tensor.role is Role.PARAMETER:
@@ -393,7 +430,6 @@ def _register(module: torch.nn.Module, tensor: Tensor) -> int:
         module.register_parameter(leaf, torch.nn.Parameter(value, requires_grad=trainable))
     else:
         module.register_buffer(leaf, value, persistent=tensor.role is Role.BUFFER)
-    return made
 
 
 def _require_free(module: torch.nn.Module, attribute: str, tensor: Tensor) -> None:

@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from nnrcodec.errors import (
     LimitExceededError,
@@ -26,12 +24,20 @@ from nnrcodec.errors import (
 )
 from nnrcodec.graph.check import CLAUSE
 from nnrcodec.graph.graph import Dim, Graph, Input, Node
-from nnrcodec.graph.module import DecodedModel, argument_of, device_of, run_node, signature_of
+from nnrcodec.graph.module import (
+    DecodedModel,
+    argument_of,
+    device_of,
+    first_line,
+    run_node,
+    signature_of,
+)
 from nnrcodec.graph.names import fits_program
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import TORCH_WORDS
 from nnrcodec.graph.scalars import fits
 from nnrcodec.graph.sizes import example_shape
+from nnrcodec.graph.torch_internals import expression_of, hint_of, is_fixed, without_memory
 from nnrcodec.limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -104,7 +110,7 @@ def program_of_module(
     _require_names(module)
     # Constants that a graph makes are made by torch.export within its own mode.
     device = device_of(module, [])
-    with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
+    with without_memory():
         examples = tuple(
             torch.zeros(
                 _export_shape(graph, value),
@@ -130,7 +136,7 @@ def program_of_module(
                 raise
             except Exception as error:  # whatever the operators raise
                 raise SyntaxElementError(
-                    f"{graph.nodes[position].op} refuses its arguments: {_first_line(error)}",
+                    f"{graph.nodes[position].op} refuses its arguments: {first_line(error)}",
                     path=f"graph/nodes[{position}]",
                     clause=CLAUSE,
                 ) from error
@@ -165,7 +171,7 @@ def program_of_module(
 def cannot_export(error: Exception) -> UnsupportedFeatureError:
     """Return the error that says that PyTorch cannot export a network, and why."""
     return UnsupportedFeatureError(
-        f"PyTorch {torch.__version__} cannot export this network ({_first_line(error)}); "
+        f"PyTorch {torch.__version__} cannot export this network ({first_line(error)}); "
         "nnrcodec.decode_model runs it, and its tensors can be written to a .safetensors file",
         feature="torch.export",
     )
@@ -201,8 +207,7 @@ def _say_what_is_fixed(program: torch.export.ExportedProgram, graph: Graph) -> N
     for value, name in zip(graph.inputs, program.graph_signature.user_inputs, strict=True):
         shape = nodes[name].meta["val"].shape if isinstance(name, str) else ()
         for axis, (size, exported) in enumerate(zip(value.shape, shape, strict=False)):
-            is_fixed = isinstance(exported, int) or exported.node.expr.is_Integer
-            if isinstance(size, str) and is_fixed:
+            if isinstance(size, str) and is_fixed(exported):
                 logger.warning(
                     "PyTorch fixes axis %d of input %r to %d in the exported program, which may "
                     "change in the stream",
@@ -216,11 +221,6 @@ def _own_error(error: BaseException | None) -> NnrError | None:
     while error is not None and not isinstance(error, NnrError) and seen < 20:
         error, seen = error.__cause__ or error.__context__, seen + 1
     return error if isinstance(error, NnrError) else None
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 class _Work:
@@ -274,7 +274,7 @@ class _Work:
             )
         for tensor in value if isinstance(value, tuple | list) else [value]:
             if isinstance(tensor, torch.Tensor):
-                size = math.prod(map(_hint, tensor.shape)) * tensor.element_size()
+                size = math.prod(map(hint_of, tensor.shape)) * tensor.element_size()
                 if tensor.dim() > self._limits.max_dimensions:
                     raise self._too_much(f"a tensor of {tensor.dim()} axes", position)
                 axes = sum(isinstance(size, torch.SymInt) for size in tensor.shape)
@@ -299,7 +299,7 @@ class _Work:
     def _expressions(self, value: Any) -> Counter[Any]:
         """Return what stands for the sizes in a value that are not fixed, and how often."""
         return Counter(
-            size.node.expr
+            expression_of(size)
             for size in _numbers_in(value)
             if isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool)
         )
@@ -320,10 +320,6 @@ class _Work:
         if terms > _TERMS:
             raise self._too_much("sizes that are too long as expressions", position)
         return terms * parts // 32
-
-
-def _hint(size: int | torch.SymInt) -> int:
-    return size if isinstance(size, int) else int(size.node.hint or 0)
 
 
 def _numbers_in(value: Any) -> Iterator[Any]:
@@ -374,18 +370,18 @@ def _length_of_list(node: Node, first: torch.Tensor, given: Mapping[str, Any]) -
     def axis_size(name: str) -> int:
         axis = given.get(name, 0)
         legal = isinstance(axis, int) and -first.dim() <= axis < first.dim()
-        return _hint(first.shape[axis]) if legal else 0
+        return hint_of(first.shape[axis]) if legal else 0
 
     match node.op:
         case "aten.unbind.int":
             return axis_size("dim")
         case "aten.split.Tensor":
-            return axis_size("dim") // max(_hint(given["split_size"]), 1)
+            return axis_size("dim") // max(hint_of(given["split_size"]), 1)
         case "aten.chunk.default":
             return min(axis_size("dim"), given["chunks"])
         case "aten.tensor_split.sections":
-            return max(_hint(given["sections"]), 0)
+            return max(hint_of(given["sections"]), 0)
         case "aten.lstm.input" | "aten.gru.input" | "aten.rnn_tanh.input" | "aten.rnn_relu.input":
-            steps = _hint(first.shape[int(bool(given["batch_first"]))]) if first.dim() > 1 else 1
+            steps = hint_of(first.shape[int(bool(given["batch_first"]))]) if first.dim() > 1 else 1
             return _STEP * steps * given["num_layers"] * (1 + bool(given["bidirectional"]))
     return 0

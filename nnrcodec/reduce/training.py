@@ -24,6 +24,7 @@ from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Ref
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
+from nnrcodec.graph.torch_internals import has_fast_bfloat16
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.torch_values import from_torch
 from nnrcodec.progress import Progress
@@ -252,7 +253,7 @@ def _run(module: DecodedModel, inputs: Sequence[torch.Tensor]) -> list[torch.Ten
     bfloat16 cannot hold 8-bit samples exactly.
     """
     graph = module._nnr_graph
-    fast = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    fast = has_fast_bfloat16()
     values: list[Any] = [
         v.clone(memory_format=torch.channels_last if v.ndim == 4 else torch.preserve_format)
         for v in inputs

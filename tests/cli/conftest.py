@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,6 @@ from safetensors.torch import save_file
 
 import nnrcodec
 from nnrcodec.cli import decode, encode, evaluate, info
-from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
@@ -29,15 +29,6 @@ class Result:
 
     def __init__(self, code, out, err):
         self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compiled_kernels():
-    """Have all loops compiled before a command is run, which would say that it does so."""
-    weight = np.random.default_rng(0).normal(size=(40, 40))
-    nnrcodec.decode(nnrcodec.encode({"w": weight}))
-    feedback = Feedback.of(np.eye(40)[None], np.ones((1, 40)))
-    quantize_with_feedback(weight[None], feedback, -12, 2)
 
 
 @pytest.fixture
@@ -61,6 +52,7 @@ def launch():
 
     def launch(name, *arguments, text=True, env=None):
         command = [Path(sys.executable).with_name(name), *map(str, arguments)]
+        env = {**os.environ, **(env or {})}
         done = subprocess.run(command, capture_output=True, text=text, env=env, timeout=300)
         return Result(done.returncode, done.stdout, done.stderr)
 

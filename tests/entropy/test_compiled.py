@@ -19,6 +19,7 @@ def wait(what: str, seconds: float) -> None:
 def test_says_once_to_all_threads(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.delenv(compiled.ANNOUNCE)
     monkeypatch.setattr(compiled, "_PATIENCE_S", 0.01)
     monkeypatch.setattr(compiled, "_done", set())
     with caplog.at_level(logging.WARNING):
@@ -36,7 +37,18 @@ def test_says_once_to_all_threads(
 def test_says_nothing_if_it_is_quick(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.delenv(compiled.ANNOUNCE)
     monkeypatch.setattr(compiled, "_PATIENCE_S", 60.0)
     with caplog.at_level(logging.WARNING):
         wait("a quick test", 0)
+    assert not caplog.records
+
+
+def test_says_nothing_where_the_environment_asks_for_that(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(compiled.ANNOUNCE, "0")
+    monkeypatch.setattr(compiled, "_PATIENCE_S", 0.01)
+    with caplog.at_level(logging.WARNING):
+        wait("a silent test", 0.1)
     assert not caplog.records

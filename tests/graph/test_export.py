@@ -1,5 +1,6 @@
 """What an export keeps, and what it refuses."""
 
+import logging
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.export import Dim, export
 from torch.nn import functional
 
 from nnrcodec.errors import ModelError
+from nnrcodec.graph import export as export_module
 from nnrcodec.graph.export import model_of_module, model_of_program
 from nnrcodec.graph.graph import Node, Ref, TensorRef
 from nnrcodec.graph.module import build_module
@@ -26,6 +28,12 @@ class Function(nn.Module):
 
     def forward(self, x):
         return self.function(x)
+
+
+def said(caplog):
+    """Return what this package has logged, level and message; PyTorch logs as well."""
+    records = [record for record in caplog.records if record.name.startswith("nnrcodec")]
+    return [(record.levelname, record.getMessage()) for record in records]
 
 
 def through(module, *inputs, **options):
@@ -258,6 +266,67 @@ def test_network_that_counts_its_batch_is_exported_as_it_is():
     assert torch.equal(received(values((1, 3, 2))), values((1, 3, 2)).view(1, -1))
     with pytest.raises(ValueError, match="size 2 in axis 0"):
         received(values((2, 3, 2)))
+
+
+def test_axes_that_become_fixed_are_said_with_the_reason(caplog):
+    through(Function(lambda x: x.view(1, -1) if len(x) == 1 else 0 * x), values((1, 3, 2)))
+    ((level, message),) = said(caplog)
+    assert level == "WARNING"
+    assert message.startswith("fixed in the graph: axis 0 of input 'x' to 1; ")
+    assert "with inputs of [1, 3, 2]" in message
+
+
+@pytest.mark.parametrize("most_axes", [0, 1])
+def test_refusals_of_the_exporter_are_said(most_axes, monkeypatch, caplog):
+    def limited(module, examples, dynamic_shapes):
+        if dynamic_shapes is not None and any(len(axes) > most_axes for axes in dynamic_shapes):
+            raise export_module._ExportError("too many axes\nfor this test")
+        return original(module, examples, dynamic_shapes)
+
+    original = export_module._export
+    monkeypatch.setattr(export_module, "_export", limited)
+    model = model_of_module(nn.ReLU(), (values((3, 4)),))
+    assert len(model.graph.dims) == most_axes
+    ((_, message),) = said(caplog)
+    assert "axis 1 of input 'input' to 4; " in message
+    assert ("axis 0 of input 'input' to 3, " in message) == (most_axes == 0)
+    assert message.endswith("(too many axes)")
+
+
+def test_axis_of_one_is_fixed_by_the_example(caplog):
+    through(nn.ReLU(), values((2, 1)))
+    assert "axis 1 of input 'input' to 1, because an example of size 0 or 1" in caplog.text
+
+
+def test_what_only_the_network_fixes_is_information(caplog):
+    with caplog.at_level(logging.INFO):
+        through(nn.Linear(4, 2), values((3, 4)))
+    message = "fixed in the graph by the network: axis 1 of input 'input' to 4"
+    assert said(caplog) == [("INFO", message)]
+
+
+def test_sizes_that_the_module_refuses_are_said(caplog):
+    def even_only(x):
+        return x.unflatten(1, (2, -1))
+
+    with caplog.at_level(logging.INFO):
+        through(Function(even_only), values((2, 4)))
+    assert "the module does not take inputs of [3, 5]: " in caplog.text
+
+
+def test_examples_are_moved_to_the_module(caplog):
+    with pytest.raises(ModelError, match="not a dense tensor with values"):
+        model_of_module(nn.Linear(3, 2, device="meta"), (values((2, 3)),))
+    message = "example inputs are on cpu and are moved to meta, where the module is"
+    assert said(caplog) == [("WARNING", message)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+def test_modules_on_a_gpu_are_exported_like_others(network):
+    there = model_of_module(network.module().to("cuda"), (network.example(),))
+    assert there.graph == network.model().graph
+    assert list(there.tensors) == list(network.model().tensors)
 
 
 def test_gradient_switches_in_the_network_do_not_matter():

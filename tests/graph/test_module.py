@@ -1,6 +1,7 @@
 """Modules built from graphs: names, sizes, memory."""
 
 import copy
+import pickle
 import weakref
 
 import numpy as np
@@ -17,8 +18,8 @@ from nnrcodec.errors import (
 )
 from nnrcodec.graph import module as module_of_graphs
 from nnrcodec.graph.export import model_of_module
-from nnrcodec.graph.graph import Graph, Input, Node, Ref, TensorRef
-from nnrcodec.graph.module import build_module
+from nnrcodec.graph.graph import Graph, Input, Node, Ref, TensorRef, leaves
+from nnrcodec.graph.module import build_module, run_node
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model, Role, Tensor
 
@@ -195,6 +196,109 @@ def test_tensors_are_made_where_the_inputs_are():
 
     module = build_module(model_of_module(Ramp(), (values((2, 3)),)))
     assert module(torch.empty(2, 3, device="meta")).device.type == "meta"
+
+
+def devices_of_values(module, *inputs):
+    """Run a network node by node, as it runs itself; return where its values were."""
+    made = list(inputs)
+    devices = set()
+    for position in range(len(module._nnr_graph.nodes)):
+        done_with = run_node(module, position, made)
+        devices |= {leaf.device.type for leaf in leaves(made[-1]) if torch.is_tensor(leaf)}
+        for number in done_with:
+            made[number] = None
+    return devices
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+def test_no_tensor_stays_behind_when_a_decoded_model_moves(network):
+    module = build_module(network.model()).to("meta")
+    assert devices_of_values(module, network.example().to("meta")) == {"meta"}
+    assert {tensor.device.type for tensor in module.state_dict().values()} == {"meta"}
+
+
+class Making(nn.Module):
+    """Makes tensors in every way, and holds one that is not in its state dict."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(3))
+        self.register_buffer("mask", torch.tensor([0.0, 1.0, 1.0]), persistent=False)
+
+    def forward(self, x):
+        n = x.shape[0]
+        ramp = torch.arange(n)[:, None] + torch.arange(1, n + 1)[:, None]
+        steps = torch.arange(0, 2 * n, 2)[:, None] + torch.linspace(0, 1, 3)
+        made = torch.zeros(n, 3) + torch.ones(3) + torch.full((n, 1), 2.0) + torch.eye(3)[:1]
+        like = x.new_zeros(3) + torch.ones_like(x) + x.new_full((n, 3), 4.0)
+        constant = torch.tensor([1.0, 2.0, 3.0]) + torch.tensor(5.0)
+        return x + self.bias * self.mask + ramp + steps + made + like + constant
+
+
+def test_tensors_made_by_a_graph_follow_the_module():
+    original = Making()
+    module = build_module(model_of_module(original, (values((4, 3)),)))
+    assert torch.equal(module(values((5, 3))), original(values((5, 3))))
+    moved = module.to("meta")
+    assert devices_of_values(moved, torch.empty(5, 3, device="meta")) == {"meta"}
+    assert moved(torch.empty(6, 3, device="meta")).device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+def test_decoded_models_run_on_a_gpu(network):
+    module = build_module(network.model())
+    expected = module(network.example())
+    received = module.to("cuda")(network.example().to("cuda"))
+    torch.testing.assert_close(received.cpu(), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+def test_a_decoded_model_is_encoded_again_as_it_was(network):
+    model = network.model()
+    again = model_of_module(build_module(model), (network.example(),))
+    assert again.graph == model.graph
+    assert list(again.tensors) == list(model.tensors)
+    for tensor in model.tensors.values():
+        assert again.tensors[tensor.name].role is tensor.role
+        assert np.array_equal(again.tensors[tensor.name].read(), tensor.read(), equal_nan=True)
+
+
+def test_a_decoded_model_that_is_trained_further_is_encoded_with_its_values():
+    module = build_module(model_of_module(Making(), (values((4, 3)),)))
+    with torch.no_grad():
+        module.bias += 1
+    again = model_of_module(module, (values((4, 3)),))
+    assert again.tensors["bias"].read().tolist() == [2, 2, 2]
+    assert again.tensors["mask"].role is Role.CONSTANT
+    assert again.graph == module._nnr_graph
+
+
+def test_a_decoded_model_of_another_dtype_is_exported_anew(caplog):
+    module = build_module(model_of_module(nn.Linear(3, 2), (values((4, 3)),))).double()
+    again = model_of_module(module, (values((4, 3)).double(),))
+    (taken,) = again.graph.inputs
+    assert (taken.name, taken.dtype) == ("input", "float64")
+    assert list(again.tensors) == ["weight", "bias"]
+    assert "exported anew: input 'input' is float64, the model takes float32" in caplog.text
+    assert torch.equal(
+        build_module(again)(values((5, 3)).double()), module(values((5, 3)).double())
+    )
+
+
+def test_dynamic_sizes_of_a_decoded_model_may_be_chosen_anew():
+    module = build_module(model_of_module(nn.Linear(3, 2), (values((4, 3)),)))
+    again = model_of_module(module, (values((4, 3)),), dynamic_shapes=({},))
+    assert [(value.name, value.shape) for value in again.graph.inputs] == [("input", (4, 3))]
+    assert "forward" not in vars(module)
+
+
+def test_a_decoded_model_that_moved_can_be_copied_and_pickled():
+    model = model_of_module(Making(), (values((4, 3)),))
+    module = build_module(model).to("meta")
+    for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):  # noqa: S301
+        assert list(copied.state_dict()) == list(module.state_dict()) == ["bias"]
+        assert copied(torch.empty(2, 3, device="meta")).device.type == "meta"
 
 
 def test_it_says_what_it_takes():

@@ -1,0 +1,89 @@
+"""What this package uses of PyTorch that PyTorch does not document.
+
+Everything of that kind is here and nowhere else. Each use looks whether the version of PyTorch
+that is installed has it, and says what is missing if not.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from nnrcodec.errors import UnsupportedFeatureError
+
+logger = logging.getLogger(__name__)
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """Return a number that two tensors share if they are views of the same memory.
+
+    Unlike an address it is there for tensors without memory, too.
+    """
+    key: int = _attribute(tensor.untyped_storage(), "_cdata")
+    return key
+
+
+def without_memory() -> AbstractContextManager[Any]:
+    """Return a context in which tensors are made that have a size and no memory."""
+    fake_mode = _attribute(_module("torch._subclasses.fake_tensor"), "FakeTensorMode")
+    environment = _attribute(_module("torch.fx.experimental.symbolic_shapes"), "ShapeEnv")
+    context: AbstractContextManager[Any] = fake_mode(
+        shape_env=environment(), allow_non_fake_inputs=True
+    )
+    return context
+
+
+def expression_of(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
+    """Return the expression of SymPy that stands for a size while a network is exported."""
+    return _attribute(_attribute(size, "node"), "expr")
+
+
+def hint_of(size: int | torch.SymInt) -> int:
+    """Return the size that an axis has in the example with which a network is exported."""
+    if isinstance(size, int):
+        return size
+    return int(_attribute(_attribute(size, "node"), "hint") or 0)
+
+
+def is_fixed(size: int | torch.SymInt) -> bool:
+    """Return whether a size of an exported program is a number."""
+    return isinstance(size, int) or bool(expression_of(size).is_Integer)
+
+
+def has_fast_bfloat16() -> bool:
+    """Return whether this processor computes in bfloat16 without a detour.
+
+    Where PyTorch does not tell, it counts as one that does not.
+    """
+    try:
+        return bool(_attribute(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")())
+    except UnsupportedFeatureError as error:
+        logger.info("%s; bfloat16 is not used", error)
+        return False
+
+
+def _module(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise _lacks(name) from None
+
+
+def _attribute(owner: Any, name: str) -> Any:
+    try:
+        return getattr(owner, name)
+    except AttributeError:
+        owned_by = getattr(owner, "__name__", type(owner).__name__)
+        raise _lacks(f"{owned_by}.{name}") from None
+
+
+def _lacks(what: str) -> UnsupportedFeatureError:
+    return UnsupportedFeatureError(
+        f"PyTorch {torch.__version__} has no {what}, which this version of nnrcodec needs; "
+        "it is known to work with PyTorch 2.13",
+        feature=what,
+    )
