@@ -64,6 +64,7 @@ ONLY_IN = {
         "graph/operators_torch.py",
         "graph/operator_table.py",
         "graph/program.py",
+        "graph/torch_internals.py",
         "graph/trusting_operators.py",
         "decoder/loading.py",
         "calibration/amount.py",
