@@ -41,11 +41,11 @@ class Expectation:
     elements: int
     weighting: Mapping[str, np.ndarray] = field(repr=False, compare=False)
 
-    def each(self, scale: float) -> float:
+    def error_per_weight(self, scale: float) -> float:
         """Return the squared output error for one weight, if all weights contribute the same."""
         return self.error * scale**2 / max(self.elements, 1)
 
-    def part(self, scale: float) -> float:
+    def relative_error(self, scale: float) -> float:
         """Return the squared output error relative to the variance of the output."""
         return self.error * scale**2 / self.variance
 

@@ -114,7 +114,9 @@ def quantize_with_inputs(
     weights = {layer.weight for layer in layers}
     if expected is None:
         expected = expectation(model, inputs, config.quantization.qp_density, weighting)
-    quantizer = _LayerQuantizer(config, expected.each(config.quantization.scale), _shifts(model))
+    quantizer = _LayerQuantizer(
+        config, expected.error_per_weight(config.quantization.scale), _shifts(model)
+    )
     if not quantizer.error > 0:
         logger.warning(
             "no error is expected for the calibration inputs, so that step sizes follow from the "

@@ -173,23 +173,30 @@ def reduce_model(
     if inputs is not None:
         from nnrcodec.calibration.amount import in_batches
         from nnrcodec.calibration.expectation import expectation
+        from nnrcodec.calibration.sensitivity import sensitivities
 
         looked_at = in_batches(whole, inputs)
-        expected = expectation(whole, looked_at, config.quantization.qp_density)
+        whole_matrices = None if config.low_rank is None else sensitivities(whole, looked_at)
+        expected = expectation(whole, looked_at, config.quantization.qp_density, whole_matrices)
     if config.low_rank is not None:
         if inputs is None or expected is None:
             reduced, layers = decompose(reduced, config.low_rank)
         else:
             from nnrcodec.reduce.data_aware import Allowance, decompose_with_inputs
 
-            scale, left = (
-                config.quantization.scale,
+            scale = config.quantization.scale
+            allowance = Allowance(
+                expected.error_per_weight(scale),
+                expected.relative_error(scale),
                 LEFT_AFTER_DISTILLATION if config.distillation else 1.0,
             )
-            allowance = Allowance(expected.each(scale), expected.part(scale), left)
             with stages("low rank") as progress:
                 reduced, layers = decompose_with_inputs(
-                    *(reduced, config.low_rank, looked_at, allowance, progress),
+                    reduced,
+                    config.low_rank,
+                    looked_at,
+                    allowance,
+                    progress,
                     weighting=expected.weighting,
                 )
     if config.distillation is not None:
@@ -235,7 +242,11 @@ def encode_reduced(
         expected, same = reduced.expected, not reduced.layers and reduced.distilled is None
         with stages("quantizing") as progress:
             found = quantize_with_inputs(
-                *(model, in_batches(model, inputs), config, expected, progress),
+                model,
+                in_batches(model, inputs),
+                config,
+                expected,
+                progress,
                 weighting=expected.weighting if expected and same else None,
             )
         model, known = found.model, found.quantized

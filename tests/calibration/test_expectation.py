@@ -34,6 +34,6 @@ def test_the_error_is_about_that_of_rounding_with_default_steps(name: str) -> No
 def test_errors_grow_with_the_square_of_the_scale() -> None:
     chosen = network("plain_cnn")
     expected = expectation(chosen.model(), inputs_of(chosen.shape, 2))
-    assert expected.each(3.0) == pytest.approx(9 * expected.each(1.0))
-    assert expected.part(1.0) == pytest.approx(expected.error / expected.variance)
-    assert expected.each(1.0) * expected.elements == pytest.approx(expected.error)
+    assert expected.error_per_weight(3.0) == pytest.approx(9 * expected.error_per_weight(1.0))
+    assert expected.relative_error(1.0) == pytest.approx(expected.error / expected.variance)
+    assert expected.error_per_weight(1.0) * expected.elements == pytest.approx(expected.error)
