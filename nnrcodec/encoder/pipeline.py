@@ -162,7 +162,7 @@ def reduce_model(
     if config.lambda_ is not None and not config.dq and inputs is None:
         raise ConfigError(
             "lambda weighs bits in dependent quantization, which is off, or with calibration "
-            "inputs, of which there are none: leave it away"
+            "inputs, of which there are none: omit it"
         )
     reduced, distilled, expected = model, None, None
     layers: tuple[LayerReport, ...] = ()
