@@ -218,7 +218,7 @@ def test_a_higher_lambda_saves_bytes_and_costs_error(dq: bool) -> None:
 
 
 def test_a_lambda_that_weighs_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"lambda weighs bits .* leave it away"):
+    with pytest.raises(ConfigError, match=r"lambda weighs bits .* omit it"):
         encode_model(made(convolutions, IMAGES), asked(dq=False, lambda_=0.3))
 
 

@@ -60,6 +60,22 @@ def test_the_filter_helps_and_default_options_keep_what_it_gains(
     assert len(default) < 0.16 * sum(4 * tensor.size for tensor in network.tensors.values())
 
 
+RECORDED_BYTES = {"default": 54_312, "weights alone": 90_812, "low rank": 43_554}
+"""What these options gave on the machine of their last change, as README and CHANGELOG say."""
+
+
+def test_sizes_are_within_three_percent_of_the_recorded_ones(
+    network: Model, default: bytes, low_rank: bytes
+) -> None:
+    sizes = {
+        "default": len(default),
+        "weights alone": len(nnrcodec.encode(network, calib=None)),
+        "low rank": len(low_rank),
+    }
+    for name, size in sizes.items():
+        assert abs(size / RECORDED_BYTES[name] - 1) <= 0.03, (name, size)
+
+
 def test_coded_bytes_stay_within_three_percent_of_the_entropy(default: bytes) -> None:
     decoded = nnrcodec.decode(default)
     for unit in nnrcodec.inspect(default).tensors:

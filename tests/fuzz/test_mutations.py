@@ -34,6 +34,7 @@ from fuzz import streams
 
 import nnrcodec
 from nnrcodec import BitstreamError, EncodingError, Limits, UnsupportedFeatureError
+from nnrcodec.entropy.ans.levels import LevelTable
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
 from nnrcodec.syntax.unit import Unit
 
@@ -208,7 +209,7 @@ def fit_arrays(rng: random.Random, body: ExtendedDataUnit) -> None:
     model.new_table_flag = resize(model.new_table_flag, model.class_count, lambda: 0)
     table = model.table[0] if model.table else None
     model.table = resize(
-        model.table, sum(model.new_table_flag), lambda: copy.deepcopy(table or streams)
+        model.table, sum(model.new_table_flag), lambda: copy.deepcopy(table or LevelTable())
     )
     model.escape_level = resize(model.escape_level, model.count_escapes, lambda: 2000)
     for table in (model.row_class_table, model.column_class_table, *model.table):

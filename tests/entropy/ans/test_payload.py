@@ -317,6 +317,17 @@ def test_trained_weights_take_at_most_3_percent_more_than_their_entropy(qp: int 
     assert coded <= 1.03 * entropy
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.5, 1.0])
+def test_rows_of_other_scales_take_little_more_than_the_entropy_of_their_classes(
+    spread: float,
+) -> None:
+    rng = np.random.default_rng(4)
+    scales = np.exp2(np.rint(spread * rng.normal(size=(256, 1))))
+    levels = np.rint(rng.normal(size=(256, 512)) * 3 * scales).astype(np.int32)
+    entropy = sum(entropy_bits(levels[scales[:, 0] == scale]) for scale in np.unique(scales))
+    assert coded_bits(levels) <= 1.02 * entropy
+
+
 # Damage.
 
 
