@@ -400,11 +400,12 @@ def device_of(module: torch.nn.Module, inputs: list[Any]) -> torch.device:
 
 def tensor_named(module: torch.nn.Module, name: str) -> torch.Tensor:
     """Return a parameter or buffer of a decoded model by its name in the graph."""
-    held: Any = module
-    for part in name.split("."):
-        held = getattr(held, part)  # the names of a decoded model are those of its tensors only
-    tensor: torch.Tensor = held
-    return tensor
+    path, _, leaf = name.rpartition(".")
+    layer = module.get_submodule(path)
+    try:
+        return layer.get_parameter(leaf)
+    except AttributeError:  # it is a buffer
+        return layer.get_buffer(leaf)
 
 
 def _register(layers: dict[str, torch.nn.Module], tensor: Tensor) -> None:
