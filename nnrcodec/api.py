@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nnrcodec.config import EncoderConfig
+from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, runnable, state_of
 from nnrcodec.encoder.report import EncodeResult, collected_notes, report_of
@@ -106,12 +106,12 @@ def encode(
     >>> bool(abs(decoded - state["fc.weight"]).max() < 0.03)
     True
     """
-    start, stages = time.perf_counter(), TimedStages(progress)
+    start, stages, config = time.perf_counter(), TimedStages(progress), as_config(config)
     with collected_notes() as notes:
         source = model_of(model, example_inputs, dynamic_shapes)
         with stages("calibration inputs"):
             inputs = calibration_inputs(source, calib, calib_count, seed)
-        found = encode_best(source, config or EncoderConfig(), stages, inputs, score)
+        found = encode_best(source, config, stages, inputs, score)
     report = report_of(
         found,
         seconds=time.perf_counter() - start,

@@ -6,9 +6,11 @@ Owns `EncoderConfig`, which puts the configurations of the tools together; each 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
 
+from nnrcodec.checks import check_fields
 from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.errors import ConfigError
 from nnrcodec.quant.uniform import UniformConfig
@@ -24,7 +26,10 @@ __all__ = [
     "LowRankConfig",
     "Profile",
     "UniformConfig",
+    "as_config",
 ]
+
+T = TypeVar("T", UniformConfig, CabacConfig)
 
 Profile = Literal["ext", "nnc"]
 """Which units a stream may have: ours as well, or those of the standard only."""
@@ -33,17 +38,22 @@ Entropy = Literal["auto", "cabac", "ans"]
 """Which coder levels go through; auto is the better of both, tensor by tensor."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, init=False)
 class EncoderConfig:
     """All choices of an encoder; a tool whose configuration is None is off.
+
+    All are given by name. The fields of `UniformConfig` and of `CabacConfig` may be given here
+    directly: ``EncoderConfig(qp=-20)`` is short for
+    ``EncoderConfig(quantization=UniformConfig(qp=-20))``.
 
     Parameters
     ----------
     profile : "ext" or "nnc"
         "nnc" writes only what decoders of ISO/IEC 15938-17 know. "ext" adds a unit of our own, for
-        tensors that are smaller with static tables or have to be stored as they are.
+        tensors that are smaller with rANS or have to be stored as they are.
     entropy : "auto", "cabac" or "ans"
-        "cabac" codes with DeepCABAC, "ans" with static tables, which needs profile "ext".
+        "cabac" codes with DeepCABAC, "ans" with rANS (static tables), which needs profile "ext".
+        "auto" takes the better one for each tensor.
     quantization : UniformConfig
         Step sizes.
     dq : bool
@@ -73,33 +83,89 @@ class EncoderConfig:
     threads : int, optional
         How many tensors to code at once; by default as many as there are processors. The stream
         does not depend on it.
+    qp, nonweight_qp, qp_density, scale : optional
+        Fields of `quantization`, which is then not given itself.
+    scan_order, cabac_unary_length, row_skipping, optimise_parameters : optional
+        Fields of `cabac`, which is then not given itself.
+
+    Raises
+    ------
+    ConfigError
+        If a value has another type or is out of range, or two choices do not go together; the
+        message says what is allowed.
+
+    Examples
+    --------
+    >>> EncoderConfig(qp=-20).quantization.qp
+    -20
+    >>> EncoderConfig(qp=-20) == EncoderConfig(quantization=UniformConfig(qp=-20))
+    True
+
+    To change one of them, replace the configuration that it is a field of:
+
+    >>> from dataclasses import replace
+    >>> config = EncoderConfig(qp=-20, dq=False)
+    >>> finer = replace(config, quantization=replace(config.quantization, qp=-24))
     """
 
-    profile: Profile = "ext"
-    entropy: Entropy = "auto"
-    quantization: UniformConfig = field(default_factory=UniformConfig)
-    dq: bool = True
-    lambda_: float | None = None
-    codebook: bool = False
-    cabac: CabacConfig = field(default_factory=CabacConfig)
-    blocks: bool = True
-    fold_batch_norm: bool = False
-    low_rank: LowRankConfig | None = None
-    distillation: DistillationConfig | None = None
-    max_loss: float | None = None
-    target_bytes: int | None = None
-    threads: int | None = None
+    profile: Profile
+    entropy: Entropy
+    quantization: UniformConfig
+    dq: bool
+    lambda_: float | None
+    codebook: bool
+    cabac: CabacConfig
+    blocks: bool
+    fold_batch_norm: bool
+    low_rank: LowRankConfig | None
+    distillation: DistillationConfig | None
+    max_loss: float | None
+    target_bytes: int | None
+    threads: int | None
 
-    def __post_init__(self) -> None:
-        _require_one_of("profile", self.profile, get_args(Profile))
-        _require_one_of("entropy", self.entropy, get_args(Entropy))
+    def __init__(
+        self,
+        *,
+        profile: Profile = "ext",
+        entropy: Entropy = "auto",
+        quantization: UniformConfig | None = None,
+        dq: bool = True,
+        lambda_: float | None = None,
+        codebook: bool = False,
+        cabac: CabacConfig | None = None,
+        blocks: bool = True,
+        fold_batch_norm: bool = False,
+        low_rank: LowRankConfig | None = None,
+        distillation: DistillationConfig | None = None,
+        max_loss: float | None = None,
+        target_bytes: int | None = None,
+        threads: int | None = None,
+        qp: int | None = None,
+        nonweight_qp: int | None = None,
+        qp_density: int | None = None,
+        scale: float | None = None,
+        scan_order: int | None = None,
+        cabac_unary_length: int | None = None,
+        row_skipping: bool | None = None,
+        optimise_parameters: bool | None = None,
+    ) -> None:
+        given = dict(locals())
+        given["quantization"] = _gathered("quantization", UniformConfig, given)
+        given["cabac"] = _gathered("cabac", CabacConfig, given)
+        for field in fields(self):
+            object.__setattr__(self, field.name, given[field.name])
+        self._check()
+
+    def _check(self) -> None:
+        """Raise unless the choices are possible, and go together."""
+        check_fields(self)
         if self.entropy == "ans" and self.profile == "nnc":
             raise ConfigError(
-                "profile 'nnc' has no static tables (entropy 'ans'): take entropy 'cabac', or "
+                "profile 'nnc' has no static tables (rANS, entropy 'ans'): use entropy 'cabac', or "
                 "profile 'ext'"
             )
         if self.codebook and self.entropy == "ans":
-            raise ConfigError("a codebook goes with DeepCABAC: take entropy 'auto' or 'cabac'")
+            raise ConfigError("a codebook goes with DeepCABAC: use entropy 'auto' or 'cabac'")
         if self.lambda_ is not None and not (math.isfinite(self.lambda_) and self.lambda_ >= 0):
             raise ConfigError(f"lambda is {self.lambda_}, expected a number of at least 0")
         if self.distillation is not None and self.low_rank is None:
@@ -123,6 +189,30 @@ class EncoderConfig:
         return self.max_loss is not None or self.target_bytes is not None
 
 
-def _require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+def as_config(config: EncoderConfig | None) -> EncoderConfig:
+    """Return the configuration that a caller gives, or the default one.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither None nor an `EncoderConfig`.
+    """
+    if config is None:
+        return EncoderConfig()
+    if not isinstance(config, EncoderConfig):
+        raise ConfigError(
+            f"config is a {type(config).__name__}, expected an EncoderConfig, such as "
+            "EncoderConfig(qp=-20), or None"
+        )
+    return config
+
+
+def _gathered(name: str, kind: type[T], given: Mapping[str, Any]) -> T:
+    """Return the configuration of a tool: as it is given, or of the fields that are given."""
+    own = {f.name: given[f.name] for f in fields(kind) if given[f.name] is not None}
+    if given[name] is None:
+        return kind(**own)
+    if own:
+        raise ConfigError(f"{next(iter(own))} is a field of {name}: give only one of the two")
+    whole: T = given[name]
+    return whole

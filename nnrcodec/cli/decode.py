@@ -9,15 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnrcodec.cli.command import (
+    Parser,
+    Texts,
     check_output,
     is_model_file,
-    messages_beside,
-    parser,
     progress_bar,
     read_stream,
     run,
+    say,
+    timed,
 )
 from nnrcodec.cli.table import counted
+from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder
 from nnrcodec.errors import ConfigError
@@ -26,7 +29,14 @@ from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 
-DESCRIPTION = """\
+TEXTS = Texts(
+    name="nnr-decode",
+    usage="STREAM [UPDATE ...] -o MODEL [options]",
+    summary="""\
+Decode an NNR stream to a model file. With ending .pt2 the result is a network
+that torch.export.load runs, if the stream was made from a .pt2 file. With the
+other endings it is a state dict. Streams from strangers are safe to decode.""",
+    description="""\
 Decode an NNR stream (ISO/IEC 15938-17) to a model file.
 
 With ending .pt2 the result is a whole network that torch.export.load runs,
@@ -37,15 +47,22 @@ is ever executed.
 
 Several streams are a base model and its updates, in the order in which they
 were made; the result is the base model with all of them applied. An update
-given alone decodes to its differences, unless it builds on earlier ones."""
-
-EXAMPLES = """\
+given alone decodes to its differences, unless it builds on earlier ones.""",
+    common=("--output", "--merge", "--threads", "--require-record", "--trust", "--quiet"),
+    examples="""\
 examples:
   nnr-decode filter.nnr -o filter.pt2            a network that runs
   nnr-decode filter.nnr -o filter.pt2 --merge    in its original architecture
   nnr-decode foreign.nnc -o net.safetensors      the state dict
-  nnr-decode base.nnc update1.nnc update2.nnc -o net.safetensors
-                                                 the model after two updates"""
+  nnr-decode base.nnc 1.nnc 2.nnc -o net.pt      the model after two updates""",
+    details="""\
+examples:
+  nnr-decode filter.nnr -o filter.pt2            a network that runs
+  nnr-decode filter.nnr -o filter.pt2 --merge    in its original architecture
+  nnr-decode foreign.nnc -o net.safetensors      the state dict
+  nnr-decode base.nnc 1.nnc 2.nnc -o net.pt      the model after two updates
+  nnr-decode - -o net.pt2 < filter.nnr           from standard input""",
+)
 
 _FREE_MIB = Limits().free_decoded_bytes >> 20
 _PER_BYTE = round(Limits().decoded_bytes_per_byte)
@@ -54,13 +71,13 @@ _MOST_GIB = Limits().max_decoded_bytes >> 30
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    made = parser("nnr-decode", DESCRIPTION, EXAMPLES)
+    made = Parser(TEXTS)
     made.add_argument(
         "streams",
         type=Path,
         nargs="+",
         metavar="STREAM",
-        help="the stream, - for standard input; or a base model and then its updates, in their "
+        help="the stream, or - for standard input; or a base model, then its updates in their "
         "order",
     )
     made.add_argument(
@@ -69,24 +86,24 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="MODEL",
-        help=f"model file to write, replaced if it is there ({', '.join(FORMATS)})",
+        help=f"model file to write ({', '.join(FORMATS)}); an old file is replaced",
     )
     made.add_argument(
         "--merge",
         action="store_true",
-        help="multiply out what stands for a weight, such as low-rank factors: the original "
-        "architecture, not the faster one",
+        help="multiply factors of low rank (and scales) out: the original architecture, not the "
+        "faster one",
     )
     made.add_argument(
         "--threads",
-        type=_positive,
+        type=at_least(1),
         metavar="N",
-        help="decode up to N tensors, or parts of a large one, at once; the result does not depend "
-        f"on it [one for each processor, {MOST_THREADS} at most]",
+        help="threads at most, also those of PyTorch; the result does not depend on it [number of "
+        f"processors, {MOST_THREADS} at most]",
     )
     made.add_argument(
         "--max-bytes",
-        type=_positive,
+        type=at_least(1),
         metavar="N",
         help="decode each stream to at most N bytes of tensors, however short it is "
         f"[{_FREE_MIB} MiB and {_PER_BYTE} bytes for each byte of the stream, "
@@ -100,18 +117,11 @@ def main(argv: list[str] | None = None) -> int:
     made.add_argument(
         "--trust",
         action="store_true",
-        help="the streams are from somebody you trust: allow what a stream of their size must not "
-        "ask for, such as a large graph to be written to a .pt2 file",
+        help="the streams are from somebody you trust: lift limits that depend on their size, such "
+        "as that of the graph in a .pt2 file",
     )
     made.set_defaults(input=Path())  # the stream at hand, for messages
     return run(made, _decode, argv)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
 
 
 def _decode(options: argparse.Namespace) -> None:
@@ -126,21 +136,22 @@ def _decode(options: argparse.Namespace) -> None:
         check_output(output, path)
     several = len(options.streams) > 1
     model, notes, stream_bytes = (_decode_several if several else _decode_one)(options)
-    save(model, output, _limits(options).for_stream(stream_bytes))
+    with timed("writing"):
+        save(model, output, _limits(options).for_stream(stream_bytes))
     elements = sum(tensor.size for tensor in model.tensors.values())
     tensors = f"{counted(len(model.tensors), 'tensor')}, {counted(elements, 'weight')}"
-    print(
+    line = (
         f"{output}: {tensors} from {counted(stream_bytes, 'byte')}, {', '.join(notes)}, "
-        f"{time.perf_counter() - start:.1f} s",
-        file=messages_beside(output),
+        f"{time.perf_counter() - start:.1f} s"
     )
+    say(options, [line], output)
 
 
 def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
     """Decode a lone stream; return also what to say of it, and its size."""
     (options.input,) = options.streams
     data, limits = read_stream(options.input), _limits(options)
-    with progress_bar("decoding") as progress:
+    with progress_bar("decoding", quiet=options.quiet) as progress:
         decoded = decode_all(
             data,
             limits,
@@ -170,7 +181,7 @@ def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]
                 f"{path} is a base model, not an update: give one base model, then its updates in "
                 "their order"
             )
-        with progress_bar(f"decoding {path.name}") as progress:
+        with progress_bar(f"decoding {path.name}", quiet=options.quiet) as progress:
             decoder.decode(data, progress=progress)
     notes = [f"a base model and {counted(len(options.streams) - 1, 'update')}"]
     return decoder.network(merge=options.merge), notes, stream_bytes

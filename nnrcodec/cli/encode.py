@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from nnrcodec.api import calibration_inputs
+from nnrcodec.api import calibration_inputs, encode
 from nnrcodec.cli.command import (
+    Parser,
+    StageBars,
+    Texts,
     check_output,
     is_model_file,
-    messages_beside,
-    parser,
+    print_json,
     progress_bar,
     read_stream,
     run,
+    say,
+    timed,
 )
-from nnrcodec.cli.table import grouped, printable, table
+from nnrcodec.cli.report import line_of_update, lines_of, report_of, report_of_update
 from nnrcodec.cli.task import add_task, check_task, task_of
+from nnrcodec.cli.values import at_least, loss, part
 from nnrcodec.config import (
     CabacConfig,
     DistillationConfig,
@@ -30,100 +32,143 @@ from nnrcodec.config import (
     LowRankConfig,
     UniformConfig,
 )
-from nnrcodec.encoder.pipeline import Encoded
-from nnrcodec.encoder.search import Found, ScoreOf, encode_best
+from nnrcodec.encoder.search import ScoreOf
 from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import FORMATS, load, write_atomically
 from nnrcodec.model.model import Model
-from nnrcodec.progress import Progress
 from nnrcodec.quant.search.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
 from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA
-from nnrcodec.reduce.batch_norm import FoldReport
-from nnrcodec.reduce.low_rank import LayerReport
 from nnrcodec.reduce.ranks import SchemeRule, parse_ranks
 from nnrcodec.reduce.schemes import Optimise
-from nnrcodec.units.kinds import CODERS
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.synthetic import Inputs
 
-UNITS = {"psnr": "dB", "accuracy": "%"}
+TASK_UNITS = {"psnr": "dB", "accuracy": "%"}
 """Tasks of which a loss can be limited, and their units."""
 
-DESCRIPTION = f"""\
+LOSSES = """\
+A loss is in dB or in %:
+  dB  of PSNR, for networks that make pictures of pictures. It is measured if
+      --calib is a folder of pairs NAME_orig.png and NAME_qp37_dec.png.
+      Otherwise it is estimated as if the outputs had a PSNR of 45 dB before.
+  %   the squared error of the outputs as a part of their variance. For all
+      networks.
+With --task and --data it is the loss of the task, in dB for psnr and in % for
+accuracy; only then may the unit be omitted."""
+
+FORMS = ", ".join(FORMATS)
+
+TEXTS = Texts(
+    name="nnr-encode",
+    usage="MODEL [-o STREAM] [options]",
+    summary="""\
+Make a model file small: quantize its weights, code them, write an NNR stream.
+A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
+model code. The other files are state dicts: tensors only.""",
+    description=f"""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
 
 A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
-model code. All others are state dicts, tensors only:
+model code. The other files are state dicts, tensors only:
 {", ".join(sorted(FORMATS.keys() - {".pt2"}))}.
 
-The encoder looks at what a network does with calibration inputs, and chooses step
-sizes and levels such that its output changes least for the bytes. Give it inputs
-of the kind that the network sees (--calib): a few dozen suffice, no labels are
-needed. Otherwise it makes some up. Of a state dict it knows the weights alone:
-every tensor is quantized in proportion to its own scale.
+The encoder runs the network with calibration inputs. It then chooses step sizes
+and levels that change the output of the network least for their bytes. Give it
+inputs of the kind that the network sees in use (--calib): a few dozen are
+enough, and no labels are needed. Without --calib it makes inputs up. A state
+dict does not run: the step size of each tensor then follows from its values.
 
 The options for low rank replace a layer by two thin ones, such as a d x d
-convolution by a d x 1 and a 1 x d one, which also makes the network faster. Ranks
-and step sizes can be found for a loss or a size."""
+convolution by a d x 1 and a 1 x d one. This also makes the network faster.
+Ranks and step sizes can be found for a given loss or size.""",
+    common=(
+        *("--output", "--calib", "--max-loss", "--target-bytes", "--low-rank"),
+        *("--target-macs", "--distill", "--qp", "--profile", "--base"),
+    ),
+    examples="""\
+examples:
+  nnr-encode filter.pt2                              writes filter.nnr
+  nnr-encode filter.pt2 --calib pictures             better: with real inputs
+  nnr-encode filter.pt2 --calib pairs --max-loss 0.03dB --low-rank auto
+  nnr-encode net.safetensors --target-bytes 1000000  any network, within a size""",
+    details="""\
+--json prints one object; null is what does not apply:
+  output, bytes, original_bytes, percent, weights, bits_per_weight, seconds,
+  stage_seconds (by stage), is_update, coders (how many tensors each of them
+  coded), warnings (list of strings), loss (of the stream, if it was measured),
+  tensors    list of objects: name, shape, dtype, coder, coding, qp, step_size,
+             unit_bytes, bits_per_weight, relative_error
+  layers     of low rank, list of objects: layer, shape, rank, energy_kept,
+             parameters_before, parameters_after, reason (why it is as it was),
+             scheme
+  folds      of batch norms, list of objects: layer, folded, reason (why not)
+  distillation  object: steps, seconds, error_before, error_after
+  trials     streams that were tried for a target, list of objects: scale (of
+             the step sizes), bytes, loss, taken (true for one)
+  loss_unit  of the losses: dB or %
 
-EXAMPLES = """\
 examples:
   nnr-encode filter.pt2                           writes filter.nnr
   nnr-encode filter.pt2 -o small.nnr --qp -16     step size 1/16 for all weights
-  nnr-encode filter.pt2 --rank net.2=32,net.4=24  two layers of low rank, named
-  nnr-encode filter.pt2 --rank net.2=channel:20   d x d to 20 channels, then 1 x 1
-  nnr-encode filter.pt2 --energy 0.98             all layers, 98 % of their energy
-  nnr-encode net.safetensors --rank-ratio 0.5     all layers, half of their weights
+  nnr-encode filter.pt2 --rank net.2=32,net.4=24  low rank for two named layers
+  nnr-encode filter.pt2 --rank net.2=channel:20   d x d to 20 channels, 1 x 1
+  nnr-encode filter.pt2 --energy 0.98             98 % of each layer's energy
+  nnr-encode net.safetensors --rank-ratio 0.5     half of each layer's weights
   nnr-encode net.pt2 --rank-ratio 0.5 --low-rank auto --optimise runtime
       the better scheme for each layer, half of its multiply-adds; linear too
-  nnr-encode filter.pt2 --calib pictures          what the network does with pictures
-  nnr-encode filter.pt2 --calib none              by the weights alone, and at once
+  nnr-encode filter.pt2 --calib pictures          with pictures as inputs
+  nnr-encode filter.pt2 --calib none              by the weights alone: fast
   nnr-encode filter.pt2 --calib pairs --max-loss 0.03dB --low-rank auto
-      as small as a loss of 0.03 dB allows, with the ranks that this takes
+      as small as a loss of 0.03 dB allows; the ranks are found, too
   nnr-encode filter.pt2 --calib pairs --target-macs 30% --distill 10
-      three times fewer multiply-adds, and ten minutes of distillation
-  nnr-encode net.pt2 --calib train.npz --max-loss 0.5% --task accuracy --data test.npz
+      30 % of the multiply-adds, and ten minutes of distillation
+  nnr-encode net.pt2 --calib train.npz --max-loss 0.5% --task accuracy \\
+      --data test.npz                             at most 0.5 % less accuracy
   nnr-encode net.pt --target-bytes 1000000        any network, within a size
-  nnr-encode net.pt --profile nnc -o net.nnc      for any decoder of the standard
+  nnr-encode net.pt --profile nnc -o net.nnc      for decoders of the standard
   nnr-encode new.pt --base net.nnc -o 1.nnc       only what has changed since
-  nnr-encode newer.pt --base net.nnc --base 1.nnc -o 2.nnc   and again"""
+  nnr-encode newer.pt --base net.nnc --base 1.nnc -o 2.nnc   and again
+  nnr-encode net.pt --json | jq .bytes            one number for a script""",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    made = parser("nnr-encode", DESCRIPTION, EXAMPLES)
-    made.add_argument(
-        "input", type=Path, metavar="MODEL", help=f"model file ({', '.join(FORMATS)})"
-    )
+    made = Parser(TEXTS)
+    made.add_argument("input", type=Path, metavar="MODEL", help=f"model file ({FORMS})")
     made.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="STREAM",
-        help="stream to write, replaced if it is there [MODEL with ending .nnr]",
+        help="stream to write; an old file is replaced [MODEL with ending .nnr]",
     )
     made.add_argument(
         "--profile",
         choices=("ext", "nnc"),
         default="ext",
-        help="nnc: only what all decoders of ISO/IEC 15938-17 know; ext: also units of our own, "
-        "for tensors that are smaller with another coder or have to be stored [%(default)s]",
+        help="nnc: readable for all decoders of ISO/IEC 15938-17; ext: also units of our own, "
+        "which are smaller for some tensors [%(default)s]",
     )
     made.add_argument(
         "--base",
         type=Path,
         action="append",
         metavar="STREAM",
-        help="write an update: the differences to this stream. Give the option once for the base "
-        "model and once for each update that was sent since, in their order",
+        help="write an update: only the differences to this stream. Repeat the option for each "
+        "update since the base model, in their order",
     )
     made.add_argument(
         "--threads",
-        type=int,
+        type=at_least(1),
         metavar="N",
-        help="tensors to code at once; the stream does not depend on it [number of processors]",
+        help="threads at most, also those of PyTorch. Without calibration inputs the stream does "
+        "not depend on it [number of processors]",
+    )
+    made.add_argument(
+        "--json", action="store_true", help="print a report as JSON instead, as described below"
     )
     _add_targets(made)
     _add_calibration(made)
@@ -134,23 +179,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _add_targets(made: argparse.ArgumentParser) -> None:
-    group = made.add_argument_group("targets (instead of a qp)")
+    group = made.add_argument_group(
+        "targets (instead of a qp)",
+        LOSSES,
+    )
     either = group.add_mutually_exclusive_group()
     either.add_argument(
         "--max-loss",
-        metavar="X[dB|%]",
-        help="make the stream as small as this loss allows, in the unit of --task. Without a task: "
-        "dB of PSNR, if --calib is a folder of pairs NAME_orig.png and NAME_qp37_dec.png, or for "
-        "filters of pictures, whose originals are then taken to be 45 dB away; %% of the variance "
-        "of the outputs for all networks",
+        type=loss,
+        metavar="X",
+        help="smallest stream within this loss, such as 0.03dB or 0.5%%",
     )
     either.add_argument(
-        "--target-bytes",
-        type=int,
-        metavar="N",
-        help="make the stream as good as so many bytes allow",
+        "--target-bytes", type=at_least(1), metavar="N", help="best stream of at most N bytes"
     )
-    add_task(group, tuple(UNITS))
+    add_task(group, tuple(TASK_UNITS))
 
 
 def _add_calibration(made: argparse.ArgumentParser) -> None:
@@ -158,13 +201,12 @@ def _add_calibration(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calib",
         metavar="PATH",
-        help="a folder of pictures, or a .npy, .npz or .pt file with inputs; 'synthetic' makes "
-        "some up; 'none' goes by the weights alone, which is faster [made up where that can be "
-        "done]",
+        help="inputs of the kind that the network sees: a folder of pictures, or a .npy, .npz or "
+        ".pt file. 'synthetic': made up; 'none': no inputs, faster [made up where possible]",
     )
     group.add_argument(
         "--calib-count",
-        type=int,
+        type=at_least(1),
         metavar="N",
         help="inputs at most [32 to 512: more if they are small; 512 with --distill]",
     )
@@ -176,9 +218,10 @@ def _add_calibration(made: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--seed",
-        type=int,
+        type=at_least(0),
         default=0,
-        help="of everything that is chosen at random [%(default)s]",
+        metavar="N",
+        help="seed of all random choices [%(default)s]",
     )
 
 
@@ -187,8 +230,8 @@ def _add_quantization(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--qp",
         type=int,
-        help="quantization parameter of weights: larger is coarser; the step size is 1 at qp 0 and "
-        "doubles every 2^DENSITY [from the root mean square of each tensor]",
+        help="quantization parameter of weights: more is coarser; the step size is 1 at qp 0 and "
+        "doubles every 4 qp (2^DENSITY) [chosen for each tensor]",
     )
     group.add_argument(
         "--nonweight-qp",
@@ -201,22 +244,23 @@ def _add_quantization(made: argparse.ArgumentParser) -> None:
         type=int,
         default=2,
         metavar="DENSITY",
-        help="logarithm of the steps of qp per octave, 0 to 7 [%(default)s]",
+        help="base-2 logarithm of the number of qp steps in which the step size doubles, 0 to 7 "
+        "[%(default)s]",
     )
     group.add_argument(
         "--dq",
         action=argparse.BooleanOptionalAction,
         help="dependent quantization: search for the best path of levels through two interleaved "
-        "grids, instead of rounding each weight; smaller at the same error, and slower. With a qp "
-        "of your own, take one that is lower by 3/4 of an octave for about the same error [on]",
+        "grids, instead of rounding each weight; smaller at the same error, and slower. With your "
+        "own qp, lower it by 3/4 of an octave for about the same error [on]",
     )
     group.add_argument(
         "--lambda",
         dest="lambda_",
         type=float,
         metavar="L",
-        help="what a bit costs in that search, and in that with calibration inputs, in squared "
-        "steps: 0 looks for the least error, more for fewer bits "
+        help="cost of a bit, in squared steps, in the search for levels (with --dq, or with "
+        "calibration inputs): 0 looks for the least error, more for fewer bits "
         f"[{FEEDBACK_LAMBDA:g} with calibration inputs, {DEFAULT_LAMBDA:g} without]",
     )
 
@@ -227,8 +271,8 @@ def _add_coding(made: argparse.ArgumentParser) -> None:
         "--entropy",
         choices=("auto", "cabac", "ans"),
         default="auto",
-        help="cabac: DeepCABAC, the coder of the standard, which learns as it goes; ans: static "
-        "tables, for rounded weights; auto: the better one for each tensor [%(default)s]",
+        help="cabac: DeepCABAC, the adaptive coder of the standard; ans: rANS (static tables), for "
+        "rounded weights; auto: the better one for each tensor [%(default)s]",
     )
     group.add_argument(
         "--codebook",
@@ -247,12 +291,12 @@ def _add_coding(made: argparse.ArgumentParser) -> None:
         "--unary-length",
         type=int,
         metavar="N",
-        help="flags that tell a magnitude before its remainder does, 1 to 256 [suits each tensor]",
+        help="flags that code a magnitude before its remainder, 1 to 256 [chosen for each tensor]",
     )
     group.add_argument(
         "--no-row-skipping",
         action="store_true",
-        help="do not look whether flags for rows of zeros pay",
+        help="do not try flags that skip rows of zeros",
     )
 
 
@@ -263,8 +307,9 @@ def _add_reduction(made: argparse.ArgumentParser) -> None:
         help="multiply batch norms into the convolutions before them; needs a .pt2 file",
     )
     low_rank = made.add_argument_group(
-        "low rank (one of --rank, --energy, --rank-ratio, --target-macs; or --low-rank alone, for "
-        "the ranks that the allowed error makes worth it)"
+        "low rank",
+        "Give one of --rank, --energy, --rank-ratio and --target-macs; or --low-rank\n"
+        "alone, which finds the ranks that are worth their error.",
     )
     rules = low_rank.add_mutually_exclusive_group()
     rules.add_argument(
@@ -277,28 +322,29 @@ def _add_reduction(made: argparse.ArgumentParser) -> None:
         "--energy",
         type=float,
         metavar="E",
-        help="all layers that get smaller by it, lowest ranks that keep this part of their energy",
+        help="in all layers that get smaller by it: the lowest rank that keeps this part of the "
+        "energy (the sum of squared singular values)",
     )
     rules.add_argument(
         "--rank-ratio",
         type=float,
         metavar="Q",
-        help="all layers that get smaller by it, factors with at most this part of their weights, "
-        "or of what --optimise says",
+        help="in all layers that get smaller by it: the highest rank with at most this part of "
+        "the weights, or of the cost that --optimise says",
     )
     rules.add_argument(
         "--target-macs",
-        type=_part,
+        type=part,
         metavar="P",
-        help="schemes and ranks of least error for so many multiply-adds: a part of those of the "
-        "model, such as 0.4 or 40%%",
+        help="lowest-error ranks under a MAC budget: this part of the multiply-adds of the model, "
+        "such as 0.4 or 40%%",
     )
     low_rank.add_argument(
         "--low-rank",
         choices=get_args(SchemeRule),
-        help="separable: d x 1 and 1 x d for ordinary 2-D convolutions; channel: d x d to R "
-        "channels and 1 x 1 for all convolutions, and linear layers in two; auto: what has the "
-        "lower error at the same cost, or the lower cost at the same energy [separable]",
+        help="replace layers by two thin ones each. separable: d x 1 and 1 x d convolutions; "
+        "channel: fewer channels, then 1 x 1, and linear layers too; auto: the better one "
+        "[separable; auto with --target-macs]",
     )
     low_rank.add_argument(
         "--optimise",
@@ -311,41 +357,30 @@ def _encode(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     config = _config(options)
     check_task(options)
+    _check_loss(options)
     output = _output(options)
     if options.base:
         if options.calib not in (None, "none"):
             raise ConfigError("--calib is for the base model: updates are coded without inputs")
         _encode_update(options, config, output, start)
         return
-    model = load(options.input)
-    inputs = _inputs(options, config, model)
+    with timed("loading"):
+        model = load(options.input)
+    with timed("calibration inputs"):
+        inputs = _inputs(options, config, model)
     score = _score(options, model, inputs)
-    found = encode_best(model, config, _stage, inputs, score)
-    encoded = found.encoded
-    write_atomically(output, encoded.data)
-
-    messages = messages_beside(output)
-    for line in (
-        *_fold_lines(encoded.folds),
-        *_low_rank_lines(encoded.layers),
-        *_distillation_lines(encoded),
-        *_trial_lines(found, options.max_loss),
-    ):
-        print(line, file=messages)
-    size = len(encoded.data)
-    coders = ", ".join(f"{encoded.coders[c]} {c}" for c in CODERS if c in encoded.coders)
-    print(
-        f"{output}: {grouped(encoded.original_bytes)} -> {grouped(size)} bytes "
-        f"({100 * size / encoded.original_bytes:.1f} %), "
-        f"{8 * size / encoded.original_elements:.2f} bits per weight, "
-        f"{time.perf_counter() - start:.1f} s; tensors: {coders}",
-        file=messages,
-    )
+    with StageBars(_UNITS_OF_STAGES, quiet=options.quiet) as progress:
+        result = encode(model, config=config, calib=inputs, score=score, progress=progress)
+    write_atomically(output, result.data)
+    done = result.report, output, _loss_unit(options), time.perf_counter() - start
+    if options.json:
+        print_json({**report_of(*done), "warnings": options.warnings})
+    else:
+        say(options, lines_of(*done), output)
 
 
-def _stage(name: str) -> AbstractContextManager[Progress]:
-    """Show how far a stage is."""
-    return progress_bar(name, unit={"coding": " weights", "distillation": ""}.get(name, " layers"))
+_UNITS_OF_STAGES = {"coding": " weights", "distillation": ""}
+"""What a stage counts, where that is not layers."""
 
 
 def _inputs(options: argparse.Namespace, config: EncoderConfig, model: Model) -> Inputs | None:
@@ -360,22 +395,48 @@ def _inputs(options: argparse.Namespace, config: EncoderConfig, model: Model) ->
     return calibration_inputs(model, None if calib == "none" else calib, count, options.seed)
 
 
+def _check_loss(options: argparse.Namespace) -> None:
+    """Refuse a loss whose unit is not known or not that of the task, before anything is read."""
+    if options.max_loss is None:
+        if options.task:
+            raise ConfigError(
+                "--task and --data measure the loss that --max-loss limits: give --max-loss, too"
+            )
+        return
+    value, unit = options.max_loss
+    if options.task is None:
+        if not unit:
+            raise ConfigError(
+                f"--max-loss {value:g} has no unit: give {value:g}dB (of PSNR) or {value:g}% (of "
+                "the variance of the outputs); only with --task may the unit be omitted"
+            )
+    elif unit not in ("", TASK_UNITS[options.task]):
+        raise ConfigError(
+            f"--max-loss is in {unit}, but the loss of --task {options.task} is in "
+            f"{TASK_UNITS[options.task]}"
+        )
+
+
+def _loss_unit(options: argparse.Namespace) -> str | None:
+    """Return the unit of the loss, if one is limited."""
+    if options.max_loss is None:
+        return None
+    unit: str = options.max_loss.unit
+    return unit or TASK_UNITS[options.task]
+
+
 def _score(options: argparse.Namespace, model: Model, inputs: Inputs | None) -> ScoreOf | None:
     """Return what a loss is measured by, if one is limited."""
-    if options.max_loss is None:
-        if options.task or options.data:
-            raise ConfigError("--task and --data measure the loss that --max-loss limits: give it")
+    unit = _loss_unit(options)
+    if unit is None:
         return None
     if model.graph is None:
         raise ConfigError(f"--max-loss needs a network that runs; {options.input} has no graph")
     from nnrcodec.evaluate.loss import score_for
 
-    unit = _loss(options.max_loss)[1]
-    if options.task:
-        if unit not in ("", UNITS[options.task]):
-            raise ConfigError(f"--max-loss is in {unit}, the task has {UNITS[options.task]}")
-        task = task_of(options, model)
-        return None if task is None else lambda module: task.score(module).value
+    task = task_of(options, model)
+    if task is not None:
+        return lambda module: task.score(module).value
     return score_for(unit, options.calib, model, inputs)
 
 
@@ -384,19 +445,20 @@ def _encode_update(
 ) -> None:
     base, *updates = (read_stream(path) for path in options.base)
     try:
-        encoder = UpdateEncoder(base, updates, config)
+        with timed("decoding the base"):
+            encoder = UpdateEncoder(base, updates, config)
     except BitstreamError as error:
         raise ConfigError(f"the streams of --base do not decode: {error}") from error
-    model = load(options.input)
-    with progress_bar("encoding") as progress:
+    with timed("loading"):
+        model = load(options.input)
+    with progress_bar("encoding", quiet=options.quiet) as progress:
         data = encoder.encode(model, progress=progress)
     write_atomically(output, data)
-    elements = sum(tensor.size for tensor in model.tensors.values())
-    print(
-        f"{output}: update of {grouped(len(data))} bytes, {8 * len(data) / elements:.2f} bits per "
-        f"weight, {time.perf_counter() - start:.1f} s",
-        file=messages_beside(output),
-    )
+    done = output, len(data), model, time.perf_counter() - start
+    if options.json:
+        print_json({**report_of_update(*done), "warnings": options.warnings})
+    else:
+        say(options, [line_of_update(*done)], output)
 
 
 def _config(options: argparse.Namespace) -> EncoderConfig:
@@ -421,7 +483,7 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
             if options.distill is None
             else DistillationConfig(minutes=options.distill, seed=options.seed)
         ),
-        max_loss=None if options.max_loss is None else _loss(options.max_loss)[0],
+        max_loss=None if options.max_loss is None else options.max_loss.value,
         target_bytes=options.target_bytes,
         threads=options.threads,
     )
@@ -431,7 +493,7 @@ def _low_rank(options: argparse.Namespace) -> LowRankConfig | None:
     rules = (options.rank, options.energy, options.rank_ratio, options.target_macs)
     if all(rule is None for rule in rules):
         if options.optimise and not options.low_rank:
-            raise ConfigError("--optimise is for low rank: give --low-rank or a rule, too")
+            raise ConfigError("--optimise is for low rank: give --low-rank or --rank-ratio, too")
         if options.low_rank is None:
             return None
     return LowRankConfig(
@@ -444,22 +506,6 @@ def _low_rank(options: argparse.Namespace) -> LowRankConfig | None:
     )
 
 
-def _loss(text: str) -> tuple[float, str]:
-    """Return a loss and its unit, empty if there is none."""
-    found = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(dB|%)?\s*", text)
-    try:
-        return float(found[1] if found else text), (found[2] or "") if found else ""
-    except ValueError:
-        raise ConfigError(
-            f"--max-loss {text}: expected a number, with a unit if you like, such as 0.03dB or 0.5%"
-        ) from None
-
-
-def _part(text: str) -> float:
-    """Return a part of the whole, which may be given in per cent."""
-    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
-
-
 def _output(options: argparse.Namespace) -> Path:
     output: Path = options.output or options.input.with_suffix(".nnr")
     if is_model_file(output):
@@ -467,76 +513,14 @@ def _output(options: argparse.Namespace) -> Path:
             f"{output} has the ending of a model file, but nnr-encode writes a stream: "
             f"give it another ending, such as {output.with_suffix('.nnr').name}"
         )
+    if options.json and output == Path("/dev/stdout"):
+        raise ConfigError("--json prints to standard output, so the stream cannot go there, too")
     if is_model_file(options.input):  # else `load` refuses it, and says which endings there are
         check_output(output, options.input)
     for base in options.base or ():
         if base.exists():
             check_output(output, base)
     return output
-
-
-def _fold_lines(folds: Sequence[FoldReport]) -> Iterator[str]:
-    """Say which layers have taken up a batch norm, and why others have not."""
-    if not folds:
-        return
-    columns = ("<layer", "<batch norm")
-    rows = [
-        (printable(f.layer), "folded" if f.folded else f"left as it is: {f.reason}") for f in folds
-    ]
-    yield from table(columns, rows)
-
-
-def _low_rank_lines(layers: Sequence[LayerReport]) -> Iterator[str]:
-    """Say what was done to each layer, and why to some nothing."""
-    if not layers:
-        return
-    columns = ("<layer", "<shape", "<scheme", ">rank", ">energy", ">weights", ">now", "<")
-    yield from table(columns, [_low_rank_row(layer) for layer in layers])
-
-
-def _distillation_lines(encoded: Encoded) -> Iterator[str]:
-    """Say what distillation has done."""
-    distilled = encoded.distilled
-    if distilled is not None:
-        left = 100 * distilled.error_after / distilled.error_before
-        yield (
-            f"distillation: {distilled.steps} steps in {distilled.seconds:.0f} s, {left:.0f} % "
-            "of the error left on inputs that were held out"
-        )
-
-
-def _trial_lines(found: Found, max_loss: str | None) -> Iterator[str]:
-    """Say which streams the search has made."""
-    if not found.trials:
-        return
-    unit = _loss(max_loss)[1] if max_loss else ""
-    columns = ("<step sizes", ">bytes", ">loss", "<")
-    yield from table(
-        columns,
-        [
-            (
-                f"x {trial.scale:.3f}",
-                grouped(trial.bytes),
-                "-" if trial.loss is None else f"{trial.loss:.4f} {unit}".strip(),
-                "taken" if trial == found.taken else "",
-            )
-            for trial in found.trials
-        ],
-    )
-
-
-def _low_rank_row(layer: LayerReport) -> tuple[str, ...]:
-    decomposed = layer.rank is not None
-    return (
-        printable(layer.layer),
-        "x".join(map(str, layer.shape)),
-        layer.scheme or "-",
-        str(layer.rank) if decomposed else "-",
-        f"{100 * layer.energy_kept:.2f} %" if decomposed else "-",
-        grouped(layer.parameters_before),
-        grouped(layer.parameters_after),
-        f"left as it is: {layer.reason}" if layer.reason else "",
-    )
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnrcodec.cli.command import parser, progress_bar, read_stream, run
+from nnrcodec.cli.command import Parser, Texts, print_json, progress_bar, read_stream, run, say
 from nnrcodec.cli.table import printable, table
 from nnrcodec.cli.task import add_task, check_task, task_of
+from nnrcodec.cli.values import at_least
 from nnrcodec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 
 TASKS = ("psnr", "accuracy", "outputs")
 
-DESCRIPTION = """\
-Compare a network with what streams make of it: size, memory, run time, and how
-well it does what it is there for.
+TEXTS = Texts(
+    name="nnr-eval",
+    usage="MODEL STREAM [STREAM ...] [options]",
+    summary="""\
+Compare a network with the networks in its streams: size, memory, run time, and
+quality, if --task and --data say how to measure it. Tasks:
+  psnr      folder of NAME_orig.png and NAME_qp37_dec.png: PSNR of the output
+  accuracy  .npz file with images and labels: top-1 accuracy
+  outputs   .npy, .npz or .pt file, or pictures: how near the outputs are""",
+    description="""\
+Compare a network with the networks in its streams: size, memory, run time, and
+how well they do their task.
 
-Times are medians: all is done in turn in one process, round after round, after
-one round to warm up. Memory is the growth of the peak of a fresh process. A
-model without a graph (a state dict) does not run: only sizes and decoding are
-compared.
+Times are medians over rounds: in each round everything is measured once, in one
+process, after one round to warm up. Memory is by how much the peak of a fresh
+process grows. A model without a graph (a state dict) does not run: only sizes
+and decoding are compared.
 
 tasks:
   psnr      DIR with NAME_orig.png and NAME_qp37_dec.png, 8 bits: PSNR of what
@@ -36,11 +45,19 @@ tasks:
   accuracy  .npz with images and labels: top-1 accuracy
   outputs   .npy, .npz or .pt with inputs, or pictures: signal-to-noise ratio
             of the outputs, against those of the original
-(in Python also any function of a network: nnrcodec.evaluate)"""
-
-DETAILS = """\
---json prints one object; null is what was not measured, and an infinite score
-(no error at all):
+(in Python any function of a network can be the task: nnrcodec.evaluate)""",
+    common=(
+        *("--task", "--data", "--input-size", "--rounds", "--threads", "--no-encode"),
+        *("--no-memory", "--json", "--report"),
+    ),
+    examples="""\
+examples:
+  nnr-eval filter.pt2 filter.nnr
+  nnr-eval filter.pt2 a.nnr b.nnr --task psnr --data pictures --report page
+  nnr-eval net.pt2 net.nnr --task accuracy --data test.npz --mean 0.5 --std 0.2""",
+    details="""\
+--json prints one object; null is what was not measured, and a score that is
+infinite (no error at all):
   name, task, baseline (the score without a network), input_shapes, rounds,
   threads, machine, notes
   networks   list of objects, the original first: label, parameters, fp32_bytes,
@@ -54,41 +71,42 @@ DETAILS = """\
 examples:
   nnr-eval filter.pt2 filter.nnr
   nnr-eval filter.pt2 a.nnr b.nnr --task psnr --data pictures --report page
-  nnr-eval net.pt2 net.nnr --task accuracy --data test.npz --mean 0.485,0.456,0.406
-  nnr-eval filter.pt2 a.nnr --input-size 720x1280 --json | jq .networks"""
+  nnr-eval net.pt2 net.nnr --task accuracy --data test.npz --mean 0.48,0.46,0.41
+  nnr-eval filter.pt2 a.nnr --input-size 720x1280 --json | jq .networks""",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    made = parser("nnr-eval", DESCRIPTION, DETAILS)
+    made = Parser(TEXTS)
     made.add_argument("model", type=Path, metavar="MODEL", help="the original, a model file")
-    made.add_argument("streams", type=Path, metavar="STREAM", nargs="+", help="what was coded")
+    made.add_argument("streams", type=Path, metavar="STREAM", nargs="+", help="streams of it")
     add_task(made, TASKS)
     made.add_argument(
         "--input-size",
         type=_size,
         metavar="HxW",
-        help="pictures to time networks on [96x96, or what the network takes]",
+        help="size of the pictures to time networks on [96x96, or what the network takes]",
     )
     made.add_argument(
         "--rounds",
-        type=_positive,
+        type=at_least(1),
         metavar="N",
         default=7,
-        help="how often times are measured [%(default)s]",
+        help="how many times to measure [%(default)s]",
     )
     made.add_argument(
         "--threads",
-        type=_positive,
+        type=at_least(1),
         metavar="N",
         default=1,
-        help="threads to run, encode and decode with [%(default)s]",
+        help="threads to run, encode and decode with, also those of PyTorch [%(default)s]",
     )
     made.add_argument(
         "--no-encode", action="store_true", help="do not time encoding (by the weights alone)"
     )
     made.add_argument("--no-memory", action="store_true", help="do not measure memory")
-    made.add_argument("--json", action="store_true", help="print JSON, as described below")
+    made.add_argument("--json", action="store_true", help="print JSON; --help-all describes it")
     made.add_argument(
         "--report", type=Path, metavar="DIR", help="write a page with plots, DIR/index.html"
     )
@@ -121,15 +139,15 @@ def _evaluate(options: argparse.Namespace) -> None:
         threads=options.threads,
         encode_time=not options.no_encode,
         memory_use=not options.no_memory,
-        stages=partial(progress_bar, unit=" steps"),
+        stages=partial(progress_bar, unit=" steps", quiet=options.quiet),
     )
     page = None if options.report is None else write_report(evaluation, options.report)
     if options.json:
-        print(json.dumps(evaluation.as_dict(), indent=2, allow_nan=False))
+        print_json(evaluation.as_dict())
         return
-    print(*_lines(evaluation), sep="\n")
+    say(options, _lines(evaluation))
     if page is not None:
-        print(f"report: {page}")
+        say(options, [f"report: {page}"])
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
@@ -173,14 +191,7 @@ def _networks(evaluation: Evaluation, columns: Sequence[Column]) -> Iterator[str
 
 
 def _size(text: str) -> tuple[int, ...]:
-    return tuple(_positive(part) for part in text.lower().split("x"))
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
-    return number
+    return tuple(at_least(1)(part) for part in text.lower().split("x"))
 
 
 if __name__ == "__main__":

@@ -9,28 +9,39 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from nnrcodec.cli.command import parser, read_stream, run
+from nnrcodec.cli.command import Parser, Texts, print_json, read_stream, run, say, timed
 from nnrcodec.cli.table import counted, grouped, printable, table
 from nnrcodec.inspection import StreamInfo, TensorInfo, inspect
 from nnrcodec.syntax.trace import TraceEvent
 
-DESCRIPTION = """\
+TEXTS = Texts(
+    name="nnr-info",
+    usage="STREAM [options]",
+    summary="""\
+Show what is inside an NNR stream, without decoding its weights. It takes any
+stream of ISO/IEC 15938-17, also those of other software.""",
+    description="""\
 Show what is inside an NNR stream, without decoding its weights.
 
 It takes any stream of ISO/IEC 15938-17, also those of other software. The bytes
 of a tensor are those of its whole unit; a block is a unit of several tensors.
 
-column "coder": ans and raw are units of nnrcodec, cabac and raw those of the
-  standard; raw values are stored as they are.
-column "levels": integer ones are the values themselves, uniform ones multiples
-  of the step size; of dependent ones each limits the next to even or to odd
-  multiples, which saves bits; a codebook lists the multiples there are.
+column "coder": ans (rANS) and raw are units of nnrcodec, cabac and raw those of
+  the standard; raw values are stored as they are.
+column "levels": integer: the values themselves; uniform: multiples of the step
+  size; dependent: multiples of it, where each level decides whether the next is
+  even or odd, which saves bits; codebook: a list of the multiples that occur.
 columns "scheme", "rank": of the factors of a layer of low rank.
-column "qp": 2^(qp / 2^density) is about the step size. Each tensor of a block
-  has its own; they are in the payload, behind one another, and not shown."""
-
-DETAILS = """\
---json prints one object; what a stream does not tell is null:
+column "qp": the step size is about 2^(qp / 2^density). In a block each tensor
+  has its own qp; they are inside the payload and are not shown.""",
+    common=("--json", "--trace", "--require-record", "--quiet"),
+    examples="""\
+examples:
+  nnr-info filter.nnr                        tables and a summary
+  nnr-info filter.nnr --json | jq .weights   one number
+  nnr-info filter.nnr --trace | grep qp      where quantization parameters are""",
+    details="""\
+--json prints one object; null is what the stream does not tell:
   file, stream_bytes, weights, bits_per_weight, qp_density, writer,
   record_bytes, has_graph, is_update,
   units      list of objects: name, bit_offset, unit_bytes
@@ -45,16 +56,19 @@ DETAILS = """\
 examples:
   nnr-info filter.nnr                        tables and a summary
   nnr-info filter.nnr --json | jq .weights   one number
-  nnr-info filter.nnr --trace | grep qp      where quantization parameters are"""
+  nnr-info filter.nnr --trace | grep qp      where quantization parameters are""",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    made = parser("nnr-info", DESCRIPTION, DETAILS)
-    made.add_argument("input", type=Path, metavar="STREAM", help="the stream, - for standard input")
-    made.add_argument("--json", action="store_true", help="print JSON, as described below")
+    made = Parser(TEXTS)
     made.add_argument(
-        "--trace", action="store_true", help="print every syntax element with its position instead"
+        "input", type=Path, metavar="STREAM", help="the stream, or - for standard input"
+    )
+    made.add_argument("--json", action="store_true", help="print JSON; --help-all describes it")
+    made.add_argument(
+        "--trace", action="store_true", help="print each syntax element and its position instead"
     )
     made.add_argument(
         "--require-record",
@@ -70,12 +84,13 @@ def _info(options: argparse.Namespace) -> None:
         event = _print_json_event if options.json else print
         inspect(data, trace=event, require_record=options.require_record)
         return
-    info = inspect(data, require_record=options.require_record)
+    with timed("reading"):
+        info = inspect(data, require_record=options.require_record)
     if options.json:
-        print(json.dumps(_as_dict(options.input, info), indent=2))
+        print_json(_as_dict(options.input, info))
         return
-    print(*_unit_lines(info), "", *_tensor_lines(info), "", sep="\n")
-    print(_summary(options.input, info))
+    summary = _summary(options.input, info)
+    say(options, (*_unit_lines(info), "", *_tensor_lines(info), "", summary))
 
 
 def _print_json_event(event: TraceEvent) -> None:

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 def add_task(group: argparse._ActionsContainer, tasks: tuple[str, ...]) -> None:
     """Add the options of a task, one of those named."""
-    group.add_argument("--task", choices=tasks, help="what the network is there for")
-    group.add_argument("--data", type=Path, metavar="PATH", help="what the task needs")
+    group.add_argument("--task", choices=tasks, help="how to measure the quality of the network")
+    group.add_argument("--data", type=Path, metavar="PATH", help="the data that the task needs")
     group.add_argument(
         "--mean",
         type=_numbers,
         metavar="M[,M,M]",
-        help="for accuracy: taken off 8-bit images after / 255 [0]",
+        help="for accuracy: subtracted from 8-bit images after division by 255 [0]",
     )
     group.add_argument(
         "--std",
         type=_numbers,
         metavar="S[,S,S]",
-        help="for accuracy: what they are divided by then [1]",
+        help="for accuracy: the images are then divided by this [1]",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnrcodec.config import EncoderConfig
+from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.container.record import Record, TensorEntry, model_digest, tensor_digest
 from nnrcodec.container.stream import read_stream, write_stream
 from nnrcodec.decoder.updates import UpdateDecoder
@@ -86,7 +86,7 @@ class UpdateEncoder:
         *,
         limits: Limits | None = None,
     ) -> None:
-        config = config or EncoderConfig()
+        config = as_config(config)
         if config.low_rank or config.fold_batch_norm or config.codebook:
             raise ConfigError(
                 "an update has the tensors of its base model: low rank, batch-norm folding and "

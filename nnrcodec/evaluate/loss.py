@@ -12,6 +12,7 @@ import torch
 from nnrcodec.calibration.inputs import is_folder_of_pairs
 from nnrcodec.calibration.sensitivity import output_variance, real_tensors
 from nnrcodec.errors import ConfigError
+from nnrcodec.evaluate.networks import picture_channels
 from nnrcodec.evaluate.tasks import PsnrTask
 from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Model
@@ -32,10 +33,11 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
     Parameters
     ----------
     unit : str
-        Of the loss: "dB" is PSNR of filtered pictures, "%" or "" the squared error of the outputs
-        as part of their variance, on calibration inputs.
+        Of the loss: "dB" is PSNR of filtered pictures, "%" the squared error of the outputs as part
+        of their variance, on calibration inputs.
     calib : str, optional
-        Where the calibration inputs are from; of a folder of pairs the PSNR is measured.
+        Where the calibration inputs are from; of a folder of pairs, gray or RGB as the network
+        takes them, the PSNR is measured.
     model : Model
         The original, with a graph.
     inputs : sequence of tuple of Tensor, optional
@@ -47,7 +49,7 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
         If there are no inputs, or the network is no filter of pictures and the unit is dB.
     """
     if unit == "dB" and calib is not None and is_folder_of_pairs(Path(calib)):
-        task = PsnrTask(calib)
+        task = PsnrTask(calib, picture_channels(model))
         return lambda module: task.score(module).value
     if inputs is None:
         raise ConfigError("a loss is measured on calibration inputs, or by a task: give either")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnrcodec.checks import check_fields
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.quant.step_size import qp_of_step_size, step_size
 
@@ -64,6 +65,7 @@ class UniformConfig:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise ConfigError(f"scale is {self.scale}, expected a number above 0")
         for qp in (self.qp, self.nonweight_qp, 0):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from nnrcodec.checks import check_fields
 from nnrcodec.errors import ConfigError
 
 
@@ -19,7 +20,12 @@ class DistillationConfig:
     steps : int, optional
         How many steps, which makes the result the same every time on a machine.
     seed : int
-        Of the order of the inputs.
+        Of the order of the inputs; 0 or more.
+
+    Raises
+    ------
+    ConfigError
+        If both lengths or none are given, or something is out of range.
     """
 
     minutes: float | None = None
@@ -27,11 +33,16 @@ class DistillationConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         given = [length for length in (self.minutes, self.steps) if length is not None]
         if len(given) != 1:
             raise ConfigError("give either minutes or steps of distillation")
         if not (math.isfinite(given[0]) and given[0] > 0):
-            raise ConfigError(f"distillation cannot take {given[0]} minutes or steps")
+            raise ConfigError(
+                f"distillation cannot take {given[0]} minutes or steps, expected more than 0"
+            )
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}, expected at least 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
+from nnrcodec.checks import check_fields, check_whole
 from nnrcodec.errors import ConfigError
 from nnrcodec.model.model import SchemeName
 from nnrcodec.reduce.schemes import SCHEMES, Optimise
@@ -74,6 +75,7 @@ class LowRankConfig:
     optimise: Optimise = "bytes"
 
     def __post_init__(self) -> None:
+        check_fields(self)
         parts = {
             "energy": self.energy,
             "rank_ratio": self.rank_ratio,
@@ -85,13 +87,11 @@ class LowRankConfig:
         for name, part in parts.items():
             if part is not None and not 0 < part <= 1:
                 raise ConfigError(f"{name} must be above 0 and at most 1, not {part}")
-        _require_one_of("scheme", self.scheme, get_args(SchemeRule))
-        _require_one_of("optimise", self.optimise, get_args(Optimise))
         if self.ranks is not None:
             if not self.ranks:
                 raise ConfigError("ranks must name at least one layer")
-            for layer, choice in self.ranks.items():
-                _check_choice(layer, choice)
+            checked = {layer: _checked(layer, choice) for layer, choice in self.ranks.items()}
+            object.__setattr__(self, "ranks", checked)
 
     @property
     def rule(self) -> str | None:
@@ -139,15 +139,13 @@ def parse_ranks(text: str) -> dict[str, int | Choice]:
     return ranks
 
 
-def _check_choice(layer: str, choice: object) -> None:
-    rank = choice
-    if isinstance(choice, Choice):
-        _require_one_of(f"the scheme of layer {layer!r}", choice.scheme, SCHEMES)
-        rank = choice.rank
-    if type(rank) is not int or rank < 1:
-        raise ConfigError(f"the rank of layer {layer!r} must be an int of 1 or more, not {rank!r}")
-
-
-def _require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}, expected one of {', '.join(allowed)}")
+def _checked(layer: str, choice: int | Choice) -> int | Choice:
+    """Return a rank, or scheme and rank, whose numbers are those of Python."""
+    if not isinstance(choice, Choice):
+        return check_whole(f"the rank of layer {layer!r}", choice, least=1)
+    if choice.scheme not in SCHEMES:
+        raise ConfigError(
+            f"the scheme of layer {layer!r} is {choice.scheme!r}, expected one of "
+            f"{', '.join(SCHEMES)}"
+        )
+    return Choice(choice.scheme, check_whole(f"the rank of layer {layer!r}", choice.rank, least=1))

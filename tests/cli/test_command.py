@@ -1,14 +1,19 @@
 import io
 import logging
+import os
+import re
+import subprocess
+import sys
 import warnings
 
 import pytest
 from data_units import header_of, stream_of, unit_of
 
 import nnrcodec
-from nnrcodec.cli import encode, info
+from nnrcodec.cli import decode, encode, evaluate, info
 
 COMMANDS = ("nnr-encode", "nnr-decode", "nnr-info", "nnr-eval")
+MODULES = dict(zip(COMMANDS, (encode, decode, info, evaluate), strict=True))
 OPTIONS = {
     "nnr-encode": "--output --qp --nonweight-qp --qp-density --rank --energy --rank-ratio",
     "nnr-decode": "--output --merge --threads --max-bytes .pt2 .pt .pth .safetensors",
@@ -17,9 +22,55 @@ OPTIONS = {
 }
 
 
+LINES = 45
+"""Of a screen."""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_a_screen_and_says_where_the_rest_is(call, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    result = call(name, "--help")
+    assert (result.code, result.err) == (0, "")
+    assert call(name, "-h").out == result.out
+    lines = result.out.splitlines()
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith(f"usage: {name} ")
+    assert lines[-1] == f"{name} --help-all has all options."
+    examples = result.out.partition("examples:\n")[2].partition("\n\n")[0].splitlines()
+    assert 3 <= len(examples) <= 4
+    assert all(line.startswith(f"  {name} ") for line in examples)
+
+
+class StopError(Exception):
+    """The parser is made."""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_in_help_all(call, name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    made = []
+
+    def keep(parser, work, argv):
+        made.append(parser)
+        raise StopError
+
+    monkeypatch.setattr(MODULES[name], "run", keep)
+    with pytest.raises(StopError):
+        call(name)
+    (parser,) = made
+    whole, short = parser.format_help_all(), parser.format_help()
+    options = [option for action in parser._actions for option in action.option_strings]
+    assert {"-q", "-v", "--quiet", "--verbose", "--help", "--help-all", "--debug"} < set(options)
+    for option in options:
+        assert re.search(rf"^  (-\w, )?(--[\w-]+, )*{option}\b", whole, re.MULTILINE), option
+    assert set(re.findall(r"^  .*?(--[\w-]+)", short.partition("examples:")[0], re.MULTILINE))
+    assert max(map(len, whole.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_teaches(call, name):
-    result = call(name, "--help")
+    result = call(name, "--help-all")
     assert (result.code, result.err) == (0, "")
     for word in (*OPTIONS[name].split(), "--help", "--version", "--debug", "examples:"):
         assert word in result.out
@@ -128,3 +179,94 @@ def test_a_bar_is_shown_on_a_terminal_and_wiped_away(call, models, tmp_path, mon
     assert shown.startswith("\rcoding: ")
     assert "\n" not in shown
     assert shown.rpartition("\r")[0].rpartition("\r")[2].isspace()
+
+
+def test_quiet_prints_only_errors_and_warnings(call, models, stream, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    net, base, output = models / "net.pt2", tmp_path / "base.nnr", tmp_path / "out.pt"
+    for arguments in (
+        ("nnr-encode", net, "-o", tmp_path / "thin.nnr", "--rank", "2=3"),
+        ("nnr-encode", models / "net.pt", "-o", base),
+        ("nnr-encode", models / "net.pt", "-o", tmp_path / "1.nnr", "--base", base),
+        ("nnr-decode", stream, "-o", output),
+        ("nnr-decode", base, tmp_path / "1.nnr", "-o", output),
+        ("nnr-info", stream),
+        ("nnr-eval", net, stream, "--no-memory", "--no-encode", "--rounds", "1"),
+    ):
+        result = call(*arguments, "--quiet")
+        assert (result.code, result.out, sys.stderr.getvalue()) == (0, "", "")
+    stream.write_bytes(b"text")
+    assert call("nnr-info", stream, "-q").code == 3
+    assert sys.stderr.getvalue().startswith("nnr-info: error: ")
+
+
+def test_verbose_says_how_long_each_stage_took(call, models, stream, tmp_path):
+    for stages, *arguments in (
+        (
+            ["loading", "calibration inputs", "quantizing", "coding"],
+            *("nnr-encode", models / "net.pt2", "-o", tmp_path / "net.nnr"),
+        ),
+        (["decoding", "writing"], "nnr-decode", stream, "-o", tmp_path / "out.pt"),
+        (["reading"], "nnr-info", stream),
+    ):
+        result = call(*arguments, "-v")
+        assert result.code == 0
+        assert result.out == call(*arguments).out or arguments[0] != "nnr-info"
+        name = arguments[0]
+        for stage in stages:
+            assert re.search(rf"^{name}: {stage}: [0-9.]+ s$", result.err, re.MULTILINE), stage
+        assert call(*arguments).err == ""
+    assert logging.getLogger("nnrcodec").level == logging.NOTSET
+
+
+THREADS = """
+import os, sys
+from nnrcodec.cli import {module} as command
+assert "torch" not in sys.modules
+original = command.{function}
+def look(*arguments, **options):
+    import torch
+    print("threads", torch.get_num_threads(), file=sys.stderr)
+    return original(*arguments, **options)
+command.{function} = look
+sys.exit(command.main(sys.argv[1:]))
+"""
+
+
+def test_threads_bound_torch_which_is_imported_later(models, tmp_path):
+    script = THREADS.format(module="encode", function="load")
+    command = [sys.executable, "-c", script, models / "net.safetensors", "-o", tmp_path / "a.nnr"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    run = subprocess.run(
+        [*command, "--threads", "1"], capture_output=True, text=True, env=environment
+    )
+    assert (run.returncode, run.stderr) == (0, "threads 1\n")
+
+
+def test_threads_bound_torch_which_is_there(call, models, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    seen, load = [], encode.load
+
+    def look(path):
+        seen.append((torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]))
+        return load(path)
+
+    monkeypatch.setattr(encode, "load", look)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    for threads in (1, 2, 64):
+        arguments = (models / "net.pt", "-o", tmp_path / "net.nnr", "--threads", threads)
+        assert call("nnr-encode", *arguments).code == 0
+    assert seen == [(1, "1"), (2, "2"), (3, "3")]
+    assert torch.get_num_threads() == before
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_torch_is_not_imported_for_what_needs_none(models, tmp_path):
+    script = (
+        "import sys; from nnrcodec.cli.encode import main; main(); print('torch' in sys.modules)"
+    )
+    options = [models / "net.safetensors", "-o", tmp_path / "a.nnr", "--threads", "1", "-q"]
+    run = subprocess.run([sys.executable, "-c", script, *options], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("False\n", "")

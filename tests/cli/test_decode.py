@@ -62,9 +62,15 @@ def test_usage_that_cannot_work_is_noticed_before_work(call, stream, tmp_path, m
         ((stream, "-o", twin), "is the input as well"),
         ((stream,), "the following arguments are required: -o/--output"),
         ((stream, stream, "-o", twin), "is the input as well"),
-        ((stream, "-o", tmp_path / "net.pt", "--threads", "0"), "0 is not 1 or more"),
-        ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "0"), "0 is not 1 or more"),
-        ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "1G"), "invalid"),
+        (
+            (stream, "-o", tmp_path / "net.pt", "--threads", "0"),
+            "0 is not allowed, expected a whole number of at least 1",
+        ),
+        (
+            (stream, "-o", tmp_path / "net.pt", "--max-bytes", "0"),
+            "0 is not allowed, expected a whole number of at least 1",
+        ),
+        ((stream, "-o", tmp_path / "net.pt", "--max-bytes", "1G"), "1G is not allowed"),
         ((tmp_path / "none.nnr", "-o", tmp_path / "net.pt"), "No such file or directory"),
         ((tmp_path, "-o", tmp_path / "net.pt"), "is a folder, not a file"),
     ):
@@ -108,7 +114,7 @@ def test_the_limit_of_decoded_bytes(call, stream, tmp_path):
 
 def test_the_help_says_what_a_stream_may_decode_to(call):
     limits = nnrcodec.Limits()
-    words = " ".join(call("nnr-decode", "--help").out.split())
+    words = " ".join(call("nnr-decode", "--help-all").out.split())
     free, per_byte = limits.free_decoded_bytes >> 20, round(limits.decoded_bytes_per_byte)
     assert f"[{free} MiB and {per_byte} bytes for each byte of the stream, 64 GiB at most]" in words
 

@@ -1,14 +1,19 @@
+import json
+import logging
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from networks import NETWORKS
+from PIL import Image
 
 import nnrcodec
 from nnrcodec.cli import encode
 from nnrcodec.entropy.cabac.config import CabacConfig
+from nnrcodec.units.kinds import CODERS
 
 
 @pytest.mark.parametrize("ending", ["pt", "pth", "safetensors"])
@@ -67,7 +72,7 @@ def test_the_summary_says_which_coder_took_how_many_tensors(call, models, state,
     result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", "--profile", "nnc")
     assert result.out.rstrip().endswith(f"s; tensors: {len(state)} DeepCABAC")
     result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", "--entropy", "ans")
-    assert " static tables" in result.out
+    assert f" {CODERS[1]}" in result.out
 
 
 def test_updates_one_after_the_other(call, state, tmp_path):
@@ -173,6 +178,14 @@ def test_an_existing_stream_is_replaced(call, models, tmp_path):
         (["--no-dq", "--lambda", "1"], "which is off"),
         (["--scan-order", "5"], "allowed are 0 to 4"),
         (["--threads", "0"], "at least 1"),
+        (["--threads", "two"], "two is not allowed, expected a whole number of at least 1"),
+        (["--calib-count", "-3"], "-3 is not allowed, expected a whole number of at least 1"),
+        (["--seed", "-1"], "-1 is not allowed, expected a whole number of at least 0"),
+        (["--target-bytes", "1.5"], "1.5 is not allowed"),
+        (["--qp", "-20.5"], "invalid int value"),
+        (["--distill", "nan", "--low-rank", "auto"], "cannot take nan"),
+        (["--quiet", "--verbose"], "not allowed with"),
+        (["--json", "-o", "/dev/stdout"], "the stream cannot go there, too"),
         (["--nonw", "3"], "unrecognized arguments"),
     ],
 )
@@ -336,7 +349,10 @@ def test_bytes_of_a_state_dict_keep_to_a_target(call, models, tmp_path):
     [
         ("net.pt", ["--calib", "synthetic"], "need a network that runs"),
         ("net.pt", ["--max-loss", "1%"], "has no graph"),
-        ("net.pt2", ["--max-loss", "much"], "expected a number"),
+        ("net.pt2", ["--max-loss", "much"], "expected a number with a unit"),
+        ("net.pt2", ["--max-loss", "nandB"], "max_loss is nan"),
+        ("net.pt2", ["--max-loss", "0.5"], "has no unit: give 0.5dB (of PSNR) or 0.5% (of the"),
+        ("net.pt", ["--max-loss", "0.5", "--calib", "none"], "has no unit"),
         ("net.pt2", ["--max-loss", "1%", "--target-bytes", "9"], "not allowed with"),
         ("net.pt2", ["--max-loss", "1%", "--qp", "-20"], "give no qp"),
         ("net.pt2", ["--calib", "missing"], "there are no calibration inputs"),
@@ -345,16 +361,24 @@ def test_bytes_of_a_state_dict_keep_to_a_target(call, models, tmp_path):
             ["--calib", "none", "--low-rank", "auto", "--distill", "1"],
             "need calibration inputs",
         ),
-        ("net.pt2", ["--task", "psnr", "--data", "."], "give it"),
+        ("net.pt2", ["--task", "psnr", "--data", "."], "give --max-loss, too"),
         ("net.pt2", ["--max-loss", "1%", "--task", "psnr"], "go together"),
-        ("net.pt2", ["--max-loss", "1%", "--task", "psnr", "--data", "."], "the task has dB"),
+        (
+            "net.pt2",
+            ["--max-loss", "1%", "--task", "psnr", "--data", "."],
+            "the loss of --task psnr is in dB",
+        ),
         ("net.pt2", ["--target-macs", "1%"], "low rank can bring multiply-adds down to"),
-        ("net.pt2", ["--target-macs", "fast"], "invalid _part value"),
+        (
+            "net.pt2",
+            ["--target-macs", "fast"],
+            "fast is not allowed, expected a part such as 0.4 or 40%",
+        ),
         ("net.pt2", ["--distill", "0"], "cannot take 0.0 minutes"),
         ("net.pt2", ["--distill", "1"], "for networks of low rank"),
         ("net.pt2", ["--base", "missing", "--calib", "x"], "is for the base model"),
         ("net.pt2", ["--base", "missing", "--target-bytes", "9"], "missing"),
-        ("net.pt2", ["--optimise", "both"], "give --low-rank or a rule"),
+        ("net.pt2", ["--optimise", "both"], "give --low-rank or --rank-ratio"),
     ],
 )
 def test_targets_and_inputs_that_do_not_fit_are_refused(
@@ -365,3 +389,111 @@ def test_targets_and_inputs_that_do_not_fit_are_refused(
     assert result.code == 2
     assert message in result.err
     assert not (tmp_path / "net.nnr").exists()
+
+
+def finite(text):
+    """Return an object of strict JSON."""
+    return json.loads(text, parse_constant=pytest.fail)
+
+
+def test_json_has_what_the_lines_say(call, models, calib, tmp_path):
+    output = tmp_path / "net.nnr"
+    arguments = (models / "net.pt2", "-o", output, "--calib", calib, "--rank", "2=3,4=12")
+    options = ("--max-loss", "30%", "--distill", "0.02", "--threads", "1", "--json")
+    result = call("nnr-encode", *arguments, *options)
+    assert (result.code, result.err) == (0, "")
+    found = finite(result.out)
+    size = output.stat().st_size
+    assert (found["output"], found["bytes"], found["original_bytes"]) == (str(output), size, 6852)
+    assert (found["weights"], found["is_update"], found["warnings"]) == (1713, False, [])
+    assert found["percent"] == pytest.approx(100 * size / 6852)
+    assert found["bits_per_weight"] == pytest.approx(8 * size / 1713)
+    assert found["seconds"] > 0
+    decoded = nnrcodec.decode(output.read_bytes())
+    assert sum(found["coders"].values()) == len(decoded)
+    assert [tensor["name"] for tensor in found["tensors"]] == list(decoded)
+    assert [(layer["layer"], layer["rank"]) for layer in found["layers"]] == [
+        *(("0", None), ("2", 3), ("4", 12), ("6", None))
+    ]
+    assert found["layers"][0]["reason"] == "it is given no rank"
+    assert found["layers"][1]["scheme"] == "separable"
+    assert found["folds"] == []
+    assert found["distillation"]["steps"] > 0
+    assert found["loss_unit"] == "%"
+    (taken,) = (trial for trial in found["trials"] if trial["taken"])
+    assert taken["bytes"] == size
+    assert taken["loss"] <= 30
+    help_all = call("nnr-encode", "--help-all").out
+    of_tensor = found["tensors"][0]
+    for key in (*found, *of_tensor, *found["layers"][0], *taken, *found["distillation"]):
+        assert re.search(rf"\b{key}\b", help_all), key
+
+
+def test_json_has_reasons_and_warnings_which_are_on_stderr_too(call, tmp_path, monkeypatch):
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2)).eval()
+    torch.export.save(torch.export.export(module, (torch.zeros(1, 1, 8, 8),)), tmp_path / "n.pt2")
+    load = encode.load
+
+    def load_with_warning(path):
+        logging.getLogger("nnrcodec.formats.pt2").warning("something is odd")
+        return load(path)
+
+    monkeypatch.setattr(encode, "load", load_with_warning)
+    result = call(
+        "nnr-encode", tmp_path / "n.pt2", "--fold-batch-norm", "--json", "--calib", "none"
+    )
+    assert (result.code, result.err) == (0, "nnr-encode: something is odd\n")
+    found = finite(result.out)
+    assert found["warnings"] == ["something is odd"]
+    assert found["folds"] == [{"layer": "0", "folded": True, "reason": None}]
+    assert (found["distillation"], found["trials"], found["loss_unit"]) == (None, [], None)
+
+
+def test_json_of_an_update_has_the_same_names(call, models, tmp_path):
+    base, update = tmp_path / "base.nnr", tmp_path / "1.nnr"
+    whole = finite(call("nnr-encode", models / "net.pt", "-o", base, "--json", "-q").out)
+    result = call("nnr-encode", models / "net.pt", "-o", update, "--base", base, "--json")
+    assert (result.code, result.err) == (0, "")
+    found = finite(result.out)
+    assert list(found) == list(whole)
+    assert (found["is_update"], found["bytes"]) == (True, update.stat().st_size)
+    assert found["weights"] == whole["weights"]
+    assert found["tensors"] is None
+
+
+@pytest.fixture
+def rgb(tmp_path):
+    """Return a filter of RGB pictures, and a folder of pairs."""
+    torch.manual_seed(0)
+    filtering = torch.nn.Conv2d(3, 3, 3, padding=1)
+    with torch.no_grad():
+        filtering.weight *= 0.1
+        filtering.weight[range(3), range(3), 1, 1] += 0.9
+    free = ({2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO},)
+    module = torch.nn.Sequential(filtering).eval()
+    program = torch.export.export(module, (torch.rand(1, 3, 16, 16),), dynamic_shapes=free)
+    torch.export.save(program, tmp_path / "rgb.pt2")
+    pairs, rng = tmp_path / "pairs", np.random.default_rng(0)
+    pairs.mkdir()
+    original = rng.integers(20, 230, (96, 100, 3))
+    Image.fromarray(original.astype(np.uint8)).save(pairs / "a_orig.png")
+    decoded = original + rng.integers(-9, 9, original.shape)
+    Image.fromarray(decoded.astype(np.uint8)).save(pairs / "a_qp37_dec.png")
+    return tmp_path / "rgb.pt2", pairs
+
+
+def test_pairs_of_rgb_pictures_limit_a_loss_with_and_without_a_task(call, rgb, tmp_path):
+    model, pairs = rgb
+    losses = []
+    for options in (
+        ("--max-loss", "0.5dB"),
+        ("--max-loss", "0.5dB", "--task", "psnr", "--data", pairs),
+        ("--max-loss", "0.5", "--task", "psnr", "--data", pairs),
+    ):
+        output = tmp_path / "rgb.nnr"
+        result = call("nnr-encode", model, "-o", output, "--calib", pairs, *options, "--json")
+        assert (result.code, result.err) == (0, "")
+        found = finite(result.out)
+        assert found["loss_unit"] == "dB"
+        losses.append([trial["loss"] for trial in found["trials"]])
+    assert losses[0] == losses[1] == losses[2]

@@ -73,7 +73,7 @@ def test_json_agrees_with_inspect(call, low_rank):
 
 
 def test_the_keys_of_json_are_those_of_the_help(call, low_rank):
-    text = call("nnr-info", "--help").out
+    text = call("nnr-info", "--help-all").out
     found = json.loads(call("nnr-info", low_rank, "--json").out)
     for key in (*found, *found["units"][0], *found["tensors"][0]):
         assert key in text

@@ -72,3 +72,32 @@ def test_pipes_are_named_with_a_way_out(tmp_path, call):
     done = call("nnr-decode", tmp_path / "pipe", "-o", tmp_path / "x.pt")
     assert done.code == 2
     assert "is a pipe, not a file; to read a stream from a pipe, give - in its place" in done.err
+
+
+def run_module(*arguments, env=None):
+    command = [sys.executable, "-m", "nnrcodec", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env)
+
+
+@pytest.mark.parametrize("word", ["encode", "decode", "info", "eval"])
+def test_the_module_runs_the_commands(word):
+    run = run_module(word, "--version")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == f"nnr-{word} (nnrcodec {nnrcodec.__version__})\n"
+    assert run_module(word, "--nothing").returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["code"], ["--version"]])
+def test_the_module_without_a_command_says_which_there_are(arguments):
+    run = run_module(*arguments)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("usage: python -m nnrcodec {encode,decode,info,eval} ...\n")
+    asked = run_module("--help")
+    assert (asked.returncode, asked.stdout, asked.stderr) == (0, run.stderr, "")
+
+
+@pytest.mark.parametrize("moment", ["numpy", "nnrcodec.cli.command"])
+def test_ctrl_c_while_the_module_loads_is_quiet(moment, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(SITE.format(name=moment))
+    run = run_module("encode", "--version", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (run.returncode, run.stderr) == (130, "nnr-encode: interrupted\n")

@@ -68,6 +68,20 @@ def test_a_folder_of_pairs_is_measured(filtering: Model, inputs: Inputs, tmp_pat
     assert score(identity) == pytest.approx(10 * np.log10(255**2 / error), rel=1e-6)
 
 
+def test_a_folder_of_pairs_is_read_as_the_network_takes_pictures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    original = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(original).save(tmp_path / "a_orig.png")
+    Image.fromarray(255 - original).save(tmp_path / "a_qp30_dec.png")
+    identity = nn.Conv2d(3, 3, 1, bias=False)
+    with torch.no_grad():
+        identity.weight.copy_(torch.eye(3)[..., None, None])
+    model = model_of(nn.Sequential(identity).eval(), (1, 3, 8, 8))
+    score = score_for("dB", str(tmp_path), model, None)
+    error = np.mean((255 - 2 * original.astype(np.float64)) ** 2)
+    assert score(identity) == pytest.approx(10 * np.log10(255**2 / error), rel=1e-6)
+
+
 def test_what_cannot_be_measured_says_so(inputs: Inputs) -> None:
     classifier = network("resnet")
     images = inputs_of(classifier.shape, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nnrcodec.checks import check_fields
 from nnrcodec.errors import ConfigError
 
 LARGEST_SCAN_ORDER = 4
@@ -35,6 +36,7 @@ class CabacConfig:
     optimise_parameters: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.scan_order <= LARGEST_SCAN_ORDER:
             raise ConfigError(
                 f"scan_order is {self.scan_order}, allowed are 0 to {LARGEST_SCAN_ORDER}"

@@ -1,0 +1,160 @@
+"""What nnr-encode says of what it did: lines for people, an object for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nnrcodec.cli.table import grouped, printable, table
+from nnrcodec.encoder.report import EncodeReport
+from nnrcodec.model.model import Model
+from nnrcodec.reduce.low_rank import LayerReport
+from nnrcodec.units.kinds import CODERS
+
+
+def report_of(
+    report: EncodeReport, output: Path, loss_unit: str | None, seconds: float
+) -> dict[str, object]:
+    """Return what was done as ``nnr-encode --json`` prints it; see its help for the names.
+
+    Parameters
+    ----------
+    report : EncodeReport
+        Of the stream.
+    output : Path
+        Where the stream is.
+    loss_unit : str, optional
+        Of the losses of the trials.
+    seconds : float
+        How long all took, with reading and writing.
+    """
+    values = report.to_json()
+    sizes = _sizes(output, report.stream_bytes, report.original_bytes, report.original_elements)
+    trials = [
+        {**trial, "taken": of == report.taken}
+        for trial, of in zip(values["trials"], report.trials, strict=True)
+    ]
+    return {
+        **sizes,
+        "seconds": seconds,
+        "stage_seconds": values["stage_seconds"],
+        "is_update": False,
+        "coders": values["coders"],
+        "tensors": values["tensors"],
+        "layers": values["layers"],
+        "folds": values["folds"],
+        "distillation": values["distillation"],
+        "trials": trials,
+        "loss": values["loss"],
+        "loss_unit": loss_unit,
+    }
+
+
+def report_of_update(output: Path, size: int, model: Model, seconds: float) -> dict[str, object]:
+    """Return the same of an update of a model."""
+    tensors = model.tensors.values()
+    original = sum(t.stored_bytes for t in tensors), sum(t.size for t in tensors)
+    names = ("coders", "tensors", "layers", "folds", "distillation", "trials", "loss", "loss_unit")
+    return {
+        **_sizes(output, size, *original),
+        "seconds": seconds,
+        "stage_seconds": None,
+        "is_update": True,
+        **dict.fromkeys(names),
+    }
+
+
+def _sizes(output: Path, size: int, original_bytes: int, weights: int) -> dict[str, object]:
+    return {
+        "output": str(output),
+        "bytes": size,
+        "original_bytes": original_bytes,
+        "percent": 100 * size / original_bytes if original_bytes else None,
+        "weights": weights,
+        "bits_per_weight": 8 * size / weights if weights else None,
+    }
+
+
+def line_of_update(output: Path, size: int, model: Model, seconds: float) -> str:
+    """Return what was done to an update in a line for people."""
+    weights = sum(tensor.size for tensor in model.tensors.values())
+    return (
+        f"{output}: update of {grouped(size)} bytes, {8 * size / weights:.2f} bits per weight, "
+        f"{seconds:.1f} s"
+    )
+
+
+def lines_of(
+    report: EncodeReport, output: Path, loss_unit: str | None, seconds: float
+) -> Iterator[str]:
+    """Yield what was done in lines for people; parameters as of `report_of`."""
+    yield from _fold_lines(report)
+    yield from _low_rank_lines(report)
+    yield from _distillation_lines(report)
+    yield from _trial_lines(report, loss_unit)
+    coders = ", ".join(f"{report.coders[c]} {c}" for c in CODERS if c in report.coders)
+    yield (
+        f"{output}: {grouped(report.original_bytes)} -> {grouped(report.stream_bytes)} bytes "
+        f"({100 * report.stream_bytes / report.original_bytes:.1f} %), "
+        f"{report.bits_per_weight:.2f} bits per weight, {seconds:.1f} s; tensors: {coders}"
+    )
+
+
+def _fold_lines(report: EncodeReport) -> Iterator[str]:
+    """Say which layers have taken up a batch norm, and why others have not."""
+    folds = report.folds
+    if folds:
+        words = [(f.layer, "folded" if f.folded else f"left as it is: {f.reason}") for f in folds]
+        yield from table(
+            ("<layer", "<batch norm"), [(printable(layer), what) for layer, what in words]
+        )
+
+
+def _low_rank_lines(report: EncodeReport) -> Iterator[str]:
+    """Say what was done to each layer, and why to some nothing."""
+    layers = report.layers
+    if layers:
+        columns = ("<layer", "<shape", "<scheme", ">rank", ">energy", ">weights", ">now", "<")
+        yield from table(columns, [_low_rank_row(layer) for layer in layers])
+
+
+def _low_rank_row(layer: LayerReport) -> tuple[str, ...]:
+    decomposed = layer.rank is not None
+    return (
+        printable(layer.layer),
+        "x".join(map(str, layer.shape)),
+        layer.scheme or "-",
+        str(layer.rank) if decomposed else "-",
+        f"{100 * layer.energy_kept:.2f} %" if decomposed else "-",
+        grouped(layer.parameters_before),
+        grouped(layer.parameters_after),
+        f"left as it is: {layer.reason}" if layer.reason else "",
+    )
+
+
+def _distillation_lines(report: EncodeReport) -> Iterator[str]:
+    """Say what distillation has done."""
+    distilled = report.distillation
+    if distilled is not None:
+        left = 100 * distilled.error_after / distilled.error_before
+        yield (
+            f"distillation: {distilled.steps} steps in {distilled.seconds:.0f} s, {left:.0f} % "
+            "of the error left on inputs that were held out"
+        )
+
+
+def _trial_lines(report: EncodeReport, loss_unit: str | None) -> Iterator[str]:
+    """Say which streams the search has made."""
+    if report.trials:
+        yield from table(
+            ("<step sizes", ">bytes", ">loss", "<"),
+            [
+                (
+                    f"x {trial.scale:.3f}",
+                    grouped(trial.bytes),
+                    "-" if trial.loss is None else f"{trial.loss:.4f} {loss_unit}",
+                    "taken" if trial == report.taken else "",
+                )
+                for trial in report.trials
+            ],
+        )
