@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from nnrcodec.api import decode, decode_file, decode_model, encode, encode_file, load_into
     from nnrcodec.config import (
         CabacConfig,
-        Choice,
         DistillationConfig,
         EncoderConfig,
+        LayerRank,
         LowRankConfig,
         UniformConfig,
     )
@@ -49,13 +49,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BitstreamError",
     "CabacConfig",
-    "Choice",
     "ConfigError",
     "DistillationConfig",
     "EncodeReport",
     "EncodeResult",
     "EncoderConfig",
     "EncodingError",
+    "LayerRank",
     "LimitExceededError",
     "Limits",
     "LowRankConfig",
@@ -94,7 +94,7 @@ _MODULES = {
     ),
     **dict.fromkeys(
         (
-            *("CabacConfig", "Choice", "EncoderConfig", "LowRankConfig"),
+            *("CabacConfig", "LayerRank", "EncoderConfig", "LowRankConfig"),
             *("DistillationConfig", "UniformConfig"),
         ),
         "config",

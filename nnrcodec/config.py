@@ -15,14 +15,14 @@ from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.errors import ConfigError
 from nnrcodec.quant.uniform import UniformConfig
 from nnrcodec.reduce.distillation import DistillationConfig
-from nnrcodec.reduce.ranks import Choice, LowRankConfig
+from nnrcodec.reduce.ranks import LayerRank, LowRankConfig
 
 __all__ = [
     "CabacConfig",
-    "Choice",
     "DistillationConfig",
     "EncoderConfig",
     "Entropy",
+    "LayerRank",
     "LowRankConfig",
     "Profile",
     "UniformConfig",
@@ -161,8 +161,7 @@ class EncoderConfig:
         check_fields(self)
         if self.entropy == "ans" and self.profile == "nnc":
             raise ConfigError(
-                "profile 'nnc' has no static tables (rANS, entropy 'ans'): use entropy 'cabac', or "
-                "profile 'ext'"
+                "profile 'nnc' has no rANS (entropy 'ans'): use entropy 'cabac', or profile 'ext'"
             )
         if self.codebook and self.entropy == "ans":
             raise ConfigError("a codebook goes with DeepCABAC: use entropy 'auto' or 'cabac'")

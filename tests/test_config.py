@@ -10,9 +10,9 @@ import pytest
 
 from nnrcodec import (
     CabacConfig,
-    Choice,
     DistillationConfig,
     EncoderConfig,
+    LayerRank,
     LowRankConfig,
     UniformConfig,
 )
@@ -31,7 +31,7 @@ def test_defaults_are_the_profile_with_all_coders() -> None:
     [
         ({"profile": "nnr"}, "profile is 'nnr', expected one of ext, nnc"),
         ({"entropy": "huffman"}, "entropy is 'huffman', expected one of auto, cabac, ans"),
-        ({"profile": "nnc", "entropy": "ans"}, "'nnc' has no static tables"),
+        ({"profile": "nnc", "entropy": "ans"}, "'nnc' has no rANS"),
         ({"entropy": "ans", "codebook": True}, "a codebook goes with DeepCABAC"),
         ({"lambda_": -0.1}, "lambda is -0.1, expected a number of at least 0"),
         ({"lambda_": float("nan")}, "lambda is nan"),
@@ -93,8 +93,8 @@ def test_a_value_of_any_type_is_taken_or_refused_with_the_name_of_its_field(
         (LowRankConfig, {"scheme": "linear"}, "expected one of separable, channel, auto"),
         (LowRankConfig, {"ranks": [3]}, r"ranks is \[3\], expected a mapping or None"),
         (LowRankConfig, {"ranks": {"a": 0}}, "the rank of layer 'a' is 0, expected a whole"),
-        (LowRankConfig, {"ranks": {"a": Choice("channel", 1.5)}}, "rank of layer 'a' is 1.5"),  # type: ignore[arg-type]
-        (LowRankConfig, {"ranks": {"a": Choice("thin", 3)}}, "scheme of layer 'a' is 'thin'"),  # type: ignore[arg-type]
+        (LowRankConfig, {"ranks": {"a": LayerRank("channel", 1.5)}}, "rank of layer 'a' is 1.5"),  # type: ignore[arg-type]
+        (LowRankConfig, {"ranks": {"a": LayerRank("thin", 3)}}, "scheme of layer 'a' is 'thin'"),  # type: ignore[arg-type]
         (DistillationConfig, {"minutes": "1"}, "minutes is '1', expected a number or None"),
         (DistillationConfig, {"steps": 1.5}, "steps is 1.5, expected a whole number or None"),
         (DistillationConfig, {"steps": 1, "seed": -1}, "seed is -1, expected at least 0"),

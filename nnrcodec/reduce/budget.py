@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from nnrcodec.reduce.ranks import Choice
+from nnrcodec.reduce.ranks import LayerRank
 
 
 class RankOption(NamedTuple):
@@ -25,13 +25,13 @@ class RankOption(NamedTuple):
         In the unit of the budget.
     error : float
         Squared output error of the network that it causes.
-    choice : Choice or None
+    choice : LayerRank or None
         Scheme and rank; None for the layer as it is.
     """
 
     cost: float
     error: float
-    choice: Choice | None
+    choice: LayerRank | None
 
 
 class Selection(NamedTuple):
@@ -41,13 +41,13 @@ class Selection(NamedTuple):
     ----------
     cost, error : float
         Sums over the layers.
-    choices : mapping of str to Choice
+    choices : mapping of str to LayerRank
         Schemes and ranks by layer, without the layers that stay as they are.
     """
 
     cost: float
     error: float
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, LayerRank]
 
 
 def selections(options: Mapping[str, Sequence[RankOption]]) -> Iterator[Selection]:

@@ -11,7 +11,7 @@ from nnrcodec.graph.graph import Graph, Node, TensorRef
 from nnrcodec.model.model import Factors, Model, Tensor
 from nnrcodec.reduce.convolutions import KINDS, obstacle, stride
 from nnrcodec.reduce.decomposition import Decomposition
-from nnrcodec.reduce.ranks import Choice, LowRankConfig
+from nnrcodec.reduce.ranks import LayerRank, LowRankConfig
 from nnrcodec.reduce.schemes import SCHEMES, Scheme, misfit
 
 
@@ -77,7 +77,7 @@ def candidates(
     choice = (config.ranks or {}).get(layer)
     if choice is None:
         return _by_rule(kernel, schemes, stride(nodes[0]) if nodes else (), config)
-    scheme, rank = schemes[0], choice.rank if isinstance(choice, Choice) else choice
+    scheme, rank = schemes[0], choice.rank if isinstance(choice, LayerRank) else choice
     if rank > scheme.maximum_rank:
         raise ConfigError(f"layer {layer!r} has at most rank {scheme.maximum_rank}, not {rank}")
     return (Candidate(scheme, rank, Decomposition.of(scheme, kernel)),)
@@ -133,7 +133,7 @@ def _schemes(
     """Return the allowed schemes in the order of `SCHEMES`, or why there are none."""
     choice = (config.ranks or {}).get(layer)
     names = SCHEMES
-    if isinstance(choice, Choice):
+    if isinstance(choice, LayerRank):
         names = (choice.scheme,)
     elif config.scheme == "channel":
         names = ("channel", "linear")

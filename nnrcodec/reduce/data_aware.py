@@ -34,7 +34,7 @@ from nnrcodec.reduce.coded_size import bits_of_pair, bits_of_whole
 from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.least_error import ROUNDS, Objective, best_product, best_separable
 from nnrcodec.reduce.low_rank import LayerReport, decompose, own_bias
-from nnrcodec.reduce.ranks import Choice, LowRankConfig
+from nnrcodec.reduce.ranks import LayerRank, LowRankConfig
 from nnrcodec.reduce.schemes import Scheme
 
 logger = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ def _choices(
     inputs: Inputs,
     allowance: Allowance | None,
     weighting: Mapping[str, np.ndarray],
-) -> Mapping[str, Choice]:
+) -> Mapping[str, LayerRank]:
     """Return the lowest-error ranks under a MAC budget, or ranks for the allowed error."""
     if config.target_macs is not None:
         by_time = replace(config, optimise="runtime")
@@ -323,7 +323,7 @@ def _options(
         for candidate in candidates_of.get(layer.name, ()):
             for rank in _tried(candidate.rank):
                 fit = _Fit.of(layer, candidate.scheme, whole.objectives[0], rank, _ROUNDS_OF_TRIES)
-                choice = Choice(candidate.scheme.name, rank)
+                choice = LayerRank(candidate.scheme.name, rank)
                 options[layer.name].append(RankOption(cost(fit, moments), fit.error, choice))
         if progress is not None:
             progress(number, len(layers))

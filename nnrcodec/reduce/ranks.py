@@ -16,7 +16,7 @@ SchemeRule = Literal["separable", "channel", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LayerRank:
     """Scheme and rank of one layer.
 
     Parameters
@@ -41,7 +41,7 @@ class LowRankConfig:
 
     Parameters
     ----------
-    ranks : mapping of str to int or Choice, optional
+    ranks : mapping of str to int or LayerRank, optional
         Rank by layer, or scheme and rank; all other layers are left alone. A rank alone is for the
         first of separable, channel and linear that fits the layer, unless `scheme` is "channel".
     energy : float, optional
@@ -67,7 +67,7 @@ class LowRankConfig:
         More than one rule is given, or something is out of range.
     """
 
-    ranks: Mapping[str, int | Choice] | None = None
+    ranks: Mapping[str, int | LayerRank] | None = None
     energy: float | None = None
     rank_ratio: float | None = None
     target_macs: float | None = None
@@ -105,7 +105,7 @@ class LowRankConfig:
         return self.rule in (None, "target_macs")
 
 
-def parse_ranks(text: str) -> dict[str, int | Choice]:
+def parse_ranks(text: str) -> dict[str, int | LayerRank]:
     """Read ranks by layer as they are given on the command line.
 
     Parameters
@@ -121,9 +121,9 @@ def parse_ranks(text: str) -> dict[str, int | Choice]:
     Examples
     --------
     >>> parse_ranks("net.2=32,net.4=channel:24")
-    {'net.2': 32, 'net.4': Choice(scheme='channel', rank=24)}
+    {'net.2': 32, 'net.4': LayerRank(scheme='channel', rank=24)}
     """
-    ranks: dict[str, int | Choice] = {}
+    ranks: dict[str, int | LayerRank] = {}
     for item in text.split(","):
         layer, _, value = (part.strip() for part in item.rpartition("="))
         word, colon, number = (part.strip() for part in value.rpartition(":"))
@@ -135,17 +135,19 @@ def parse_ranks(text: str) -> dict[str, int | Choice]:
             )
         if layer in ranks:
             raise ConfigError(f"layer {layer!r} is given two ranks")
-        ranks[layer] = int(number) if scheme is None else Choice(scheme, int(number))
+        ranks[layer] = int(number) if scheme is None else LayerRank(scheme, int(number))
     return ranks
 
 
-def _checked(layer: str, choice: int | Choice) -> int | Choice:
+def _checked(layer: str, choice: int | LayerRank) -> int | LayerRank:
     """Return a rank, or scheme and rank, whose numbers are those of Python."""
-    if not isinstance(choice, Choice):
+    if not isinstance(choice, LayerRank):
         return check_whole(f"the rank of layer {layer!r}", choice, least=1)
     if choice.scheme not in SCHEMES:
         raise ConfigError(
             f"the scheme of layer {layer!r} is {choice.scheme!r}, expected one of "
             f"{', '.join(SCHEMES)}"
         )
-    return Choice(choice.scheme, check_whole(f"the rank of layer {layer!r}", choice.rank, least=1))
+    return LayerRank(
+        choice.scheme, check_whole(f"the rank of layer {layer!r}", choice.rank, least=1)
+    )

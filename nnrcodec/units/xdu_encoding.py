@@ -1,4 +1,4 @@
-"""Tensors to extended data units: levels with static tables, or values as they are."""
+"""Tensors to extended data units: levels with rANS, or values as they are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nnrcodec.syntax.unit import NnrUnitHeader, Unit
 
 
 def encode_extended_reals(name: str, tensor: Quantized) -> Unit:
-    """Code a tensor of reals with static tables.
+    """Code a tensor of reals with rANS.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def encode_extended_reals(name: str, tensor: Quantized) -> Unit:
 
 
 def encode_extended_integers(name: str, levels: np.ndarray) -> Unit:
-    """Code a tensor of integers with static tables, without loss.
+    """Code a tensor of integers with rANS, without loss.
 
     Parameters
     ----------

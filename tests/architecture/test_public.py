@@ -12,7 +12,7 @@ import nnrcodec
 PUBLIC = [
     "BitstreamError",
     "CabacConfig",
-    "Choice",
+    "LayerRank",
     "ConfigError",
     "DistillationConfig",
     "EncodeReport",

@@ -130,7 +130,7 @@ def test_of_several_outputs_those_of_reals_count() -> None:
 
 
 def test_a_network_of_integers_has_none() -> None:
-    class Choice(nn.Module):
+    class LayerRank(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(3, 2)
@@ -138,7 +138,7 @@ def test_a_network_of_integers_has_none() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.layer(x).argmax(1)
 
-    found = sensitivities(model_of(Choice(), (4, 3)), inputs_of((4, 3), 2))
+    found = sensitivities(model_of(LayerRank(), (4, 3)), inputs_of((4, 3), 2))
     assert not found["layer.weight"].any()
 
 

@@ -174,7 +174,7 @@ def test_an_existing_stream_is_replaced(call, models, tmp_path):
         (["--qp", "high"], "invalid int value"),
         (["--qp-density", "8"], "allowed are 0 to 7"),
         (["--quality", "3"], "unrecognized arguments"),
-        (["--profile", "nnc", "--entropy", "ans"], "has no static tables"),
+        (["--profile", "nnc", "--entropy", "ans"], "has no rANS"),
         (["--no-dq", "--lambda", "1"], "which is off"),
         (["--scan-order", "5"], "allowed are 0 to 4"),
         (["--threads", "0"], "at least 1"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nnrcodec.reduce.budget import RankOption, Selection, selections
-from nnrcodec.reduce.ranks import Choice
+from nnrcodec.reduce.ranks import LayerRank
 
 
 @st.composite
@@ -20,7 +20,7 @@ def layers(draw: st.DrawFn) -> dict[str, list[RankOption]]:
             st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=1, max_size=5)
         )
         several[f"layer{number}"] = [
-            RankOption(cost, error, Choice("channel", rank) if rank else None)
+            RankOption(cost, error, LayerRank("channel", rank) if rank else None)
             for rank, (cost, error) in enumerate(pairs)
         ]
     return several
@@ -76,16 +76,16 @@ def test_for_every_price_the_best_selection_is_among_them(
 
 
 def test_of_offers_that_are_alike_the_first_is_taken() -> None:
-    first, second = (RankOption(3, 2, Choice("channel", rank)) for rank in (1, 2))
+    first, second = (RankOption(3, 2, LayerRank("channel", rank)) for rank in (1, 2))
     (found,) = selections({"a": [first, second]})
-    assert found == Selection(3, 2, {"a": Choice("channel", 1)})
+    assert found == Selection(3, 2, {"a": LayerRank("channel", 1)})
 
 
 def test_a_layer_that_stays_as_it_is_is_left_out() -> None:
-    rest = RankOption(1, 5, Choice("separable", 4))
+    rest = RankOption(1, 5, LayerRank("separable", 4))
     whole, thin = selections({"a": [RankOption(9, 0, None), rest], "b": [RankOption(2, 0, None)]})
     assert whole == Selection(11, 0, {})
-    assert thin == Selection(3, 5, {"a": Choice("separable", 4)})
+    assert thin == Selection(3, 5, {"a": LayerRank("separable", 4)})
 
 
 def test_without_layers_there_is_nothing_to_choose() -> None:

@@ -21,7 +21,7 @@ from nnrcodec.model.model import Model
 from nnrcodec.reduce.data_aware import Allowance, decompose_with_inputs, rank_choices
 from nnrcodec.reduce.decomposition import Decomposition
 from nnrcodec.reduce.low_rank import decompose
-from nnrcodec.reduce.ranks import Choice, LowRankConfig
+from nnrcodec.reduce.ranks import LayerRank, LowRankConfig
 from nnrcodec.reduce.schemes import Scheme
 
 IMAGES = (2, 3, 16, 16)
@@ -80,12 +80,12 @@ CASES = {
     "channel": (
         convolutions,
         IMAGES,
-        {"0": Choice("channel", 3), "2": Choice("channel", 3), "4": Choice("channel", 2)},
+        {"0": LayerRank("channel", 3), "2": LayerRank("channel", 3), "4": LayerRank("channel", 2)},
     ),
     "without a bias": (lambda: convolutions(bias=False), IMAGES, {"0": 3, "2": 5, "4": 3}),
     "linear": (perceptron, (40, 12), {"0": 4, "2": 5, "4": 2}),
     "transposed separable": (transposed, IMAGES, {"2": 4}),
-    "transposed channel": (transposed, IMAGES, {"2": Choice("channel", 3)}),
+    "transposed channel": (transposed, IMAGES, {"2": LayerRank("channel", 3)}),
     "one axis": (signals, (4, 3, 30), {"0": 3, "2": 3}),
     "three axes": (volumes, (2, 3, 6, 6, 6), {"0": 2, "2": 2}),
     "with batch norm": (normalized, IMAGES, {"0": 3, "3": 3}),
@@ -155,15 +155,15 @@ def test_the_same_comes_out_again(case: str) -> None:
     ("make", "shape", "rank"),
     [
         (lambda: nn.Conv2d(3, 8, 3, 2, 1), IMAGES, 2),
-        (lambda: nn.Conv2d(3, 8, 3), IMAGES, Choice("channel", 2)),
+        (lambda: nn.Conv2d(3, 8, 3), IMAGES, LayerRank("channel", 2)),
         (lambda: nn.ConvTranspose2d(3, 8, 3, 2), IMAGES, 2),
-        (lambda: nn.ConvTranspose2d(3, 8, 3, 2), IMAGES, Choice("channel", 1)),
+        (lambda: nn.ConvTranspose2d(3, 8, 3, 2), IMAGES, LayerRank("channel", 1)),
         (lambda: nn.Conv1d(3, 8, 3), (4, 3, 30), 2),
         (lambda: nn.Linear(12, 6), (40, 12), 2),
     ],
 )
 def test_the_bias_keeps_the_mean_of_the_output(
-    make: Callable[[], nn.Module], shape: tuple[int, ...], rank: int | Choice
+    make: Callable[[], nn.Module], shape: tuple[int, ...], rank: int | LayerRank
 ) -> None:
     model, inputs = made(lambda: nn.Sequential(make()), shape), inputs_of(shape, 4)
     config = LowRankConfig(ranks={"0": rank})
@@ -184,14 +184,14 @@ def test_a_layer_makes_up_for_the_ones_before_it() -> None:
     """A second layer of full rank could stay as it is, and errs less if it does not."""
     model, inputs = made(convolutions, IMAGES), inputs_of(IMAGES, 4)
     first, _ = decompose_with_inputs(model, LowRankConfig(ranks={"0": 3}), inputs)
-    ranks = {"0": 3, "2": Choice("channel", 8)}
+    ranks = {"0": 3, "2": LayerRank("channel", 8)}
     both, _ = decompose_with_inputs(model, LowRankConfig(ranks=ranks), inputs)
     assert error_between(model, both, inputs) < 0.9 * error_between(model, first, inputs)
 
 
 def test_of_full_rank_nothing_changes() -> None:
     model, inputs = made(convolutions, IMAGES), inputs_of(IMAGES, 2)
-    ranks = {"0": 9, "2": Choice("channel", 8), "4": 12}
+    ranks = {"0": 9, "2": LayerRank("channel", 8), "4": 12}
     found, _ = decompose_with_inputs(model, LowRankConfig(ranks=ranks), inputs)
     assert error_between(model, found, inputs) < 1e-8
 
@@ -220,7 +220,7 @@ def test_of_two_schemes_the_one_is_taken_that_errs_less(make: Callable[[], nn.Mo
     for name in ("separable", "channel"):
         scheme = Scheme(name, weight.shape, weight.shape[0] == 6)  # type: ignore[arg-type]
         rank = min(weight.size // (2 * scheme.elements(1)), scheme.maximum_rank)
-        one = LowRankConfig(ranks={"0": Choice(scheme.name, rank)})
+        one = LowRankConfig(ranks={"0": LayerRank(scheme.name, rank)})
         errors[name] = error_between(model, decompose_with_inputs(model, one, inputs)[0], inputs)
     assert report.scheme == min(errors, key=errors.__getitem__)
     assert error_between(model, found, inputs) == pytest.approx(min(errors.values()), rel=1e-6)

@@ -1,4 +1,4 @@
-"""What a decoder must know of levels that are coded with static tables.
+"""What a decoder must know of levels that are coded with rANS.
 
 Owns these records, whose members are named as their syntax elements
 (`nnrcodec.syntax.extended_data_unit` reads and writes them). What the codes of a table mean is

@@ -1,4 +1,4 @@
-"""Levels to bytes by asymmetric numeral systems with static tables, and back.
+"""Levels to bytes by rANS (asymmetric numeral systems) with static tables, and back.
 
 The coder is that of the constriction library: a stack, so the encoder pushes in reverse what the
 decoder pops in order. Tables reach it as integers (`nnrcodec.entropy.ans.tables`), 32-bit words
