@@ -168,15 +168,13 @@ class EncoderConfig:
         if self.lambda_ is not None and not (math.isfinite(self.lambda_) and self.lambda_ >= 0):
             raise ConfigError(f"lambda is {self.lambda_}, expected a number of at least 0")
         if self.distillation is not None and self.low_rank is None:
-            raise ConfigError(
-                "distillation is for networks of low rank: say which layers, or that ranks are open"
-            )
+            raise ConfigError("distillation is for networks of low rank: give low_rank as well")
         if self.max_loss is not None and not (math.isfinite(self.max_loss) and self.max_loss > 0):
             raise ConfigError(f"max_loss is {self.max_loss}, expected a number above 0")
         if self.target_bytes is not None and self.target_bytes < 1:
             raise ConfigError(f"target_bytes is {self.target_bytes}, expected at least 1")
         if self.max_loss is not None and self.target_bytes is not None:
-            raise ConfigError("max_loss and target_bytes are both to decide on the size: give one")
+            raise ConfigError("max_loss and target_bytes both decide on the size: give one of them")
         if self.has_target and self.quantization.qp is not None:
             raise ConfigError("max_loss and target_bytes look for step sizes: give no qp with them")
         if self.threads is not None and self.threads < 1:

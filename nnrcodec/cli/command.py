@@ -33,6 +33,8 @@ exit codes:
   3  the stream is damaged
   4  the stream needs something that this version does not have"""
 
+OPTIONS = "options, with defaults in [brackets]"
+
 logger = logging.getLogger(__name__)
 
 
@@ -81,6 +83,7 @@ class Parser(argparse.ArgumentParser):
             add_help=False,
         )
         self._texts = texts
+        self._optionals.title = OPTIONS
         self.set_defaults(json=False)
         self.add_argument("-h", "--help", action="help", help="show the most used options")
         self.add_argument("--help-all", action=_HelpAll, nargs=0, help="show all options")
@@ -92,13 +95,13 @@ class Parser(argparse.ArgumentParser):
             "-q",
             "--quiet",
             action="store_true",
-            help="print only errors and warnings, and what --json asks for",
+            help="only errors and warnings: no progress bar, no summary",
         )
         either.add_argument(
             "-v",
             "--verbose",
             action="store_true",
-            help="print more: what is done, and how many seconds each stage took",
+            help="also say what is done, and how many seconds each stage takes",
         )
         self.add_argument(
             "--debug", action="store_true", help="show tracebacks, and warnings of other libraries"
@@ -111,7 +114,7 @@ class Parser(argparse.ArgumentParser):
         formatter = self._get_formatter()
         formatter.add_usage(self.usage, (), ())
         formatter.add_text(texts.summary)
-        formatter.start_section("options")
+        formatter.start_section(OPTIONS)
         formatter.add_arguments(action for action in self._actions if not action.option_strings)
         formatter.add_arguments(named[name] for name in texts.common)
         formatter.end_section()
@@ -315,7 +318,7 @@ def read_stream(path: Path) -> bytes:
     data = sys.stdin.buffer.read(MAX_STREAM_BYTES + 1)
     if len(data) > MAX_STREAM_BYTES:
         raise ConfigError(
-            f"standard input has more than the {MAX_STREAM_BYTES} bytes that are read"
+            f"standard input has more than {MAX_STREAM_BYTES} bytes, the most that is read"
         )
     return data
 

@@ -129,7 +129,7 @@ def _decode(options: argparse.Namespace) -> None:
     output: Path = options.output
     if not is_model_file(output):
         raise ConfigError(
-            f"{output} does not end as a model file does: give it one of the endings "
+            f"{output} does not have the ending of a model file: use one of the endings "
             f"{', '.join(FORMATS)}"
         )
     for path in options.streams:

@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
         "not depend on it [number of processors]",
     )
     made.add_argument(
-        "--json", action="store_true", help="print a report as JSON instead, as described below"
+        "--json", action="store_true", help="print a report as JSON; it is described below"
     )
     _add_targets(made)
     _add_calibration(made)
@@ -388,7 +388,10 @@ def _inputs(options: argparse.Namespace, config: EncoderConfig, model: Model) ->
     calib, low_rank = options.calib, config.low_rank
     needed = config.distillation is not None or (low_rank is not None and low_rank.needs_inputs)
     if calib == "none" and needed:
-        raise ConfigError("--distill, --target-macs and open ranks need calibration inputs")
+        raise ConfigError(
+            "--distill, --target-macs and --low-rank without ranks need calibration inputs, but "
+            "--calib is none"
+        )
     if calib is None:
         calib = "synthetic" if needed else "auto"
     count = options.calib_count or (512 if config.distillation is not None else None)

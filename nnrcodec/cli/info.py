@@ -29,8 +29,8 @@ of a tensor are those of its whole unit; a block is a unit of several tensors.
 column "coder": ans (rANS) and raw are units of nnrcodec, cabac and raw those of
   the standard; raw values are stored as they are.
 column "levels": integer: the values themselves; uniform: multiples of the step
-  size; dependent: multiples of it, where each level decides whether the next is
-  even or odd, which saves bits; codebook: a list of the multiples that occur.
+  size; dependent: even or odd multiples of it, as the levels before say, which
+  saves bits; codebook: multiples from a list of those that occur.
 columns "scheme", "rank": of the factors of a layer of low rank.
 column "qp": the step size is about 2^(qp / 2^density). In a block each tensor
   has its own qp; they are inside the payload and are not shown.""",
