@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnrcodec.checks import check_whole
 from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, runnable, state_of
@@ -198,6 +199,9 @@ def calibration_inputs(
     ConfigError
         If there are none, or the model has no graph.
     """
+    if count is not None:
+        check_whole("calib_count", count, 1)
+    check_whole("seed", seed, 0)
     automatic = isinstance(calib, str) and calib == "auto"
     if calib is None or (automatic and model.graph is None):
         return None

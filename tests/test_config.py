@@ -65,7 +65,7 @@ def test_what_no_header_can_say_is_refused(arguments: dict[str, int], message: s
         CabacConfig(**arguments)  # type: ignore[arg-type]
 
 
-WRONG = ["text", 1.5, True, -20, b"", {}, [], object(), np.float32(0.5), float("nan")]
+WRONG = ["text", 1.5, True, -20, b"", {}, [], Ellipsis, np.float32(0.5), float("nan")]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)

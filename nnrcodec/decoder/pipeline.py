@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from nnrcodec.checks import check_whole
 from nnrcodec.container.contents import Content, blocks_of, contents_of
 from nnrcodec.container.record import TensorEntry, model_digest, tensor_digest
 from nnrcodec.container.stream import Stream, read_stream
@@ -138,6 +139,8 @@ def decode_all(
     UnsupportedFeatureError
         If it uses what this version does not have.
     """
+    if threads is not None:
+        check_whole("threads", threads, 1)
     limits = limits.for_stream(len(data))
     stream = read_stream(data, limits, require_record=require_record)
     (parameter_set,) = stream.of_type(NnrUnitType.NNR_MPS)

@@ -119,7 +119,7 @@ def raising(error):
 
 
 def test_an_interrupt_exits_with_130_and_leaves_nothing(call, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode, "encode_best", raising(KeyboardInterrupt))
+    monkeypatch.setattr(encode, "encode", raising(KeyboardInterrupt))
     result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr")
     assert (result.code, result.out, result.err) == (130, "", "nnr-encode: interrupted\n")
     assert list(tmp_path.iterdir()) == []
