@@ -92,6 +92,7 @@ def test_a_value_of_any_type_is_taken_or_refused_with_the_name_of_its_field(
         (LowRankConfig, {"energy": "0.9"}, "energy is '0.9', expected a number or None"),
         (LowRankConfig, {"scheme": "linear"}, "expected one of separable, channel, auto"),
         (LowRankConfig, {"ranks": [3]}, r"ranks is \[3\], expected a mapping or None"),
+        (LowRankConfig, {"ranks": {2: 3}}, "ranks names layer 2, expected a text such as"),
         (LowRankConfig, {"ranks": {"a": 0}}, "the rank of layer 'a' is 0, expected a whole"),
         (LowRankConfig, {"ranks": {"a": LayerRank("channel", 1.5)}}, "rank of layer 'a' is 1.5"),  # type: ignore[arg-type]
         (LowRankConfig, {"ranks": {"a": LayerRank("thin", 3)}}, "scheme of layer 'a' is 'thin'"),  # type: ignore[arg-type]

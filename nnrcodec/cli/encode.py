@@ -439,8 +439,18 @@ def _score(options: argparse.Namespace, model: Model, inputs: Inputs | None) -> 
 
     task = task_of(options, model)
     if task is not None:
-        return lambda module: task.score(module).value
-    return score_for(unit, options.calib, model, inputs)
+        return _timed(lambda module: task.score(module).value)
+    return _timed(score_for(unit, options.calib, model, inputs))
+
+
+def _timed(score: ScoreOf) -> ScoreOf:
+    """Return a score that logs how long it takes."""
+
+    def timed_score(module: object) -> float:
+        with timed("measuring the loss"):
+            return score(module)
+
+    return timed_score
 
 
 def _encode_update(

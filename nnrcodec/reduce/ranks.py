@@ -141,6 +141,8 @@ def parse_ranks(text: str) -> dict[str, int | LayerRank]:
 
 def _checked(layer: str, choice: int | LayerRank) -> int | LayerRank:
     """Return a rank, or scheme and rank, whose numbers are those of Python."""
+    if not isinstance(layer, str):
+        raise ConfigError(f"ranks names layer {layer!r}, expected a text such as 'net.2'")
     if not isinstance(choice, LayerRank):
         return check_whole(f"the rank of layer {layer!r}", choice, least=1)
     if choice.scheme not in SCHEMES:

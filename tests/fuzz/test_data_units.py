@@ -57,7 +57,7 @@ def try_stream(before: list[bytes], data: bytes) -> None:
         results = []
         for use in (
             partial(decoder.decode, data),
-            partial(decoder.model, merge=True),
+            partial(decoder.network, merge=True),
             partial(nnrcodec.decode, data, limits=LIMITS, threads=threads, merge=True),
             partial(nnrcodec.inspect, data, limits=LIMITS),
         ):

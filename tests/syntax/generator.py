@@ -70,7 +70,9 @@ class Generated:
 
 def generate_unit(rng, unit_type, ctx, **choices):
     syntax = UNIT_SYNTAX.get(unit_type, OPAQUE)
-    s = SyntaxGenerator(rng, {"nnr_unit_type": unit_type, **choices})
+    s = SyntaxGenerator(
+        rng, {"nnr_unit_type": unit_type, "xdu_coding": rng.randint(0, 1), **choices}
+    )
     header = NnrUnitHeader()
     nnr_unit_header(s, header, ctx)
     body = syntax.record()
