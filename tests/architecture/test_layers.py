@@ -4,17 +4,19 @@
 floor  rooms
 =====  =======================================================================================
 0      what knows nothing of the others: errors, limits, progress, parallel, version
-1      what is coded (model); coders of levels (entropy); the package itself (__init__), which
-       loads every name when it is used first
-2      units as headers without payloads (syntax); networks as data (graph)
-3      levels and their step sizes (quant); model files, and what callers hand over (formats)
-4      data units in both directions (units); what a network does with inputs (calibration)
-5      low rank, batch norm, distillation (reduce)
-6      whole streams (container); what an encoder is asked to do (config)
-7      the way back (decoder); what is in a stream (inspection)
-8      the way there (encoder), which decodes in its search and for updates
-9      the public functions (api); original against reconstructed (evaluate)
-10     the command line (cli), and above it python -m nnrcodec (__main__)
+1      what is coded (model); types of what callers give (checks); the package itself
+       (__init__), which loads every name when it is used first
+2      coders of levels (entropy); networks as data (graph)
+3      units as headers without payloads (syntax); model files, and what callers hand over
+       (formats)
+4      levels and their step sizes (quant)
+5      data units in both directions (units); what a network does with inputs (calibration)
+6      low rank, batch norm, distillation (reduce)
+7      whole streams (container); what an encoder is asked to do (config)
+8      the way back (decoder); what is in a stream (inspection)
+9      the way there (encoder), which decodes in its search and for updates
+10     the public functions (api); original against reconstructed (evaluate)
+11     the command line (cli), and above it python -m nnrcodec (__main__)
 =====  =======================================================================================
 """
 
@@ -28,30 +30,30 @@ from architecture.rooms import PACKAGE, arrows, floors, imported_modules, import
 
 FLOORS = {
     "errors": 0,
-    "checks": 1,
     "limits": 0,
     "parallel": 0,
     "progress": 0,
     "version": 0,
     "__init__": 1,
-    "entropy": 1,
+    "checks": 1,
     "model": 1,
+    "entropy": 2,
     "graph": 2,
-    "syntax": 2,
     "formats": 3,
-    "quant": 3,
-    "calibration": 4,
-    "units": 4,
-    "reduce": 5,
-    "config": 6,
-    "container": 6,
-    "decoder": 7,
-    "inspection": 7,
-    "encoder": 8,
-    "api": 9,
-    "evaluate": 9,
-    "cli": 10,
-    "__main__": 11,
+    "syntax": 3,
+    "quant": 4,
+    "calibration": 5,
+    "units": 5,
+    "reduce": 6,
+    "config": 7,
+    "container": 7,
+    "decoder": 8,
+    "inspection": 8,
+    "encoder": 9,
+    "api": 10,
+    "evaluate": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 
 ONLY_IN = {
