@@ -66,6 +66,24 @@ def codebook_of(entries: np.ndarray, zero: int) -> Codebook:
     )
 
 
+def values_of_levels(levels: np.ndarray, step: float) -> np.ndarray:
+    """Return the values that entries of a codebook stand for: one product in binary64.
+
+    Parameters
+    ----------
+    levels : ndarray of int
+        Entries, any shape.
+    step : float
+        The step size.
+
+    Returns
+    -------
+    ndarray of float64
+        Same shape.
+    """
+    return levels.astype(np.float64) * step
+
+
 def _code_bits(values: np.ndarray, k: int) -> int:
     """Return the bits of values in ue(k)."""
     octaves = np.frexp((values >> k) + 1)[1] - 1  # exact up to 2**53

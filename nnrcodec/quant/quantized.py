@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnrcodec.model.dtypes import cast
+from nnrcodec.quant.codebook import values_of_levels
 from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA, quantize_dependent
 from nnrcodec.quant.step_size import dequantize, step_size
 from nnrcodec.quant.uniform import quantize
@@ -141,7 +142,7 @@ def codebook_values(levels: np.ndarray, qp: int, qp_density: int, dtype: str) ->
     dtype : str
         That of the tensor.
     """
-    return cast(levels.astype(np.float64) * step_size(qp, qp_density), dtype)
+    return cast(values_of_levels(levels, step_size(qp, qp_density)), dtype)
 
 
 def zero_order_entropy(levels: np.ndarray) -> tuple[float, int]:

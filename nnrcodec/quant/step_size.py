@@ -13,6 +13,8 @@ import numpy as np
 from nnrcodec.errors import ConfigError
 
 MAX_QP_DENSITY = 7
+CHUNK = 1 << 16
+"""Elements that are converted at once: what is needed beside the tensor stays in the cache."""
 _LOWEST_EXPONENT = -126
 _HIGHEST_EXPONENT = 126
 
@@ -97,7 +99,29 @@ def dequantize(levels: np.ndarray, qp: int, qp_density: int) -> np.ndarray:
     ndarray of float32
         Same shape.
     """
-    values = levels.astype(np.float32)
+    return dequantize_in_place(levels.astype(np.int32), step_size(qp, qp_density))
+
+
+def dequantize_in_place(levels: np.ndarray, step: float) -> np.ndarray:
+    """Reconstruct values in the memory of their levels, which are lost.
+
+    Parameters
+    ----------
+    levels : ndarray of int32
+        Quantized integers, any shape, contiguous.
+    step : float
+        The step size; exact in binary32.
+
+    Returns
+    -------
+    ndarray of float32
+        Same shape and memory.
+    """
+    flat = levels.reshape(-1)
+    values = flat.view(np.float32)
+    factor = np.float32(step)
     with np.errstate(over="ignore"):  # inf is what binary32 gives; encoders never send such levels
-        values *= np.float32(step_size(qp, qp_density))
-    return values
+        for start in range(0, flat.size, CHUNK):
+            chunk = slice(start, start + CHUNK)
+            values[chunk] = flat[chunk].astype(np.float32) * factor
+    return values.reshape(levels.shape)

@@ -31,7 +31,8 @@ from nnrcodec.errors import (
     UnsupportedFeatureError,
 )
 from nnrcodec.model.dtypes import cast, from_little_endian, is_float
-from nnrcodec.quant.step_size import step_size
+from nnrcodec.quant.codebook import values_of_levels
+from nnrcodec.quant.step_size import CHUNK, dequantize_in_place, step_size
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, ParentNodeIdType
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.data_unit import Codebook, NnrCompressedDataUnitHeader
@@ -46,9 +47,6 @@ from nnrcodec.units.ndu import (
     level_syntax_of,
     members_of,
 )
-
-_CHUNK = 1 << 16
-"""Elements that are converted at once: what is needed beside the tensor stays in the cache."""
 
 
 def decode_data_unit(
@@ -160,7 +158,7 @@ class _Payload:
             else:
                 if self._keep_levels:
                     kept = levels.copy()
-                values = _dequantized_in_place(levels, step)
+                values = dequantize_in_place(levels, step)
             return DecodedMember(
                 member, values, values.dtype.name, kept if self._keep_levels else None
             )
@@ -252,18 +250,6 @@ def _raw_values(payload: bytes | memoryview, member: Member) -> np.ndarray:
     return from_little_endian(memoryview(payload), "float32", member.shape)
 
 
-def _dequantized_in_place(levels: np.ndarray, step: float) -> np.ndarray:
-    """Return values in the memory of their levels."""
-    flat = levels.reshape(-1)
-    values = flat.view(np.float32)
-    factor = np.float32(step)
-    with np.errstate(over="ignore"):  # inf is what binary32 gives; encoders never send such levels
-        for start in range(0, flat.size, _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            values[chunk] = flat[chunk].astype(np.float32) * factor
-    return values.reshape(levels.shape)
-
-
 def _codebook_values(levels: np.ndarray, codebook: Codebook, step: float) -> np.ndarray:
     """Return the values that indices into a codebook, 0 for its centre, stand for."""
     bounds = np.iinfo(np.int32)
@@ -278,10 +264,10 @@ def _codebook_values(levels: np.ndarray, codebook: Codebook, step: float) -> np.
         raise PayloadError(
             f"indices from {levels.min()} to {levels.max()}, the codebook has {lowest} to {highest}"
         )
-    table = np.array(entries, np.float64) * step
+    table = values_of_levels(np.array(entries), step)
     flat = levels.reshape(-1)
     values = np.empty(flat.size, np.float64)
-    for start in range(0, flat.size, _CHUNK):
-        chunk = slice(start, start + _CHUNK)
+    for start in range(0, flat.size, CHUNK):
+        chunk = slice(start, start + CHUNK)
         values[chunk] = table[flat[chunk] - lowest]
     return values.reshape(levels.shape)
