@@ -120,13 +120,16 @@ def _reals(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterato
     by_cabac = None
     if cabac:
         by_cabac = _cabac(tensor, levels_at(tensor, values, config, search_qp, dq=search), config)
-        yield by_cabac
-    if not (ans or codebook):
-        return
-    rounded = levels_at(tensor, values, config, qp, dq=False)
-    if ans and (by_cabac is None or _rans_may_be_better(values, rounded, by_cabac, density)):
+    rounded = levels_at(tensor, values, config, qp, dq=False) if ans or codebook else None
+    if (
+        rounded is not None
+        and ans
+        and (by_cabac is None or _rans_may_be_better(values, rounded, by_cabac, density))
+    ):
         yield Candidate(encode_extended_reals(tensor.name, rounded), rounded.value)
-    if codebook:
+    if by_cabac is not None:
+        yield by_cabac
+    if rounded is not None and codebook:
         unit = encode_codebook_unit(tensor.name, rounded, density, config.cabac)
         if unit is not None:
             value = codebook_values(rounded.levels, rounded.qp, density, tensor.dtype)
