@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nnrcodec.errors import ModelError
-from nnrcodec.graph.graph import Argument, Graph, Node, Ref, TensorRef, leaves
+from nnrcodec.graph.graph import Argument, Graph, Node, Ref, TensorRef
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.model.dtypes import is_float
 from nnrcodec.model.model import Model, Tensor
@@ -116,18 +115,12 @@ class Normalizations:
         With a graph.
     graph : Graph
         Its graph.
-    uses : Counter of str
-        How often the graph names each tensor.
-    users : mapping of int to list of int
-        Positions of the nodes that use each value, as often as they do.
     axes : list of int or None
         How many axes each value has, where that is known.
     """
 
     model: Model
     graph: Graph
-    uses: Counter[str]
-    users: Mapping[int, list[int]]
     axes: list[int | None]
 
     @classmethod
@@ -139,15 +132,7 @@ class Normalizations:
                 "batch norms are found in the graph of a network, and this model has tensors only: "
                 "it takes a .pt2 file or example inputs"
             )
-        uses: Counter[str] = Counter()
-        users: dict[int, list[int]] = {}
-        named = [(position, leaf) for position, n in enumerate(graph.nodes) for leaf in n.leaves()]
-        for position, leaf in (*named, *((-1, leaf) for leaf in leaves(graph.output))):
-            if isinstance(leaf, TensorRef):
-                uses[leaf.name] += 1
-            elif isinstance(leaf, Ref):
-                users.setdefault(leaf.index, []).append(position)
-        return cls(model, graph, uses, users, _axes(graph, model.tensors))
+        return cls(model, graph, _axes(graph, model.tensors))
 
     def results(self) -> dict[str, NormalizedConvolution | str]:
         """Return for each weight of a layer what was found, or why it does not qualify."""
@@ -161,11 +146,10 @@ class Normalizations:
     def found_at(self, position: int, weight: str) -> NormalizedConvolution | str:
         """Return the layer at a position together with its batch norm, or why it has none."""
         node, value = self.graph.nodes[position], self.graph.ref(position)
-        users = self.users.get(value.index, [])
-        normalizing = [user for user in users if user >= 0 and self.normalizes(user, value)]
+        normalizing = [user for user in self.graph.users(value) if self.normalizes(user, value)]
         if not normalizing:
             return "no batch norm follows it"
-        if len(users) > 1:
+        if len(self.graph.uses(value)) > 1:
             return "a batch norm is not all that uses its result"
         batch_norm = self.graph.ref(normalizing[0])
         result = self.result_of(normalizing[0])
@@ -211,8 +195,9 @@ class Normalizations:
         value = self.graph.ref(position)
         if self.graph.nodes[position].op == _BATCH_NORM:
             return value
-        users = self.users.get(value.index, [])
-        if len(users) != 1 or self.graph.nodes[users[0]].args != (value, 0):
+        users = self.graph.users(value)
+        once = len(self.graph.uses(value)) == 1
+        if not (once and users and self.graph.nodes[users[0]].args == (value, 0)):
             return None
         return self.graph.ref(users[0])
 
@@ -233,7 +218,7 @@ class Normalizations:
         for name in (weight, *vectors):
             if name not in self.model.tensors:
                 return f"there is no tensor {name!r}"
-            if self.uses[name] > 1:
+            if len(self.graph.uses(TensorRef(name))) > 1:
                 return f"{name!r} is used more than once"
             if not is_float(self.model.tensors[name].dtype):
                 return f"{name!r} is of dtype {self.model.tensors[name].dtype}"

@@ -145,7 +145,7 @@ def _tensors_of_batch_norm(layers: NormalizedConvolution, search: Normalizations
     """Yield the names of the tensors that only the batch norm uses."""
     yield from filter(None, (layers.gamma, layers.beta, layers.running_mean, layers.running_var))
     count = ".".join([*layers.running_mean.split(".")[:-1], "num_batches_tracked"])
-    if count not in search.uses:
+    if not search.graph.uses(TensorRef(count)):
         yield count
 
 
