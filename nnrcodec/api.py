@@ -16,13 +16,12 @@ import numpy as np
 from nnrcodec.checks import check_whole
 from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
-from nnrcodec.decoder.updates import UpdateDecoder, runnable, state_of
+from nnrcodec.decoder.updates import UpdateDecoder, require_update, runnable, state_of
 from nnrcodec.encoder.report import EncodeResult, collected_notes, report_of
 from nnrcodec.encoder.search import ScoreOf, encode_best
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import load, read_stream_file, save, write_atomically
 from nnrcodec.formats.sources import model_of
-from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
 from nnrcodec.progress import StageProgress, TimedStages
 
@@ -113,12 +112,8 @@ def encode(
         with stages("calibration inputs"):
             inputs = calibration_inputs(source, calib, calib_count, seed)
         found = encode_best(source, config, stages, inputs, score)
-    report = report_of(
-        found,
-        seconds=time.perf_counter() - start,
-        stage_seconds=stages.seconds,
-        notes=tuple(notes),
-    )
+        seconds = time.perf_counter() - start
+        report = report_of(found, seconds=seconds, stage_seconds=stages.seconds, notes=notes)
     return EncodeResult.of(found.encoded.data, report)
 
 
@@ -321,11 +316,8 @@ def decode_file(
     else:
         decoder = UpdateDecoder(limits=limits, threads=threads, require_record=require_record)
         for index, data in enumerate(streams):
-            if index and not inspect(data, limits=limits).is_update:
-                raise ConfigError(
-                    f"{paths[index]} is a base model, not an update: give one base model, then its "
-                    "updates in their order"
-                )
+            if index:
+                require_update(data, paths[index], limits)
             decoder.decode(data)
         model = decoder.network(merge=merge)
     save(model, target, limits.for_stream(sum(map(len, streams))))

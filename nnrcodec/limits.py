@@ -119,6 +119,11 @@ class Limits:
         """Return limits that do not depend on the size of a stream, for makers one trusts."""
         return replace(self, **{f"free_{x}": getattr(self, f"max_{x}") for x in _GROWING})
 
+    def lifted(self) -> Limits:
+        """Return limits that nothing grows beyond, for streams that one has made oneself."""
+        bounds = {f"{bound}_{x}": 2**62 for bound in ("max", "free") for x in _GROWING}
+        return replace(self, **bounds)
+
     def allowed(self, x: str) -> str:
         """Return what is allowed of one of the limits that grow, for an error.
 

@@ -337,3 +337,13 @@ def test_updates_of_tensors_only_do_not_run() -> None:
     decoder.decode(nnrcodec.encode({"w": np.eye(5, dtype=np.float32)}))
     with pytest.raises(ModelError, match="no graph"):
         decoder.model()
+
+
+def test_a_stream_that_decoders_refuse_by_default_is_made_and_said() -> None:
+    few = np.arange(3, dtype=np.float32)
+    result = nnrcodec.encode({f"t{number}": few for number in range(33_000)})
+    assert len(result.report.tensors) == 33_000
+    (note,) = result.report.notes
+    assert note.startswith("by default decoders refuse this stream: ")
+    with pytest.raises(nnrcodec.LimitExceededError):
+        nnrcodec.decode(result)

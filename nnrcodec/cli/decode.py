@@ -22,10 +22,9 @@ from nnrcodec.cli.command import (
 from nnrcodec.cli.table import counted
 from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
-from nnrcodec.decoder.updates import UpdateDecoder
+from nnrcodec.decoder.updates import UpdateDecoder, require_update
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import FORMATS, save
-from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 
@@ -176,11 +175,8 @@ def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]
         options.input = path
         data = read_stream(path)
         stream_bytes += len(data)
-        if index and not inspect(data).is_update:
-            raise ConfigError(
-                f"{path} is a base model, not an update: give one base model, then its updates in "
-                "their order"
-            )
+        if index:
+            require_update(data, path, _limits(options))
         with progress_bar(f"decoding {path.name}", quiet=options.quiet) as progress:
             decoder.decode(data, progress=progress)
     notes = [f"a base model and {counted(len(options.streams) - 1, 'update')}"]

@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnrcodec.container.stream import read_stream
 from nnrcodec.decoder.pipeline import Decoded, decode_all, merged_model
-from nnrcodec.errors import ModelError, PayloadError, SyntaxElementError, UnitOrderError
+from nnrcodec.errors import (
+    ConfigError,
+    ModelError,
+    PayloadError,
+    SyntaxElementError,
+    UnitOrderError,
+)
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES, cast, is_float
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.progress import Progress
+from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.units.ndu import TensorHistory
 
 if TYPE_CHECKING:
@@ -159,6 +167,35 @@ class UpdateDecoder:
         network = self.network(merge=merge)
         stream_bytes = self._decoded.stream_bytes if self._decoded is not None else 0
         return runnable(network, self._limits.for_stream(stream_bytes))
+
+
+def is_update(data: bytes, limits: Limits | None = None) -> bool:
+    """Return whether a stream is an update, from its headers.
+
+    Parameters
+    ----------
+    data : bytes
+        The stream.
+    limits : Limits, optional
+        What to accept of it.
+    """
+    (parameters,) = read_stream(data, limits).of_type(NnrUnitType.NNR_MPS)
+    return bool(parameters.body.mps_parent_signalling_enabled_flag == 1)
+
+
+def require_update(data: bytes, name: object, limits: Limits) -> None:
+    """Raise unless a stream, which follows a base model, is an update.
+
+    Raises
+    ------
+    ConfigError
+        With the name of the stream.
+    """
+    if not is_update(data, limits):
+        raise ConfigError(
+            f"{name} is a base model, not an update: give one base model, then its updates in "
+            "their order"
+        )
 
 
 def runnable(model: Model, limits: Limits) -> DecodedModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,15 +27,20 @@ class Candidate:
         A data unit.
     value : ndarray
         What a decoder will make of it, dtype as the tensor's.
+
+    Attributes
+    ----------
+    unit_bytes : int
+        Size of the unit without that of its size field.
     """
 
     unit: Unit
     value: np.ndarray
+    unit_bytes: int = field(init=False)
 
-    @property
-    def unit_bytes(self) -> int:
-        """Size of the unit without that of its size field."""
-        return KINDS[self.unit.header.nnr_unit_type].unit_bytes(self.unit)  # type: ignore[index]
+    def __post_init__(self) -> None:
+        kind = KINDS[self.unit.header.nnr_unit_type]  # type: ignore[index]
+        object.__setattr__(self, "unit_bytes", kind.unit_bytes(self.unit))
 
 
 def smallest(candidates: Sequence[Candidate]) -> Candidate | None:

@@ -28,7 +28,12 @@ from nnrcodec.units.ndu_encoding import (
     encode_float_unit,
     encode_integer_unit,
 )
-from nnrcodec.units.xdu_encoding import encode_extended_integers, encode_extended_reals, store
+from nnrcodec.units.xdu_encoding import (
+    encode_extended_integers,
+    encode_extended_reals,
+    store,
+    stored_unit_bytes,
+)
 
 # Found with random tensors of 16 to 262144 values of five distributions: the least that headers and
 # tables took beyond the zero-order entropy, but for the rare levels, where it is about the mean.
@@ -97,9 +102,9 @@ def encode_tensor(
         qp = Policy(config.quantization).by_scale(values)
         step = step_size(qp, config.quantization.qp_density)
         coded = best(values, finite, step) if finite else None
-    stored = Candidate(store(tensor.name, values, tensor.dtype), values)
-    if coded is None or coded.unit_bytes >= stored.unit_bytes:
-        return stored.unit, stored.value
+    size = stored_unit_bytes(tensor.name, tensor.shape, tensor.dtype)
+    if coded is None or coded.unit_bytes >= size:
+        return store(tensor.name, values, tensor.dtype), values
     return coded.unit, coded.value
 
 

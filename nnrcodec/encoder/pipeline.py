@@ -315,10 +315,12 @@ def _coded(
 
 def _relative_error(original: np.ndarray, decoded: np.ndarray) -> float:
     """Return the root of the squared error over the squares; 0 if there is no error."""
-    if np.array_equal(original, decoded):
+    different = original != decoded
+    if not different.any():
         return 0.0
-    squares = squared_error(original, np.zeros_like(original))
-    return math.sqrt(squared_error(original, decoded) / squares) if squares else math.inf
+    squares = squared_error(original[np.isfinite(original)], 0)
+    error = squared_error(original[different], decoded[different])
+    return math.sqrt(error / squares) if squares else math.inf
 
 
 def _raw_last(coded: list[_CodedUnit]) -> list[_CodedUnit]:

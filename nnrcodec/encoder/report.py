@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 
 from nnrcodec.encoder.search import Found, Trial
+from nnrcodec.errors import LimitExceededError
 from nnrcodec.inspection import TensorInfo, inspect
+from nnrcodec.limits import Limits
 from nnrcodec.reduce.batch_norm import FoldReport
 from nnrcodec.reduce.distillation import DistillationReport
 from nnrcodec.reduce.low_rank import LayerReport
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ class EncodeResult(bytes):
 
 
 def report_of(
-    found: Found, *, seconds: float, stage_seconds: Mapping[str, float], notes: tuple[str, ...]
+    found: Found, *, seconds: float, stage_seconds: Mapping[str, float], notes: Sequence[str]
 ) -> EncodeReport:
     """Return the report of a stream.
 
@@ -161,11 +165,12 @@ def report_of(
         As in `EncodeReport`.
     """
     encoded = found.encoded
+    tensors = tuple(_tensors(_inspected(encoded.data), encoded.errors))
     return EncodeReport(
         stream_bytes=len(encoded.data),
         original_bytes=encoded.original_bytes,
         original_elements=encoded.original_elements,
-        tensors=tuple(_tensors(inspect(encoded.data).tensors, encoded.errors)),
+        tensors=tensors,
         coders=dict(encoded.coders),
         layers=encoded.layers,
         folds=encoded.folds,
@@ -174,7 +179,7 @@ def report_of(
         taken=found.taken,
         seconds=seconds,
         stage_seconds=stage_seconds,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -195,6 +200,18 @@ def collected_notes() -> Iterator[list[str]]:
         yield notes
     finally:
         logger.removeHandler(collector)
+
+
+def _inspected(data: bytes) -> tuple[TensorInfo, ...]:
+    """Return what is in a stream of ours, and warn if decoders refuse it by default."""
+    try:
+        return inspect(data).tensors
+    except LimitExceededError as error:
+        logger.warning(
+            "by default decoders refuse this stream: %s",
+            error,
+        )
+        return inspect(data, limits=Limits().lifted()).tensors
 
 
 def _tensors(units: tuple[TensorInfo, ...], errors: Mapping[str, float]) -> Iterator[TensorReport]:

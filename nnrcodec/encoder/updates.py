@@ -14,8 +14,8 @@ import numpy as np
 
 from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.container.record import Record, TensorEntry, model_digest, tensor_digest
-from nnrcodec.container.stream import read_stream, write_stream
-from nnrcodec.decoder.updates import UpdateDecoder
+from nnrcodec.container.stream import write_stream
+from nnrcodec.decoder.updates import UpdateDecoder, is_update
 from nnrcodec.encoder.grouping import coded_names
 from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
 from nnrcodec.encoder.profiles import PROFILES
@@ -28,7 +28,6 @@ from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS
-from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.ndu_encoding import (
     Update,
@@ -97,8 +96,7 @@ class UpdateEncoder:
         self._config = replace(config, profile="nnc")
         self._decoder = UpdateDecoder(limits=limits, threads=config.threads)
         for index, data in enumerate((base, *updates)):
-            (parameters,) = read_stream(data, limits).of_type(NnrUnitType.NNR_MPS)
-            if parameters.body.mps_parent_signalling_enabled_flag != int(index > 0):
+            if is_update(data, limits) != (index > 0):
                 what = "is an update, expected a base model" if index == 0 else "is no update"
                 raise ConfigError(f"stream {index + 1} of those to build on {what}")
             self._decoder.decode(data)

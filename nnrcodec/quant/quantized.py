@@ -189,7 +189,7 @@ def scale_gain(levels: np.ndarray) -> float:
     return levels.size / 2 * max(*gains, 0.0)
 
 
-def squared_error(values: np.ndarray, decoded: np.ndarray) -> float:
+def squared_error(values: np.ndarray, decoded: np.ndarray | float) -> float:
     """Return the sum of squared errors."""
     difference = np.subtract(values, decoded, dtype=np.float64).reshape(-1)
     return float(np.dot(difference, difference))

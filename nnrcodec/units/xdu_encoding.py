@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from nnrcodec.entropy.ans.payload import encode_levels
-from nnrcodec.model.dtypes import to_little_endian
+from nnrcodec.model.dtypes import item_bytes, to_little_endian
 from nnrcodec.quant.quantized import Quantized
 from nnrcodec.syntax.bitio import BitWriter
 from nnrcodec.syntax.constants import NnrUnitType
@@ -72,10 +73,20 @@ def store(name: str, values: np.ndarray, dtype: str) -> Unit:
 
 def extended_unit_bytes(unit: Unit) -> int:
     """Return the size of an extended data unit in bytes, without that of its size field."""
-    header: ExtendedDataUnit = unit.body
+    return _header_bytes(unit.body) + len(unit.payload)
+
+
+def stored_unit_bytes(name: str, shape: Sequence[int], dtype: str) -> int:
+    """Return the `extended_unit_bytes` of what `store` makes, without making it."""
+    return _header_bytes(_header(name, shape, Coding.RAW, dtype)) + math.prod(shape) * item_bytes(
+        dtype
+    )
+
+
+def _header_bytes(header: ExtendedDataUnit) -> int:
     bits = BitWriter()
     SyntaxWriter(bits, header.topology_elem_id).code(header, (extended_data_unit,), StreamContext())
-    return 1 + bits.position // 8 + len(unit.payload)
+    return 1 + bits.position // 8
 
 
 def _unit(header: ExtendedDataUnit, payload: bytes) -> Unit:
