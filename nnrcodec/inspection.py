@@ -170,7 +170,7 @@ def inspect(
     return StreamInfo(
         stream_bytes=len(data),
         writer=record.writer if record else None,
-        record_bytes=stream.record_unit.header.nnr_unit_size if stream.record_unit else 0,
+        record_bytes=sum(unit.header.nnr_unit_size for unit in stream.record_units),
         has_graph=record is not None and record.graph is not None,
         qp_density=_qp_density(stream),
         units=tuple(_unit_info(unit) for unit in stream.units),

@@ -220,14 +220,14 @@ def test_a_missing_tensor_is_named() -> None:
 
 
 def test_a_doubled_tensor_is_named_and_placed() -> None:
-    with pytest.raises(UnitOrderError, match=r"unit\[10\] NNR_XDU, .*a second tensor 'scale'"):
+    with pytest.raises(UnitOrderError, match=r"unit\[11\] NNR_XDU, .*a second tensor 'scale'"):
         nnrcodec.decode(changed(lambda units: units.append(units[5])))
 
 
 def test_an_extra_tensor_is_named_and_placed() -> None:
     body = ExtendedDataUnit(topology_elem_id="extra")
     extra = streams.data_unit(body, bytes(4))
-    with pytest.raises(UnitOrderError, match=r"unit\[10\] NNR_XDU.*'extra' is not in the contain"):
+    with pytest.raises(UnitOrderError, match=r"unit\[11\] NNR_XDU.*'extra' is not in the contain"):
         nnrcodec.decode(changed(lambda units: units.append(extra)))
 
 
@@ -244,7 +244,7 @@ def test_a_second_record_is_refused() -> None:
 def test_data_units_without_dimensions_are_not_supported_and_placed() -> None:
     body = NnrCompressedDataUnitHeader(topology_elem_id="w")
     foreign = Unit(NnrUnitHeader(nnr_unit_type=NnrUnitType.NNR_NDU), body)
-    with pytest.raises(UnsupportedFeatureError, match=r"unit\[10\] NNR_NDU, bit"):
+    with pytest.raises(UnsupportedFeatureError, match=r"unit\[11\] NNR_NDU, bit"):
         nnrcodec.decode(changed(lambda units: units.append(foreign)))
 
 

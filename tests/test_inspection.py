@@ -45,7 +45,8 @@ def test_units_fill_the_stream() -> None:
     assert [u.name for u in info.units][:4] == ["NNR_STR", "NNR_MPS", "NNR_TPL", "NNR_XDU"]
     starts = [u.bit_offset // 8 for u in info.units]
     assert starts == sorted(starts)
-    assert info.record_bytes == info.units[2].unit_bytes
+    assert info.units[-1].name == "NNR_TPL"
+    assert info.record_bytes == info.units[2].unit_bytes + info.units[-1].unit_bytes
     assert info.writer == f"nnrcodec {nnrcodec.__version__}"
 
 

@@ -7,12 +7,13 @@ Owns which units our streams have, and in which order; what becomes of the paylo
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from nnrcodec.container.record import (
+from nnrcodec.container.record import Record
+from nnrcodec.container.record_text import (
     RECORD_HEAD,
-    Record,
+    closing_to_bytes,
     damaged_record,
     head_bytes,
     is_record,
@@ -28,9 +29,13 @@ from nnrcodec.syntax.topology import NnrTopologyUnit
 from nnrcodec.syntax.trace import TraceSink
 from nnrcodec.syntax.unit import NnrUnitHeader, Unit, read_units, write_units
 from nnrcodec.units.kinds import kind_of
+from nnrcodec.units.ndu_encoding import is_raw
 
 RECORD_STORAGE_FORMAT = 128
 """topology_storage_format of the container record, the first of the private ones."""
+
+CLOSING_STORAGE_FORMAT = 129
+"""That of the closing record."""
 
 _START = {NnrUnitType.NNR_STR, NnrUnitType.NNR_MPS}
 _LISTS_OF_NAMES = {TopologyStorageFormat.NNR_TPL_PRUN, TopologyStorageFormat.NNR_TPL_REFLIST}
@@ -46,13 +51,13 @@ class Stream:
         All of them, in order.
     record : Record or None
         The container record; None in a stream of other software.
-    record_unit : Unit or None
-        The unit that holds it.
+    record_units : tuple of Unit
+        The units that hold it, its closing record included.
     """
 
     units: tuple[Unit, ...]
-    record: Record | None
-    record_unit: Unit | None
+    record: Record | None = None
+    record_units: tuple[Unit, ...] = ()
 
     def of_type(self, unit_type: NnrUnitType) -> list[Unit]:
         """Return the units of one type."""
@@ -60,7 +65,12 @@ class Stream:
 
 
 def write_stream(
-    record: Record, qp_density: int, units: Sequence[Unit], *, parent_signalling: bool = False
+    record: Record,
+    qp_density: int,
+    units: Iterable[Unit],
+    *,
+    codebooks: bool = False,
+    parent_signalling: bool = False,
 ) -> bytes:
     """Return a stream.
 
@@ -70,13 +80,31 @@ def write_stream(
         The container record.
     qp_density : int
         Of all tensors.
-    units : sequence of Unit
+    units : iterable of Unit
         The data units in their order.
+    codebooks : bool
+        Whether some of them may have a codebook.
     parent_signalling : bool
         Whether they are differences to what an earlier stream left.
     """
+    parts = [*stream_start(record, qp_density, codebooks, parent_signalling), *units]
+    end = len(parts) - is_raw(parts[-1])  # deployed decoders read nothing behind a raw unit
+    parts.insert(end, _topology(CLOSING_STORAGE_FORMAT, closing_to_bytes(record)))
+    return b"".join(write_units(parts))
+
+
+def stream_start(
+    record: Record, qp_density: int, codebooks: bool, parent_signalling: bool
+) -> list[Unit]:
+    """Return the units that stand before the data units, for which no digest is needed yet.
+
+    Parameters
+    ----------
+    record, qp_density, codebooks, parent_signalling
+        As in `write_stream`.
+    """
     methods = QuantizationMethodFlags.NNR_QSU
-    if any(getattr(unit.body, "codebook_present_flag", 0) for unit in units):
+    if codebooks:
         methods |= QuantizationMethodFlags.NNR_QCB
     parameters = NnrModelParameterSet(
         topology_carriage_flag=1,
@@ -84,18 +112,13 @@ def write_stream(
         mps_parent_signalling_enabled_flag=int(parent_signalling),
         mps_qp_density=qp_density,
     )
-    topology = NnrTopologyUnit(
-        topology_storage_format=RECORD_STORAGE_FORMAT, topology_data=RECORD_HEAD
-    )
     start = [
         _unit(NnrUnitType.NNR_STR, NnrStartUnit(general_profile_idc=1)),
         _unit(NnrUnitType.NNR_MPS, parameters),
-        _unit(NnrUnitType.NNR_TPL, topology),
     ]
-    without_text = b"".join(write_units(start))
+    without_text = b"".join(write_units([*start, _topology(RECORD_STORAGE_FORMAT, RECORD_HEAD)]))
     head = head_check(without_text, [*read_units(without_text)])
-    start[-1].body = replace(topology, topology_data=record_to_bytes(record, head))
-    return b"".join(write_units([*start, *units]))
+    return [*start, _topology(RECORD_STORAGE_FORMAT, record_to_bytes(record, head))]
 
 
 def head_check(data: bytes | memoryview, units: Sequence[Unit]) -> str:
@@ -159,34 +182,53 @@ def read_stream(
     """
     limits = (limits or Limits()).for_stream(len(data))
     units = tuple(read_units(data, limits, trace))
-    records = [unit for unit in units if _holds_record(unit)]
-    if len(records) > 1:
-        raise UnitOrderError(
-            "a second container record", bit_offset=records[1].bit_offset, path=records[1].path
-        )
-    if not records:
+    front = _single(unit for unit in units if _holds_record(unit))
+    if front is None:
         _check_not_damaged(data, units)
         if require_record:
             raise UnitOrderError(
                 "there is no container record of nnrcodec in this stream, and one is required"
             )
-        return Stream(units, None, None)
-    (unit,) = records
-    head = head_check(data, units)
-    return Stream(units, record_from_bytes(unit.body.topology_data, head, limits), unit)
+        return Stream(units)
+    end = _single(unit for unit in units if _storage_format(unit) == CLOSING_STORAGE_FORMAT)
+    closing = None if end is None else end.body.topology_data
+    record = record_from_bytes(front.body.topology_data, head_check(data, units), limits, closing)
+    return Stream(units, record, tuple(unit for unit in (front, end) if unit is not None))
 
 
 def _unit(unit_type: NnrUnitType, body: object) -> Unit:
     return Unit(NnrUnitHeader(nnr_unit_type=unit_type), body)
 
 
+def _topology(storage_format: int, data: bytes) -> Unit:
+    body = NnrTopologyUnit(topology_storage_format=storage_format, topology_data=data)
+    return _unit(NnrUnitType.NNR_TPL, body)
+
+
+def _storage_format(unit: Unit) -> int | None:
+    return getattr(unit.body, "topology_storage_format", None)
+
+
 def _holds_record(unit: Unit) -> bool:
-    body = unit.body
-    return (
-        isinstance(body, NnrTopologyUnit)
-        and body.topology_storage_format == RECORD_STORAGE_FORMAT
-        and is_record(body.topology_data)
-    )
+    return _storage_format(unit) == RECORD_STORAGE_FORMAT and is_record(unit.body.topology_data)
+
+
+def _single(units: Iterable[Unit]) -> Unit | None:
+    """Return the only unit, None if there is none.
+
+    Raises
+    ------
+    UnitOrderError
+        If there are two.
+    """
+    only = None
+    for unit in units:
+        if only is not None:
+            raise UnitOrderError(
+                "a second container record", bit_offset=unit.bit_offset, path=unit.path
+            )
+        only = unit
+    return only
 
 
 def _check_not_damaged(data: bytes | memoryview, units: Sequence[Unit]) -> None:
@@ -203,5 +245,4 @@ def _check_not_damaged(data: bytes | memoryview, units: Sequence[Unit]) -> None:
 
 
 def _holds_names(unit: Unit) -> bool:
-    storage_format = getattr(unit.body, "topology_storage_format", None)
-    return kind_of(unit) is not None or storage_format in _LISTS_OF_NAMES
+    return kind_of(unit) is not None or _storage_format(unit) in _LISTS_OF_NAMES

@@ -256,7 +256,7 @@ def encode_reduced(
     record = Record(tuple(entries[name] for name in model.tensors), model.factors, model.graph)
     data_units = [part.unit for part in coded]
     return Encoded(
-        write_stream(record, config.quantization.qp_density, data_units),
+        write_stream(record, config.quantization.qp_density, data_units, codebooks=config.codebook),
         reduced.original_bytes,
         reduced.original_elements,
         reduced.layers,

@@ -156,7 +156,7 @@ def test_own_messages_are_shown_and_those_of_other_libraries_not(call, stream, m
 
     def inspect_with_messages(*arguments, **options):
         warnings.warn("a library is unhappy", stacklevel=1)
-        logging.getLogger("nnrcodec.container.record").warning("something newer was ignored")
+        logging.getLogger("nnrcodec.container.record_text").warning("something newer was ignored")
         return inspect(*arguments, **options)
 
     monkeypatch.setattr(info, "inspect", inspect_with_messages)

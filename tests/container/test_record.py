@@ -10,15 +10,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz.streams import record_content, record_text, tensors_only, with_graph
+from fuzz.streams import (
+    closing_unit,
+    json_of,
+    record_content,
+    record_text,
+    stream_of,
+    tensors_only,
+    units_of,
+    with_graph,
+)
 
-from nnrcodec.container.record import (
-    Record,
-    TensorEntry,
+import nnrcodec
+from nnrcodec.container.record import Record, TensorEntry, tensor_digest
+from nnrcodec.container.record_text import (
+    closing_to_bytes,
     is_record,
     record_from_bytes,
     record_to_bytes,
-    tensor_digest,
     was_record,
 )
 from nnrcodec.errors import (
@@ -26,6 +35,7 @@ from nnrcodec.errors import (
     LimitExceededError,
     PayloadError,
     SyntaxElementError,
+    UnitOrderError,
     UnsupportedFeatureError,
 )
 from nnrcodec.limits import Limits
@@ -49,25 +59,40 @@ def read(content: Any, version: str = "1.0", limits: Limits | None = None) -> Re
     return record_from_bytes(record_text(content, version), HEAD, limits)
 
 
+def again(record: Record, head: str = HEAD) -> Record:
+    return record_from_bytes(record_to_bytes(record, HEAD), head, closing=closing_to_bytes(record))
+
+
+def read_parts(content: Any, closing: bytes, version: str = "2.0") -> Record:
+    return record_from_bytes(record_text(content, version), HEAD, closing=closing)
+
+
 def test_a_record_comes_back() -> None:
-    assert record_from_bytes(record_to_bytes(FULL, HEAD), HEAD) == FULL
+    assert again(FULL) == FULL
 
 
 def test_a_minimal_record_of_somebody_else_is_read() -> None:
     assert read(MINIMAL) == Record((TensorEntry("w", DIGEST),), writer="somebody 1")
 
 
-@pytest.mark.parametrize("data", [record_to_bytes(FULL, HEAD), with_graph()])
-def test_the_text_has_no_zero_byte_but_the_last(data: bytes) -> None:
-    text = data if is_record(data) else record_text(record_content(data))
+@pytest.mark.parametrize(
+    "text",
+    [
+        record_to_bytes(FULL, HEAD),
+        closing_to_bytes(FULL),
+        record_text(record_content(with_graph())),
+    ],
+)
+def test_the_text_has_no_zero_byte_but_the_last(text: bytes) -> None:
     assert text.find(0) == len(text) - 1
     text.decode("ascii")
 
 
 def test_what_is_usual_is_not_written() -> None:
-    text = record_to_bytes(Record((TensorEntry("w", DIGEST),), writer="x"), HEAD).split(b" ", 2)[2]
-    written = json.loads(zlib.decompress(base64.b85decode(text[:-1])))
-    assert written == {"writer": "x", "head": HEAD, "tensors": [["w", DIGEST]]}
+    record = Record((TensorEntry("w", DIGEST),), writer="x")
+    written = json_of(record_to_bytes(record, HEAD))
+    assert written == {"writer": "x", "head": HEAD, "tensors": [["w"]]}
+    assert closing_to_bytes(record) == base64.b85encode(bytes.fromhex(DIGEST)) + b"\0"
 
 
 def test_the_digest_is_the_specified_one() -> None:
@@ -101,10 +126,68 @@ def test_our_own_version_is_read_without_a_word(caplog: pytest.LogCaptureFixture
     assert not caplog.messages
 
 
-@pytest.mark.parametrize("version", ["2.0", "2.5", "0.9", "9999.9999"])
-def test_another_major_version_is_refused_with_both_versions(version: str) -> None:
-    with pytest.raises(UnsupportedFeatureError, match=rf"version {version}; .* version 1\b"):
+@pytest.mark.parametrize("version", ["3.0", "3.5", "0.9", "9999.9999"])
+def test_another_major_version_is_refused_with_all_versions(version: str) -> None:
+    with pytest.raises(UnsupportedFeatureError, match=rf"version {version}; .* versions 1 and 2\b"):
         read(MINIMAL, version)
+
+
+# The closing record.
+
+
+def test_a_record_of_2_0_needs_its_closing_record() -> None:
+    with pytest.raises(PayloadError, match="its closing record is missing"):
+        record_from_bytes(record_to_bytes(FULL, HEAD), HEAD)
+
+
+ONE = {"writer": "w", "head": HEAD, "tensors": [["w"]]}
+CLOSING = base64.b85encode(bytes.fromhex(DIGEST)) + b"\0"
+
+
+@pytest.mark.parametrize(
+    "closing",
+    [b"", b"\0", CLOSING[:-1], CLOSING + b"\0", CLOSING[1:], CLOSING[:-1] * 2 + b"\0", b'"""""\0'],
+)
+def test_a_wrong_closing_record_is_refused(closing: bytes) -> None:
+    with pytest.raises(BitstreamError, match="record/closing"):
+        read_parts(ONE, closing)
+
+
+def test_a_closing_record_of_a_newer_minor_version_may_have_more() -> None:
+    longer = base64.b85encode(bytes.fromhex(DIGEST) + b"more") + b"\0"
+    assert read_parts(ONE, longer, "2.1").tensors == (TensorEntry("w", DIGEST),)
+    with pytest.raises(SyntaxElementError):
+        read_parts(ONE, longer)
+
+
+@pytest.mark.parametrize("row", ["w", [], 3, ["w", DIGEST], ["w", "float32", "buffer", "x"]])
+def test_a_wrong_row_of_2_0_is_refused(row: Any) -> None:
+    with pytest.raises(SyntaxElementError, match=r"record/tensors\[0\]"):
+        read_parts(ONE | {"tensors": [row]}, CLOSING)
+
+
+def test_a_stream_has_one_closing_record_wherever_it_stands() -> None:
+    data = tensors_only()
+    units = units_of(data)
+    end = closing_unit(units)
+    assert end is units[-1]
+    others = units[:-1]
+    decoded = nnrcodec.decode(data)
+    for place in range(3, len(units)):
+        moved = nnrcodec.decode(stream_of([*others[:place], end, *others[place:]]))
+        assert list(moved) == list(decoded)
+    with pytest.raises(PayloadError, match="closing record is missing"):
+        nnrcodec.decode(stream_of(others))
+    with pytest.raises(UnitOrderError, match="a second container record"):
+        nnrcodec.decode(stream_of([*units, end]))
+
+
+def test_the_closing_record_stands_before_a_raw_unit() -> None:
+    state = {"w": np.ones((4, 4), np.float32), "r": np.array([np.inf, 1], np.float32)}
+    data = nnrcodec.encode(state, config=nnrcodec.EncoderConfig(profile="nnc"))
+    units = units_of(data)
+    assert closing_unit(units) is units[-2]
+    assert nnrcodec.decode(data)["r"][0] == np.inf
 
 
 def test_unknown_members_in_our_own_version_are_refused() -> None:
@@ -243,7 +326,7 @@ RENAMED = Record(
 
 
 def test_names_in_units_and_scalars_come_back() -> None:
-    assert record_from_bytes(record_to_bytes(RENAMED, HEAD), HEAD) == RENAMED
+    assert again(RENAMED) == RENAMED
     assert [entry.unit_name for entry in RENAMED.tensors] == ["w_G_", "steps", "x"]
 
 
@@ -272,9 +355,8 @@ def test_names_and_scalars_that_cannot_be_are_refused(change: dict[str, Any], pa
 
 
 def test_a_record_with_another_head_is_refused() -> None:
-    text = record_to_bytes(RENAMED, HEAD)
     with pytest.raises(PayloadError, match="looks like a record of nnrcodec that is damaged"):
-        record_from_bytes(text, "89abcdee")
+        again(RENAMED, "89abcdee")
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1.2", "1.3"])

@@ -222,7 +222,7 @@ def test_digests_of_an_update_are_those_of_the_differences() -> None:
     change = np.ones(20, np.float32)
     data = recorded_update("w", change, "float32")
     assert list(decoder.decode(data)) == ["w"]
-    wrong = streams.with_record(data, {"writer": "", "tensors": [["w", "00000000"]]})
+    wrong = streams.with_record(data, {"writer": "", "tensors": [["w", "00000000"]]}, "1.1")
     with pytest.raises(PayloadError, match="tensor 'w' decodes to digest"):
         decoder.decode(wrong)
 

@@ -14,7 +14,7 @@ from networks import NETWORKS, Network
 
 import nnrcodec
 from nnrcodec import EncoderConfig, UniformConfig
-from nnrcodec.container.stream import RECORD_STORAGE_FORMAT, read_stream
+from nnrcodec.container.stream import CLOSING_STORAGE_FORMAT, RECORD_STORAGE_FORMAT, read_stream
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.encoder.grouping import coded_names
 from nnrcodec.encoder.pipeline import encode_model
@@ -42,13 +42,17 @@ def check_stream(data: bytes) -> None:
     stream = read_stream(data)
     types = [unit.header.nnr_unit_type for unit in stream.units]
     assert types[:3] == [NnrUnitType.NNR_STR, NnrUnitType.NNR_MPS, NnrUnitType.NNR_TPL]
-    assert set(types[3:]) <= {NnrUnitType.NNR_NDU}
     start, parameters, topology, *units = stream.units
+    (closing,) = (unit for unit in units if unit.header.nnr_unit_type == NnrUnitType.NNR_TPL)
+    units.remove(closing)
+    assert {unit.header.nnr_unit_type for unit in units} <= {NnrUnitType.NNR_NDU}
     assert start.body.general_profile_idc == 1
     assert parameters.body.mps_quantization_method_flags & 3
     assert parameters.body.mps_quantization_parameter == 0
     assert topology.body.topology_storage_format == RECORD_STORAGE_FORMAT
-    assert topology.body.topology_data.find(b"\0") == len(topology.body.topology_data) - 1
+    assert closing.body.topology_storage_format == CLOSING_STORAGE_FORMAT
+    for data in (topology.body.topology_data, closing.body.topology_data):
+        assert data.find(b"\0") == len(data) - 1
     names = []
     for unit in units:
         header = unit.body
@@ -59,7 +63,7 @@ def check_stream(data: bytes) -> None:
             header.tensor_dimensions, header.scan_order
         )
         raw = header.nnr_compressed_data_unit_payload_type == PayloadType.NNR_PT_RAW_FLOAT
-        assert not raw or unit is units[-1]
+        assert not raw or unit is stream.units[-1]
         assert not (header.codebook_present_flag and header.dq_flag)
         if parameters.body.mps_parent_signalling_enabled_flag:
             assert header.nnr_compressed_data_unit_payload_type != PayloadType.NNR_PT_BLOCK

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +18,18 @@ import networks
 import numpy as np
 
 import nnrcodec
-from nnrcodec.container.record import Record, record_to_bytes
-from nnrcodec.container.stream import RECORD_STORAGE_FORMAT, head_check
+from nnrcodec.container.record import Record
+from nnrcodec.container.record_text import (
+    RECORD_VERSION,
+    closing_to_bytes,
+    is_record,
+    record_to_bytes,
+)
+from nnrcodec.container.stream import (
+    CLOSING_STORAGE_FORMAT,
+    RECORD_STORAGE_FORMAT,
+    head_check,
+)
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.errors import BitstreamError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
@@ -95,7 +106,16 @@ def topology_unit(data: bytes) -> Unit:
 
 def record_unit(units: list[Unit]) -> Unit:
     """Return the unit of the container record."""
-    return next(u for u in units if isinstance(u.body, NnrTopologyUnit))
+    return next(
+        u for u in units if isinstance(u.body, NnrTopologyUnit) and is_record(u.body.topology_data)
+    )
+
+
+def closing_unit(units: list[Unit]) -> Unit | None:
+    """Return the unit of the closing record, if there is one."""
+    topologies = (u for u in units if isinstance(u.body, NnrTopologyUnit))
+    closing = (u for u in topologies if u.body.topology_storage_format == CLOSING_STORAGE_FORMAT)
+    return next(closing, None)
 
 
 def data_units(units: list[Unit]) -> list[Unit]:
@@ -110,8 +130,8 @@ def record_text(content: Any, version: str = "1.1") -> bytes:
 
 
 def record_data(record: Record) -> bytes:
-    """Return the topology data of a record that does not check what stands before it."""
-    content = json_of(record_to_bytes(record, ""))
+    """Return the topology data of a record of 1.1, which checks nothing and has no other."""
+    content = _joined(json_of(record_to_bytes(record, "")), closing_to_bytes(record))
     del content["head"]
     return record_text(content)
 
@@ -122,16 +142,42 @@ def json_of(topology_data: bytes) -> Any:
     return json.loads(zlib.decompress(base64.b85decode(text.rstrip(b"\0"))))
 
 
+def _joined(content: Any, closing: bytes) -> Any:
+    """Return a record with its digests in the rows, as they were before 2.0."""
+    digests = base64.b85decode(bytes(closing[:-1])).hex()
+    rows = [
+        [name, digests[8 * i : 8 * i + 8], *more]
+        for i, (name, *more) in enumerate(content["tensors"])
+    ]
+    return content | {"tensors": rows}
+
+
+def _parted(content: Any) -> tuple[Any, bytes]:
+    """Return record and closing record; where rows are no rows, something that is wrong as well."""
+    rows = content.get("tensors")
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        return content, b"\0"
+    digests = [row[1] if len(row) > 1 else "" for row in rows]
+    valid = all(isinstance(d, str) and re.fullmatch("[0-9a-f]{8}", d) for d in digests)
+    packed = base64.b85encode(bytes.fromhex("".join(digests))) if valid else b""
+    return content | {"tensors": [row[:1] + row[2:] for row in rows]}, packed + b"\0"
+
+
 def record_content(data: bytes) -> Any:
-    """Return what the record of a stream says."""
-    return json_of(record_unit(units_of(data)).body.topology_data)
+    """Return what the record of a stream says, digests in the rows as they were before 2.0."""
+    units = units_of(data)
+    content, closing = json_of(record_unit(units).body.topology_data), closing_unit(units)
+    return content if closing is None else _joined(content, closing.body.topology_data)
 
 
-def with_record(data: bytes, content: Any, version: str = "1.2") -> bytes:
+def with_record(data: bytes, content: Any, version: str = "{}.{}".format(*RECORD_VERSION)) -> bytes:
     """Return a stream with another record, and the check of what stands before it made anew."""
     units = units_of(data)
     record_unit(units).body.topology_data = record_text("", version)
+    closing = closing_unit(units)
     if isinstance(content, dict):
+        if closing is not None and not version.startswith("1."):
+            content, closing.body.topology_data = _parted(content)
         content = {k: v for k, v in content.items() if k != "head"}
         if version not in ("1.0", "1.1"):
             before = stream_of(units)

@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import nnrcodec
-from nnrcodec.container.record import Record, TensorEntry, record_to_bytes
+from nnrcodec.container.record import Record, TensorEntry
+from nnrcodec.container.record_text import record_to_bytes
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.errors import BitstreamError, ModelError, UnsupportedFeatureError
 from nnrcodec.formats import save
