@@ -16,13 +16,12 @@ from nnrcodec.cli.command import (
     check_output,
     is_model_file,
     print_json,
-    progress_bar,
     read_stream,
     run,
     say,
     timed,
 )
-from nnrcodec.cli.report import line_of_update, lines_of, report_of, report_of_update
+from nnrcodec.cli.report import line_of_update, lines_of, report_of
 from nnrcodec.cli.task import add_task, check_task, task_of
 from nnrcodec.cli.values import at_least, loss, part
 from nnrcodec.config import (
@@ -464,14 +463,15 @@ def _encode_update(
         raise ConfigError(f"the streams of --base do not decode: {error}") from error
     with timed("loading"):
         model = load(options.input)
-    with progress_bar("encoding", quiet=options.quiet) as progress:
-        data = encoder.encode(model, progress=progress)
-    write_atomically(output, data)
-    done = output, len(data), model, time.perf_counter() - start
+    with StageBars(_UNITS_OF_STAGES, quiet=options.quiet) as progress:
+        result = encoder.encode(model, progress=progress)
+    write_atomically(output, result.data)
+    report, seconds = result.report, time.perf_counter() - start
     if options.json:
-        print_json({**report_of_update(*done), "warnings": options.warnings})
+        values = report_of(report, output, None, seconds, is_update=True)
+        print_json({**values, "warnings": options.warnings})
     else:
-        say(options, [line_of_update(*done)], output)
+        say(options, [line_of_update(report, output, seconds)], output)
 
 
 def _config(options: argparse.Namespace) -> EncoderConfig:

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from nnrcodec.cli.table import grouped, printable, table
 from nnrcodec.encoder.report import EncodeReport
-from nnrcodec.model.model import Model
 from nnrcodec.reduce.low_rank import LayerReport
 from nnrcodec.units.kinds import CODERS
 
 
 def report_of(
-    report: EncodeReport, output: Path, loss_unit: str | None, seconds: float
+    report: EncodeReport,
+    output: Path,
+    loss_unit: str | None,
+    seconds: float,
+    *,
+    is_update: bool = False,
 ) -> dict[str, object]:
     """Return what was done as ``nnr-encode --json`` prints it; see its help for the names.
 
@@ -27,18 +31,25 @@ def report_of(
         Of the losses of the trials.
     seconds : float
         How long all took, with reading and writing.
+    is_update : bool
+        Whether the stream is an update.
     """
     values = report.to_json()
-    sizes = _sizes(output, report.stream_bytes, report.original_bytes, report.original_elements)
+    original_bytes = report.original_bytes
     trials = [
         {**trial, "taken": of == report.taken}
         for trial, of in zip(values["trials"], report.trials, strict=True)
     ]
     return {
-        **sizes,
+        "output": str(output),
+        "bytes": report.stream_bytes,
+        "original_bytes": original_bytes,
+        "percent": 100 * report.stream_bytes / original_bytes if original_bytes else None,
+        "weights": report.original_elements,
+        "bits_per_weight": report.bits_per_weight if report.original_elements else None,
         "seconds": seconds,
         "stage_seconds": values["stage_seconds"],
-        "is_update": False,
+        "is_update": is_update,
         "coders": values["coders"],
         "tensors": values["tensors"],
         "layers": values["layers"],
@@ -50,37 +61,11 @@ def report_of(
     }
 
 
-def report_of_update(output: Path, size: int, model: Model, seconds: float) -> dict[str, object]:
-    """Return the same of an update of a model."""
-    tensors = model.tensors.values()
-    original = sum(t.stored_bytes for t in tensors), sum(t.size for t in tensors)
-    names = ("coders", "tensors", "layers", "folds", "distillation", "trials", "loss", "loss_unit")
-    return {
-        **_sizes(output, size, *original),
-        "seconds": seconds,
-        "stage_seconds": None,
-        "is_update": True,
-        **dict.fromkeys(names),
-    }
-
-
-def _sizes(output: Path, size: int, original_bytes: int, weights: int) -> dict[str, object]:
-    return {
-        "output": str(output),
-        "bytes": size,
-        "original_bytes": original_bytes,
-        "percent": 100 * size / original_bytes if original_bytes else None,
-        "weights": weights,
-        "bits_per_weight": 8 * size / weights if weights else None,
-    }
-
-
-def line_of_update(output: Path, size: int, model: Model, seconds: float) -> str:
-    """Return what was done to an update in a line for people."""
-    weights = sum(tensor.size for tensor in model.tensors.values())
+def line_of_update(report: EncodeReport, output: Path, seconds: float) -> str:
+    """Return what was done to an update in a line for people; parameters as of `report_of`."""
     return (
-        f"{output}: update of {grouped(size)} bytes, {8 * size / weights:.2f} bits per weight, "
-        f"{seconds:.1f} s"
+        f"{output}: update of {grouped(report.stream_bytes)} bytes, "
+        f"{report.bits_per_weight:.2f} bits per weight, {seconds:.1f} s"
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.candidates import Candidate, best, cost, smallest
+from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import levels_at, read_checked
 from nnrcodec.model.dtypes import is_float
@@ -44,14 +45,14 @@ _BYTES_PER_RARE_LEVEL = 0.5
 
 def encode_group(
     group: Group,
-    _names: Mapping[str, str],
+    names: Mapping[str, str],
     config: EncoderConfig,
     known: Mapping[str, Quantized],
-) -> list[tuple[Unit, dict[str, np.ndarray]]]:
+) -> list[CodedUnit]:
     """Code the tensor of a group; as `nnrcodec.encoder.profiles.EncodeGroup`."""
     (tensor,) = group.tensors.values()
     unit, value = encode_tensor(tensor, config, known.get(tensor.name))
-    return [(unit, {tensor.name: value})]
+    return [CodedUnit.of(unit, [(tensor, value)], names)]
 
 
 def encode_tensor(

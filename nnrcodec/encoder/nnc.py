@@ -12,6 +12,7 @@ import numpy as np
 
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.candidates import Candidate, best
+from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
 from nnrcodec.errors import ModelError
@@ -20,7 +21,6 @@ from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, codebook_values
 from nnrcodec.quant.step_size import step_size
-from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.ndu import Part
 from nnrcodec.units.ndu_encoding import (
     encode_block,
@@ -36,7 +36,7 @@ def encode_group(
     names: Mapping[str, str],
     config: EncoderConfig,
     known: Mapping[str, Quantized],
-) -> list[tuple[Unit, dict[str, np.ndarray]]]:
+) -> list[CodedUnit]:
     """Code tensors; as `nnrcodec.encoder.profiles.EncodeGroup`.
 
     A raw unit (`nnrcodec.units.ndu_encoding.is_raw`) must become the last of its stream.
@@ -56,7 +56,8 @@ def encode_group(
     for tensor in group.tensors.values():
         name = names.get(tensor.name, tensor.name)
         candidate = _encode(tensor, name, config, known.get(tensor.name))
-        coded.append((candidate.unit, {tensor.name: candidate.value.reshape(tensor.shape)}))
+        value = candidate.value.reshape(tensor.shape)
+        coded.append(CodedUnit.of(candidate.unit, [(tensor, value)], names))
     return coded
 
 
@@ -65,23 +66,23 @@ def _block(
     names: Mapping[str, str],
     config: EncoderConfig,
     known: Mapping[str, Quantized],
-) -> tuple[Unit, dict[str, np.ndarray]] | None:
+) -> CodedUnit | None:
     """Code tensors in one unit; None if one of them has no step size."""
     kinds = {known[tensor.name].dq for tensor in tensors.values() if tensor.name in known}
     if len(kinds) > 1:
         return None
     dq = kinds.pop() if kinds else config.dq
-    quantized, values = {}, {}
+    quantized = {}
     for part, tensor in tensors.items():
         read = read_checked(tensor)
         levels = known.get(tensor.name) or quantize_reals(tensor, read, read, config, dq=dq)
         if levels is None:
             return None
         quantized[part] = levels
-        values[tensor.name] = levels.value
     coded = {part: names.get(tensor.name, tensor.name) for part, tensor in tensors.items()}
     unit = encode_block(coded, quantized, config.quantization.qp_density, config.cabac)
-    return unit, values
+    values = [(tensor, quantized[part].value) for part, tensor in tensors.items()]
+    return CodedUnit.of(unit, values, names)
 
 
 def _encode(tensor: Tensor, name: str, config: EncoderConfig, known: Quantized | None) -> Candidate:

@@ -1,31 +1,29 @@
-"""From a model to a stream: reduce, quantize, code, and put the units together."""
+"""From a model to a stream: reduce, quantize, code, and put the units together.
+
+An update goes the same way: it is a model that is coded against a base.
+"""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nnrcodec.config import EncoderConfig
-from nnrcodec.container.record import Record, TensorEntry, tensor_digest
+from nnrcodec.container.record import Record, model_digest
 from nnrcodec.container.stream import write_stream
+from nnrcodec.encoder.coded import CodedUnit, raw_last
+from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.grouping import Group, coded_names, groups_of
-from nnrcodec.encoder.profiles import PROFILES
+from nnrcodec.encoder.profiles import rules_of
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.model.model import Model, Tensor
+from nnrcodec.model.model import Model
 from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress, Stages, silently
-from nnrcodec.quant.quantized import Quantized, squared_error
+from nnrcodec.quant.quantized import Quantized
 from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
 from nnrcodec.reduce.low_rank import LayerReport, decompose
-from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
-from nnrcodec.syntax.unit import Unit
-from nnrcodec.units.kinds import KINDS
-from nnrcodec.units.ndu_encoding import is_raw
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.expectation import Expectation
@@ -95,15 +93,6 @@ class Encoded:
     coders: Mapping[str, int]
     distilled: DistillationReport | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _CodedUnit:
-    """A unit, and what the record says of its tensors."""
-
-    unit: Unit
-    entries: tuple[TensorEntry, ...]
-    errors: Mapping[str, float]
 
 
 def encode_model(
@@ -222,12 +211,16 @@ def encode_reduced(
     config: EncoderConfig,
     stages: Stages = silently,
     inputs: Inputs | None = None,
+    base: Base | None = None,
 ) -> Encoded:
     """Quantize and code a network.
 
     Parameters, errors
     ------------------
-    As of `encode_model`.
+    As of `encode_model`, and
+
+    base : Base, optional
+        What the decoder has: the stream is then an update of it.
 
     Returns
     -------
@@ -251,96 +244,52 @@ def encode_reduced(
             )
         model, known = found.model, found.quantized
     with stages("coding") as progress:
-        coded = _raw_last(_code(model, config, known, progress))
+        coded = raw_last(_code(model, config, known, base, progress))
     entries = {entry.name: entry for part in coded for entry in part.entries}
-    record = Record(tuple(entries[name] for name in model.tensors), model.factors, model.graph)
-    data_units = [part.unit for part in coded]
+    record = Record(
+        tuple(entries[name] for name in model.tensors if name in entries),
+        model.factors,
+        model.graph if base is None else None,
+        model_digest(base.model) if base is not None else None,
+    )
+    stream = write_stream(
+        record,
+        config.quantization.qp_density,
+        [part.unit for part in coded],
+        codebooks=config.codebook,
+        parent_signalling=base is not None,
+    )
     return Encoded(
-        write_stream(record, config.quantization.qp_density, data_units, codebooks=config.codebook),
+        stream,
         reduced.original_bytes,
         reduced.original_elements,
         reduced.layers,
         reduced.folds,
-        Counter(_coder(part.unit) for part in coded for _ in part.entries),
+        Counter(part.coder for part in coded for _ in part.entries),
         reduced.distilled,
         {name: error for part in coded for name, error in part.errors.items()},
     )
 
 
 def _code(
-    model: Model, config: EncoderConfig, known: Mapping[str, Quantized], progress: Progress
-) -> list[_CodedUnit]:
+    model: Model,
+    config: EncoderConfig,
+    known: Mapping[str, Quantized],
+    base: Base | None,
+    progress: Progress,
+) -> list[CodedUnit]:
     """Code all tensors of a model, in its order."""
-    profile = PROFILES[config.profile]
-    names = coded_names(model.tensors, profile.reserved_suffixes)
-    groups = groups_of(model, blocks=profile.blocks and config.blocks and not config.codebook)
+    rules = rules_of(config, base)
+    names = coded_names((base.model if base else model).tensors, rules.reserved_suffixes)
+    groups = groups_of(model, blocks=rules.blocks and config.blocks and not config.codebook)
 
-    def code(group: Group) -> list[_CodedUnit]:
-        return [
-            _coded(unit, values, group, names)
-            for unit, values in profile.encode_group(group, names, config, known)
-        ]
+    def code(group: Group) -> list[CodedUnit]:
+        return rules.encode_group(group, names, config, known)
 
-    coded: list[_CodedUnit] = []
+    coded: list[CodedUnit] = []
     done, total = 0, sum(tensor.size for tensor in model.tensors.values())
     for group, units in zip(groups, in_order(code, groups, config.threads), strict=True):
         coded += units
         done += sum(tensor.size for tensor in group.tensors.values())
         progress(done, total)
     return coded
-
-
-def _coded(
-    unit: Unit, values: Mapping[str, np.ndarray], group: Group, names: Mapping[str, str]
-) -> _CodedUnit:
-    """Return a unit with what the record says of its tensors; the values are needed no more."""
-    tensors: dict[str, Tensor] = {tensor.name: tensor for tensor in group.tensors.values()}
-    is_standard = isinstance(unit.body, NnrCompressedDataUnitHeader)
-    return _CodedUnit(
-        unit,
-        tuple(
-            TensorEntry(
-                name,
-                tensor_digest(tensors[name], value),
-                tensors[name].dtype,
-                tensors[name].role,
-                names.get(name),
-                scalar=is_standard and not tensors[name].shape,
-            )
-            for name, value in values.items()
-        ),
-        {name: _relative_error(tensors[name].read(), value) for name, value in values.items()},
-    )
-
-
-def _relative_error(original: np.ndarray, decoded: np.ndarray) -> float:
-    """Return the root of the squared error over the squares; 0 if there is no error."""
-    different = original != decoded
-    if not different.any():
-        return 0.0
-    squares = squared_error(original[np.isfinite(original)], 0)
-    error = squared_error(original[different], decoded[different])
-    return math.sqrt(error / squares) if squares else math.inf
-
-
-def _raw_last(coded: list[_CodedUnit]) -> list[_CodedUnit]:
-    """Move the unit to the end that must be the last, if there is one.
-
-    Raises
-    ------
-    ModelError
-        If there are several.
-    """
-    raw = [part for part in coded if is_raw(part.unit)]
-    if len(raw) > 1:
-        names = [entry.name for part in raw for entry in part.entries]
-        raise ModelError(
-            f"tensors {', '.join(map(repr, names[:5]))} have values that are infinite or beyond "
-            "the step sizes of the standard; profile nnc can store one tensor in a stream, profile "
-            "ext all of them"
-        )
-    return [part for part in coded if not is_raw(part.unit)] + raw
-
-
-def _coder(unit: Unit) -> str:
-    return KINDS[unit.header.nnr_unit_type].coder(unit)  # type: ignore[index]

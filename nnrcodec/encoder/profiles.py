@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
-
-import numpy as np
 
 from nnrcodec.config import EncoderConfig, Profile
 from nnrcodec.encoder import ext, nnc
+from nnrcodec.encoder.coded import CodedUnit
+from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.quant.quantized import Quantized
-from nnrcodec.syntax.unit import Unit
 
 
 class EncodeGroup(Protocol):
@@ -25,8 +24,8 @@ class EncodeGroup(Protocol):
         config: EncoderConfig,
         known: Mapping[str, Quantized],
         /,
-    ) -> list[tuple[Unit, dict[str, np.ndarray]]]:
-        """Return units, each with what a decoder will make of the tensors in it, by name.
+    ) -> list[CodedUnit]:
+        """Return units, and what is in them.
 
         Parameters
         ----------
@@ -65,3 +64,10 @@ PROFILES: Mapping[Profile, ProfileRules] = {
     # deployed decoders take names that end so for parts of a decomposed tensor
     "nnc": ProfileRules(nnc.encode_group, blocks=True, reserved_suffixes=("_G", "_H")),
 }
+
+
+def rules_of(config: EncoderConfig, base: Base | None) -> ProfileRules:
+    """Return what holds for a stream: for an update, that of profile nnc without blocks."""
+    if base is None:
+        return PROFILES[config.profile]
+    return replace(PROFILES["nnc"], encode_group=base.encode_group, blocks=False)

@@ -6,34 +6,23 @@ one update are in the difference of the next and do not add up.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from nnrcodec.config import EncoderConfig, as_config
-from nnrcodec.container.record import Record, TensorEntry, model_digest, tensor_digest
-from nnrcodec.container.stream import write_stream
 from nnrcodec.decoder.updates import UpdateDecoder, is_update
-from nnrcodec.encoder.grouping import coded_names
-from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
-from nnrcodec.encoder.profiles import PROFILES
+from nnrcodec.encoder.differences import Base
+from nnrcodec.encoder.pipeline import encode_reduced, reduce_model
+from nnrcodec.encoder.report import EncodeResult, collected_notes, report_of
+from nnrcodec.encoder.search import Found
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.sources import model_of
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model.dtypes import is_float
-from nnrcodec.model.model import Model, Role, Tensor
-from nnrcodec.parallel import in_order
-from nnrcodec.progress import Progress
-from nnrcodec.quant.quantized import FEWEST_ELEMENTS
-from nnrcodec.syntax.unit import Unit
-from nnrcodec.units.ndu_encoding import (
-    Update,
-    encode_float_unit,
-    encode_integer_unit,
-)
+from nnrcodec.model.model import Model, Role
+from nnrcodec.progress import StageProgress, TimedStages
 
 
 class UpdateEncoder:
@@ -101,7 +90,7 @@ class UpdateEncoder:
                 raise ConfigError(f"stream {index + 1} of those to build on {what}")
             self._decoder.decode(data)
 
-    def encode(self, model: Any, *, progress: Progress | None = None) -> bytes:
+    def encode(self, model: Any, *, progress: StageProgress | None = None) -> EncodeResult:
         """Encode the differences to what a decoder has, which then has the result.
 
         Parameters
@@ -109,12 +98,13 @@ class UpdateEncoder:
         model : torch.nn.Module, torch.export.ExportedProgram, mapping or Model
             The network as it is now, with the tensors of the base model.
         progress : callable, optional
-            Called after each tensor.
+            Called with the name of a stage, how much of it is done, and how much there is.
 
         Returns
         -------
-        bytes
-            The stream.
+        EncodeResult
+            The stream: bytes, with a `report` as that of `nnrcodec.encode`. Errors in it are those
+            of the differences; tensors that are not in the stream did not change.
 
         Raises
         ------
@@ -123,107 +113,28 @@ class UpdateEncoder:
         ConfigError
             If a step size that was asked for does not fit.
         """
-        base = self._decoder.network()
-        source = _with_names_of(base, model_of(model))
-        _require_same_tensors(source, base)
-        names = coded_names(base.tensors, PROFILES["nnc"].reserved_suffixes)
-        changes = [
-            _Change(
-                source.tensors[name],
-                old,
-                names.get(name),
-                Update(
-                    parameter_id=index,
-                    history=self._decoder.histories.get(names.get(name, name)),
-                ),
+        start, stages = time.perf_counter(), TimedStages(progress)
+        with collected_notes() as notes:
+            base = self._decoder.network()
+            source = _with_names_of(base, model_of(model))
+            _require_same_tensors(source, base)
+            ordered = Model.of(
+                source.tensors[name] for name in base.tensors if name in source.tensors
             )
-            for index, (name, old) in enumerate(base.tensors.items())
-            if name in source.tensors
-        ]
-        units, entries = [], []
-        done, total = 0, sum(change.new.size for change in changes)
-        results = in_order(self._encode, changes, self._config.threads)
-        for change, coded in zip(changes, results, strict=True):
-            if coded is not None:
-                units.append(coded[0])
-                entries.append(coded[1])
-            done += change.new.size
-            if progress is not None:
-                progress(done, total)
-        data = write_stream(
-            Record(tuple(entries), base=model_digest(base)),
-            self._config.quantization.qp_density,
-            units,
-            parent_signalling=True,
-        )
-        self._decoder.decode(data)
-        return data
-
-    def _encode(self, change: _Change) -> tuple[Unit, TensorEntry] | None:
-        """Code the difference of a tensor; None if there is none."""
-        config = self._config
-        if not is_float(change.old.dtype):
-            levels = change.integers()
-            if not levels.any():
-                return None
-            unit = encode_integer_unit(change.unit_name, levels, config.cabac, update=change.update)
-            return unit, change.entry("int32", levels)
-        new, old, difference = change.reals()
-        dq = config.dq and new.size >= FEWEST_ELEMENTS
-        tensor = Tensor.of(change.new.name, difference, "float32")
-        found = quantize_reals(tensor, difference, new if new.any() else old, config, dq=dq)
-        if found is None:
-            raise ModelError(
-                f"the difference of tensor {change.new.name!r} to the one before is infinite or "
-                "beyond the step sizes of the standard: encode a new base model"
+            encoded = encode_reduced(
+                reduce_model(ordered, self._config, stages),
+                self._config,
+                stages,
+                base=Base.of(base, self._decoder.histories),
             )
-        if not found.levels.any():
-            return None
-        density = config.quantization.qp_density
-        unit = encode_float_unit(
-            change.unit_name, found, density, config.cabac, update=change.update
-        )
-        return unit, change.entry("float32", found.value)
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A tensor as it is now and as a decoder has it, and what its unit must know."""
-
-    new: Tensor
-    old: Tensor
-    coded_name: str | None
-    update: Update
-
-    @property
-    def unit_name(self) -> str:
-        """The name in the unit."""
-        return self.coded_name or self.new.name
-
-    def reals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return values now, values before, and their difference in binary64."""
-        new, old = (np.atleast_1d(read_checked(t)).astype(np.float64) for t in (self.new, self.old))
-        with np.errstate(invalid="ignore"):  # the same infinity twice is no difference
-            difference = np.where(new == old, 0.0, new - old)
-        smallest = np.finfo(np.float32).tiny
-        difference[np.abs(difference) < smallest] = 0
-        finite = np.isfinite(new)
-        return np.where(finite, new, 0), np.where(finite, old, 0), difference
-
-    def integers(self) -> np.ndarray:
-        """Return the difference; those of 64 bits wrap around."""
-        new, old = (np.atleast_1d(t.read()).astype(np.int64) for t in (self.new, self.old))
-        with np.errstate(over="ignore"):
-            return int32_levels(self.new, new - old)
-
-    def entry(self, dtype: str, difference: np.ndarray) -> TensorEntry:
-        """Return what the record says of a decoded difference."""
-        value = difference.reshape(self.new.shape)
-        digest = tensor_digest(Tensor.of(self.new.name, value, dtype), value)
-        scalar = not self.new.shape
-        return TensorEntry(
-            self.new.name, digest, dtype, self.old.role, self.coded_name, scalar=scalar
-        )
+            self._decoder.decode(encoded.data)
+            report = report_of(
+                Found(encoded),
+                seconds=time.perf_counter() - start,
+                stage_seconds=stages.seconds,
+                notes=notes,
+            )
+        return EncodeResult.of(encoded.data, report)
 
 
 def _with_names_of(base: Model, model: Model) -> Model:

@@ -458,7 +458,9 @@ def test_json_of_an_update_has_the_same_names(call, models, tmp_path):
     assert list(found) == list(whole)
     assert (found["is_update"], found["bytes"]) == (True, update.stat().st_size)
     assert found["weights"] == whole["weights"]
-    assert found["tensors"] is None
+    changed = [tensor["name"] for tensor in found["tensors"]]
+    assert set(changed) <= {tensor["name"] for tensor in whole["tensors"]}
+    assert found["coders"] == ({"DeepCABAC": len(changed)} if changed else {})
 
 
 @pytest.fixture

@@ -118,14 +118,18 @@ def test_what_did_not_change_is_not_sent() -> None:
     base = nnrcodec.encode(state)
     encoder, decoder = UpdateEncoder(base), UpdateDecoder()
     decoder.decode(base)
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     same = encoder.encode(decoder.state, progress=lambda *now: seen.append(now))
     assert len(seen) == len(state)
-    assert seen[-1] == (sum(v.size for v in state.values()),) * 2
+    assert seen[-1] == ("coding", *(sum(v.size for v in state.values()),) * 2)
     assert headers_of(same) == []
+    assert same.report.tensors == ()
+    assert same.report.original_bytes == sum(v.nbytes for v in state.values())
     assert decoder.decode(same) == {}
     changed = dict(decoder.state) | {"steps": np.array(8)}
-    assert [header.topology_elem_id for header in headers_of(encoder.encode(changed))] == ["steps"]
+    update = encoder.encode(changed)
+    assert [header.topology_elem_id for header in headers_of(update)] == ["steps"]
+    assert [(t.name, t.relative_error) for t in update.report.tensors] == [("steps", 0.0)]
 
 
 def test_identifiers_count_the_updates_of_each_tensor() -> None:

@@ -1,0 +1,107 @@
+"""Updates: tensors as differences to those that a decoder has, in units of the standard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnrcodec.config import EncoderConfig
+from nnrcodec.encoder.coded import CodedUnit
+from nnrcodec.encoder.grouping import Group
+from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
+from nnrcodec.errors import ModelError
+from nnrcodec.model.dtypes import is_float
+from nnrcodec.model.model import Model, Tensor
+from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized
+from nnrcodec.units.ndu import Histories
+from nnrcodec.units.ndu_encoding import Update, encode_float_unit, encode_integer_unit
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a decoder of an update has.
+
+    Parameters
+    ----------
+    model : Model
+        The base model with all updates so far.
+    histories : mapping of str to TensorHistory
+        By name in the data unit, what these updates left.
+    parameter_ids : mapping of str to int
+        By name, the numbers of the tensors.
+    """
+
+    model: Model
+    histories: Histories
+    parameter_ids: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: Model, histories: Histories) -> Base:
+        """Return the base of an update; tensors are numbered in their order."""
+        return cls(model, histories, {name: index for index, name in enumerate(model.tensors)})
+
+    def encode_group(
+        self,
+        group: Group,
+        names: Mapping[str, str],
+        config: EncoderConfig,
+        _known: Mapping[str, Quantized],
+    ) -> list[CodedUnit]:
+        """Code the difference of a tensor, as `nnrcodec.encoder.profiles.EncodeGroup`.
+
+        Returns
+        -------
+        list of CodedUnit
+            Empty if there is no difference, to the step size.
+
+        Raises
+        ------
+        ModelError
+            If the difference cannot be coded.
+        ConfigError
+            If a step size that was asked for does not fit.
+        """
+        (new,) = group.tensors.values()
+        old, name = self.model.tensors[new.name], names.get(new.name, new.name)
+        update = Update(parameter_id=self.parameter_ids[new.name], history=self.histories.get(name))
+        if not is_float(old.dtype):
+            levels = _integers(new, old)
+            if not levels.any():
+                return []
+            unit = encode_integer_unit(name, levels, config.cabac, update=update)
+            coded = Tensor.of(new.name, levels.reshape(new.shape), "int32", old.role)
+            return [CodedUnit.of(unit, [(coded, coded.read())], names)]
+        now, before, difference = _reals(new, old)
+        coded = Tensor.of(new.name, difference.reshape(new.shape), "float32", old.role)
+        dq = config.dq and new.size >= FEWEST_ELEMENTS
+        like = now if now.any() else before
+        quantized = quantize_reals(coded, difference, like, config, dq=dq)
+        if quantized is None:
+            raise ModelError(
+                f"the difference of tensor {new.name!r} to the one before is infinite or beyond "
+                "the step sizes of the standard: encode a new base model"
+            )
+        if not quantized.levels.any():
+            return []
+        density = config.quantization.qp_density
+        unit = encode_float_unit(name, quantized, density, config.cabac, update=update)
+        return [CodedUnit.of(unit, [(coded, quantized.value.reshape(new.shape))], names)]
+
+
+def _reals(new: Tensor, old: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values now, values before, and their difference in binary64."""
+    now, before = (np.atleast_1d(read_checked(t)).astype(np.float64) for t in (new, old))
+    with np.errstate(invalid="ignore"):  # the same infinity twice is no difference
+        difference = np.where(now == before, 0.0, now - before)
+    difference[np.abs(difference) < np.finfo(np.float32).tiny] = 0
+    finite = np.isfinite(now)
+    return np.where(finite, now, 0), np.where(finite, before, 0), difference
+
+
+def _integers(new: Tensor, old: Tensor) -> np.ndarray:
+    """Return the difference; those of 64 bits wrap around."""
+    now, before = (np.atleast_1d(t.read()).astype(np.int64) for t in (new, old))
+    with np.errstate(over="ignore"):
+        return int32_levels(new, now - before)
