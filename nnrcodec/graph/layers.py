@@ -31,7 +31,7 @@ _AXES = {
     "aten.linear.default": 0,
 }
 
-LARGEST = 6144
+MAX_MATRIX_SIDE = 6144
 """Inputs or outputs of a layer beyond which it is no longer looked at: matrices of second moments
 have the square of that many elements, and there are several."""
 
@@ -131,7 +131,7 @@ def find_layers(model: Model) -> tuple[Layer, ...]:
     """Return the layers of a model, in the order in which they run.
 
     Left out are layers whose weight is used more than once or is not of a float dtype, geometries
-    that other nodes compute, and more inputs or outputs than `LARGEST`.
+    that other nodes compute, and more inputs or outputs than `MAX_MATRIX_SIDE`.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def find_layers(model: Model) -> tuple[Layer, ...]:
             layer = _layer_of(position, node, model)
             if layer is None or len(graph.uses(TensorRef(layer.weight))) != 1:
                 continue
-            if max(layer.columns, layer.outputs) > LARGEST:
+            if max(layer.columns, layer.outputs) > MAX_MATRIX_SIDE:
                 continue
             layers.append(layer)
     return tuple(layers)

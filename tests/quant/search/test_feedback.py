@@ -63,7 +63,9 @@ def real_layer() -> tuple[np.ndarray, np.ndarray]:
     inputs = load_inputs(EXAMPLE / "eval" / "*_dec.png", model.graph, 4)
     visit = next(visit for visit in walk(model, inputs) if visit.layer.name == "net.6")
     layer: Layer = visit.layer
-    return layer.matrices(model.tensors[layer.weight].read()), visit.moments().centered().second
+    return layer.matrices(
+        model.tensors[layer.weight].read()
+    ), visit.moments().centered().second_moment
 
 
 @settings(deadline=None, max_examples=40)  # the first call compiles
