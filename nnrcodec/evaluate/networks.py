@@ -14,7 +14,7 @@ from nnrcodec.errors import BitstreamError, ConfigError, UnsupportedFeatureError
 from nnrcodec.formats import load, read_stream_file
 from nnrcodec.formats.sources import model_of
 from nnrcodec.graph.graph import Graph
-from nnrcodec.graph.module import DecodedModel, build_module, made_fast
+from nnrcodec.graph.module import DecodedModel, build_module, optimized_for_inference
 from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import cast, is_float
@@ -122,7 +122,7 @@ def streams_of(streams: Mapping[str, bytes | str | Path]) -> dict[str, bytes]:
 
 def running(model: Model) -> DecodedModel:
     """Return a network that runs, optimized as for a receiver."""
-    return made_fast(build_module(model).requires_grad_(False))
+    return optimized_for_inference(build_module(model).requires_grad_(False))
 
 
 def picture_channels(model: Model) -> int:
