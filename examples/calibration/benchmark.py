@@ -36,7 +36,7 @@ from nnrcodec.calibration.inputs import load_inputs
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.formats import load
-from nnrcodec.graph.module import build_module, made_fast
+from nnrcodec.graph.module import build_module, optimized_for_inference
 from nnrcodec.model.model import Model
 
 POSTFILTER = Path(__file__).resolve().parents[1] / "postfilter"
@@ -154,7 +154,7 @@ class Judge:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        original = Recorded(made_fast(build_module(case.model)))
+        original = Recorded(optimized_for_inference(build_module(case.model)))
         self.score = case.score(original)
         self.wanted = original.all_outputs()
 

@@ -30,7 +30,7 @@ from nnrcodec.calibration.synthetic import Inputs, synthetic_inputs
 from nnrcodec.cli.command import progress_bar
 from nnrcodec.encoder.pipeline import Reduced, encode_reduced, reduce_model
 from nnrcodec.formats import load
-from nnrcodec.graph.module import build_module, made_fast
+from nnrcodec.graph.module import build_module, optimized_for_inference
 from nnrcodec.model.model import Model
 from nnrcodec.progress import Progress
 
@@ -58,7 +58,7 @@ class Bench:
         self.model = model
         self.pairs = load_pairs(FOLDER / "eval")
         self.whole = fp32_bytes(model)
-        self.original = made_fast(build_module(model))
+        self.original = optimized_for_inference(build_module(model))
         self.gain = mean_gain(score_pairs(self.original, self.pairs))
 
     def change(self, network: Filter) -> float:
@@ -84,7 +84,7 @@ def fp32_bytes(model: Model) -> int:
 
 def uncoded(label: str, reduced: Reduced, paper: str = "") -> Row:
     """Return the line of a network that is not quantized."""
-    network = made_fast(build_module(reduced.model))
+    network = optimized_for_inference(build_module(reduced.model))
     return Row(label, fp32_bytes(reduced.model), network, paper)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nnrcodec.graph.graph import Argument, Graph, TensorRef
-from nnrcodec.graph.layers import LARGEST, find_layers
+from nnrcodec.graph.layers import MAX_MATRIX_SIDE, find_layers
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.model.dtypes import is_float
 from nnrcodec.model.model import Model, Tensor
@@ -60,6 +60,7 @@ def _reason(
     if transposed and isinstance(groups, int):
         outputs = groups * tensor.shape[1]
     columns = tensor.size // outputs
-    if max(columns, outputs) > LARGEST:
-        return f"it is a matrix of {outputs} x {columns}, at most {LARGEST} x {LARGEST} is measured"
+    if max(columns, outputs) > MAX_MATRIX_SIDE:
+        largest = f"{MAX_MATRIX_SIDE} x {MAX_MATRIX_SIDE}"
+        return f"it is a matrix of {outputs} x {columns}, at most {largest} is measured"
     return "its stride, padding, groups, input or bias is not known from the graph"

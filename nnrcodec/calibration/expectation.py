@@ -32,14 +32,15 @@ class Expectation:
         Mean squared error of the output with default step sizes of scale 1.
     elements : int
         Number of weights that contribute to it.
-    weighting : mapping of str to ndarray
-        The output sensitivities that it was estimated with; by default only their diagonals.
+    output_sensitivities : mapping of str to ndarray
+        The Gauss-Newton output sensitivities that it was estimated with, by weight name; by default
+        only their diagonals.
     """
 
     variance: float
     error: float
     elements: int
-    weighting: Mapping[str, np.ndarray] = field(repr=False, compare=False)
+    output_sensitivities: Mapping[str, np.ndarray] = field(repr=False, compare=False)
 
     def error_per_weight(self, scale: float) -> float:
         """Return the squared output error for one weight, if all weights contribute the same."""
@@ -54,7 +55,7 @@ def expectation(
     model: Model,
     inputs: Inputs,
     qp_density: int = 2,
-    weighting: Mapping[str, np.ndarray] | None = None,
+    output_sensitivities: Mapping[str, np.ndarray] | None = None,
 ) -> Expectation:
     """Estimate the output error of quantization by the weights alone.
 
@@ -69,8 +70,8 @@ def expectation(
         Calibration inputs.
     qp_density : int
         See `nnrcodec.quant.step_size.step_size`.
-    weighting : mapping of str to ndarray, optional
-        The sensitivities of the model, or their diagonals, if they are known already.
+    output_sensitivities : mapping of str to ndarray, optional
+        The output sensitivities of the model, or their diagonals, if they are known already.
     """
     for name, reason in unmeasured_layers(model).items():
         logger.warning(
@@ -79,8 +80,8 @@ def expectation(
             name,
             reason,
         )
-    if weighting is None:
-        weighting = sensitivities(model, inputs, diagonal=True)
+    if output_sensitivities is None:
+        output_sensitivities = sensitivities(model, inputs, diagonal=True)
     config = replace(UniformConfig(), qp_density=qp_density)
     error, elements = 0.0, 0
     for visit in walk(model, inputs):
@@ -95,6 +96,6 @@ def expectation(
             continue
         step = step_size(config.qp_for(values), qp_density)
         noise = step**2 / 12 * layer.columns * visit.input_variance()
-        error += float(diagonal_of(weighting[layer.weight]).sum()) * noise
+        error += float(diagonal_of(output_sensitivities[layer.weight]).sum()) * noise
         elements += math.prod(layer.shape)
-    return Expectation(output_variance(model, inputs), error, elements, weighting)
+    return Expectation(output_variance(model, inputs), error, elements, output_sensitivities)

@@ -1,6 +1,6 @@
 """Calibration inputs from files: pictures, arrays, tensors.
 
-Nothing in a file is run: arrays are read without pickle, tensors with ``weights_only``.
+No code in a file is executed: arrays are read without pickle, tensors with ``weights_only``.
 """
 
 from __future__ import annotations
@@ -32,19 +32,18 @@ def load_inputs(
     Parameters
     ----------
     path : str or Path
-        A folder of pictures, or a pattern such as ``frames/*_dec.png``, or a file of them; of pairs
-        ``NAME_orig.png`` and ``NAME_qpQP_dec.png`` in a folder only the decoded ones are taken. Or
-        a ``.npy``, ``.npz`` or ``.pt`` file with samples along the first axis, in an ``.npz`` by
-        the names of the inputs, if it has more than one array. Samples of 8 bits are divided by
-        255, as are pictures.
+        A picture, a folder of pictures, or a pattern such as ``frames/*_dec.png``; in a folder of
+        pairs ``NAME_orig.png`` and ``NAME_qpQP_dec.png`` only the decoded pictures are used. Or a
+        ``.npy``, ``.npz`` or ``.pt`` file with samples along the first axis; several arrays in an
+        ``.npz`` have the names of the inputs. Pictures and samples of 8 bits are divided by 255.
     graph : Graph
-        Tells which sizes and dtypes the network takes.
+        With the sizes and dtypes of the inputs.
     count : int
-        How many inputs to make at most: patches of pictures, or samples, evenly spaced.
+        Largest number of inputs: patches of pictures, or evenly spaced samples.
     seed : int
-        Of the places where patches are cut.
+        Of the positions of the patches.
     side : int
-        Height and width of patches where the network leaves them free.
+        Height and width of patches where those of the input are dynamic.
 
     Returns
     -------
@@ -53,7 +52,7 @@ def load_inputs(
     Raises
     ------
     ConfigError
-        If there is nothing, or it does not fit the network; the message says why.
+        If there are no inputs, or they do not fit the network; the message says why.
     """
     path = Path(path)
     if path.suffix.lower() in (".npy", ".npz", ".pt", ".pth") and path.is_file():
@@ -65,12 +64,12 @@ def load_inputs(
 
 
 def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
-    """Return inputs that a caller hands over: tensors or arrays, or tuples of them.
+    """Return inputs that a caller passes: tensors or arrays, or tuples of them.
 
     Raises
     ------
     ConfigError
-        If there are none, or one is something else.
+        If there are no inputs, or an input is not a tensor.
     """
     inputs: list[tuple[torch.Tensor, ...]] = []
     for item in source:
@@ -78,7 +77,7 @@ def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
         try:
             inputs.append(tuple(torch.as_tensor(value).detach().cpu() for value in values))
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"calibration input {len(inputs)} is no tensor: {error}") from None
+            raise ConfigError(f"calibration input {len(inputs)} is not a tensor: {error}") from None
         if len(inputs) == count:
             break
     if not inputs:
@@ -87,12 +86,12 @@ def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
 
 
 def require_fit(graph: Graph, inputs: Inputs) -> None:
-    """Check calibration inputs against what a network says that it takes.
+    """Check that calibration inputs fit the inputs of a graph.
 
     Raises
     ------
     ConfigError
-        If one does not fit.
+        If an input does not fit.
     """
     for values in inputs:
         try:
@@ -103,12 +102,12 @@ def require_fit(graph: Graph, inputs: Inputs) -> None:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Turn errors of PyTorch into errors about the calibration inputs.
+    """Convert errors of PyTorch to errors about the calibration inputs.
 
     Raises
     ------
     ConfigError
-        If PyTorch finds a size or an index that does not fit.
+        If PyTorch raises an error about a size or an index.
     """
     try:
         yield
@@ -117,7 +116,7 @@ def running() -> Iterator[None]:
 
 
 def is_folder_of_pairs(path: Path) -> bool:
-    """Return whether a folder holds ``NAME_orig.png`` and ``NAME_qpQP_dec.png``."""
+    """Return whether a folder contains ``NAME_orig.png`` and ``NAME_qpQP_dec.png``."""
     return path.is_dir() and any(path.glob("*_orig.png")) and any(path.glob("*_qp*_dec.png"))
 
 
@@ -142,32 +141,32 @@ def _picture_files(path: Path) -> list[Path]:
 def _patches(
     files: list[Path], graph: Graph, count: int, rng: np.random.Generator, side: int
 ) -> Inputs:
-    """Cut patches from pictures, going round the pictures until there are enough."""
+    """Cut patches from pictures, each picture in turn, until there are enough."""
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
         raise ConfigError(
-            "pictures are calibration inputs for models of one input (n, channels, height, width); "
-            "give a .npy, .npz or .pt file for others"
+            "pictures are calibration inputs for models with one input (n, channels, height, "
+            "width); give a .npy, .npz or .pt file for others"
         )
     (entry,) = graph.inputs
-    batch, channels, high, wide = (free_size(graph, entry, axis, side) for axis in range(4))
+    batch, channels, height, width = (free_size(graph, entry, axis, side) for axis in range(4))
     if channels not in (1, 3):
         raise ConfigError(f"the model takes {channels} channels; pictures have 1 or 3")
     order = rng.permutation(len(files))
     inputs: list[tuple[torch.Tensor, ...]] = []
-    waiting: list[np.ndarray] = []
+    patches: list[np.ndarray] = []
     for number in range(count * batch):
         picture = read_picture(files[order[number % len(files)]], channels)
         rows, columns = picture.shape[1:]
-        if rows < high or columns < wide:
+        if rows < height or columns < width:
             raise ConfigError(
                 f"{files[order[number % len(files)]]} has {rows}x{columns} samples, expected at "
-                f"least {high}x{wide}"
+                f"least {height}x{width}"
             )
-        top, left = rng.integers(rows - high + 1), rng.integers(columns - wide + 1)
-        waiting.append(picture[:, top : top + high, left : left + wide])
-        if len(waiting) == batch:
-            inputs.append((_tensor(np.stack(waiting), entry),))
-            waiting = []
+        top, left = rng.integers(rows - height + 1), rng.integers(columns - width + 1)
+        patches.append(picture[:, top : top + height, left : left + width])
+        if len(patches) == batch:
+            inputs.append((_tensor(np.stack(patches), entry),))
+            patches = []
     return inputs
 
 
@@ -194,8 +193,8 @@ def _arrays(path: Path, graph: Graph) -> list[np.ndarray]:
             content = np.load(path, allow_pickle=False)
         if hasattr(content, "keys"):
             content = {key: content[key] for key in content.keys()}  # noqa: SIM118 (not a dict)
-    except Exception as error:  # the readers raise whatever they happen to raise
-        raise ConfigError(f"{path} holds no arrays: {error}") from None
+    except Exception as error:  # the readers may raise any exception
+        raise ConfigError(f"{path} contains no arrays: {error}") from None
     names = [entry.name for entry in graph.inputs]
     if isinstance(content, dict):
         if all(name in content for name in names):
@@ -204,13 +203,13 @@ def _arrays(path: Path, graph: Graph) -> list[np.ndarray]:
             arrays = [value for value in content.values() if getattr(value, "ndim", 0) > 1]
             if len(names) != 1 or len(arrays) != 1:
                 raise ConfigError(
-                    f"{path} holds {', '.join(map(repr, content))}; expected {', '.join(names)}, "
-                    "the inputs of the model"
+                    f"{path} contains {', '.join(map(repr, content))}; expected "
+                    f"{', '.join(names)}, the inputs of the model"
                 )
     else:
         arrays = list(content) if isinstance(content, tuple | list) else [content]
     if len(arrays) != len(names):
-        raise ConfigError(f"{path} holds {len(arrays)} arrays, the model takes {len(names)}")
+        raise ConfigError(f"{path} contains {len(arrays)} arrays, the model takes {len(names)}")
     return [_array(value, path) for value in arrays]
 
 
@@ -220,14 +219,14 @@ def _array(value: Any, path: Path) -> np.ndarray:
         value = (value.float() if value.dtype is torch.bfloat16 else value).numpy()
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf" or not value.ndim:
         kind = f"{value.dtype} array" if isinstance(value, np.ndarray) else type(value).__name__
-        raise ConfigError(f"{path} holds a {kind}, expected arrays of numbers, one for each sample")
+        raise ConfigError(f"{path} contains a {kind}, expected arrays of numbers along axis 0")
     return value
 
 
 def _samples(
     arrays: list[np.ndarray], graph: Graph, count: int, path: Path
 ) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Yield inputs of evenly spaced samples, as many in each as the network takes."""
+    """Yield inputs of evenly spaced samples, each with the batch size of the network."""
     fitting = [
         _with_channels_first(array, entry)
         for array, entry in zip(arrays, graph.inputs, strict=True)
@@ -235,15 +234,15 @@ def _samples(
     length = min(len(array) for array in fitting)
     if length < max(len(array) for array in fitting):
         logger.warning(
-            "%s holds different numbers of samples of each input of the model; the first %d are "
-            "used",
+            "%s contains different numbers of samples for the inputs of the model; the first %d "
+            "are used",
             path,
             length,
         )
     sizes = [free_size(graph, entry, 0) for entry in graph.inputs if entry.shape]
     batch = sizes[0] if sizes else 1
     if length < batch:
-        raise ConfigError(f"{path} holds {length} samples, the model takes {batch} at once")
+        raise ConfigError(f"{path} contains {length} samples, the model takes {batch} at once")
     total = min(count, length // batch)
     for number in range(total):
         start = number * (length - batch) // max(total - 1, 1)
@@ -254,7 +253,7 @@ def _samples(
 
 
 def _with_channels_first(array: np.ndarray, entry: Input) -> np.ndarray:
-    """Move the channels of pictures to where the network has them, if they are last."""
+    """Move the channels of pictures to axis 1, if they are in the last axis."""
     if array.ndim == 4 == len(entry.shape):
         channels = entry.shape[1]
         if isinstance(channels, int) and array.shape[1] != channels == array.shape[3]:

@@ -2,9 +2,10 @@
 
 A layer multiplies its weight, as a matrix, by patches of its input. The squared error of its output
 is therefore a quadratic form of the error of the weight, and the matrix of that form is the second
-moment of the patches (E. Frantar, S. P. Singh, D. Alistarh, "Optimal brain compression", NeurIPS
-2022, call it the layer-wise Hessian). Two inputs of the same layer are compared: that in
-the original network, and that in the changed network, where earlier layers have other weights.
+moment of the patches: up to a factor, the Hessian of the layer-wise error in E. Frantar, S. P.
+Singh, D. Alistarh, "Optimal brain compression", NeurIPS 2022. Two inputs of the same layer are
+compared: that in the original network, and that in the changed network, where earlier layers have
+other weights.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Moments:
         Number of patches that were measured.
     positions : int
         Number of all patches: how often the layer multiplies by its weight.
-    second : ndarray of float64, shape (groups, K, K)
+    second_moment : ndarray of float64, shape (groups, K, K)
         Mean of x x^T, where x is a patch in the changed network.
     mean : ndarray of float64, shape (groups, K)
         Mean of x.
@@ -59,7 +60,7 @@ class Moments:
 
     count: int
     positions: int
-    second: np.ndarray
+    second_moment: np.ndarray
     mean: np.ndarray
     cross: np.ndarray
     original_mean: np.ndarray
@@ -68,15 +69,18 @@ class Moments:
     def centered(self) -> Moments:
         """Return the central moments: they are enough where the bias corrects the mean."""
         mean, original = self.mean, self.original_mean
-        second = self.second - _outer(mean, mean)
-        varies = _vary(np.trace(second, axis1=1, axis2=2), np.trace(self.second, axis1=1, axis2=2))
-        second[~varies] = 0
-        cross, square = second, self.original_square - np.sum(original**2, axis=1)
-        if self.cross is not self.second:
+        covariance = self.second_moment - _outer(mean, mean)
+        variance, square = (
+            np.trace(matrix, axis1=1, axis2=2) for matrix in (covariance, self.second_moment)
+        )
+        varies = _vary(variance, square)
+        covariance[~varies] = 0
+        cross, square = covariance, self.original_square - np.sum(original**2, axis=1)
+        if self.cross is not self.second_moment:
             cross = self.cross - _outer(original, mean)
             cross[~(varies & _vary(square, self.original_square))] = 0
-        nothing = np.zeros_like(mean)
-        return Moments(self.count, self.positions, second, nothing, cross, nothing, square)
+        zeros = np.zeros_like(mean)
+        return Moments(self.count, self.positions, covariance, zeros, cross, zeros, square)
 
     def fitted(self, matrices: np.ndarray, ridge: float | None = None) -> np.ndarray:
         """Return the weight with which the changed network comes nearest to the original output.
@@ -96,14 +100,14 @@ class Moments:
         ndarray of float64, shape (groups, rows, K)
         """
         matrices = matrices.astype(np.float64)
-        if self.cross is self.second:
+        if self.cross is self.second_moment:
             return matrices
         k = matrices.shape[2]
         ridge = max(RIDGE, k / self.count) if ridge is None else ridge
-        means = np.trace(self.second, axis1=1, axis2=2) / k
+        means = np.trace(self.second_moment, axis1=1, axis2=2) / k
         lift = np.where(means > 0, ridge * means, 1.0)[:, None, None] * np.eye(k)
         right = np.swapaxes(self.cross + lift, 1, 2) @ np.swapaxes(matrices, 1, 2)
-        return np.swapaxes(np.linalg.solve(self.second + lift, right), 1, 2)
+        return np.swapaxes(np.linalg.solve(self.second_moment + lift, right), 1, 2)
 
     def gains(self, original: np.ndarray, changed: np.ndarray) -> np.ndarray:
         """Return the gain for each output with which it comes nearest to the original one.
@@ -118,11 +122,11 @@ class Moments:
         ndarray of float64, shape (groups * rows,)
             By least squares about the means; 1 for an output that does not vary.
         """
-        about = self.centered()
-        both = np.einsum("grk,gkl,grl->gr", original, about.cross, changed, optimize=True)
-        power = np.einsum("grk,gkl,grl->gr", changed, about.second, changed, optimize=True)
-        varies = power > ROUNDING * np.maximum(np.abs(both), np.finfo(np.float64).tiny)
-        return np.divide(both, power, out=np.ones_like(both), where=varies).reshape(-1)
+        central = self.centered()
+        cross = np.einsum("grk,gkl,grl->gr", original, central.cross, changed, optimize=True)
+        power = np.einsum("grk,gkl,grl->gr", changed, central.second_moment, changed, optimize=True)
+        varies = power > ROUNDING * np.maximum(np.abs(cross), np.finfo(np.float64).tiny)
+        return np.divide(cross, power, out=np.ones_like(cross), where=varies).reshape(-1)
 
     def output_mean(self, changed: np.ndarray) -> np.ndarray:
         """Return the mean output of a weight in the changed network, float64 (N,)."""
@@ -169,7 +173,7 @@ def measure(
     share = min(1.0, most / total_positions)
     generator = torch.Generator().manual_seed(seed)
     lines = _Lines.of(layer, original[0])
-    every = min(int(1 / share), lines.length)  # far apart, they say more
+    every = min(int(1 / share), lines.length)  # distant patches are less correlated
     x_sums, y_sums = _Sums(_Lines.of(layer, changed[0])), _Sums(lines)
     second = torch.zeros(groups, k, k, dtype=torch.float64)
     both = torch.zeros(groups, k, k, dtype=torch.float64)
@@ -206,11 +210,11 @@ def positions(layer: Layer, value: torch.Tensor) -> int:
 
 
 class _Sums:
-    """Sums over patches, relative to a point near their mean: float32 would lose too much else."""
+    """Sums over patches, relative to a point near their mean, which keeps float32 accurate."""
 
     def __init__(self, lines: _Lines) -> None:
-        few = max(_BATCH // lines.length, 1)
-        first = lines.patches(torch.arange(min(lines.count, few)))
+        first_lines = max(_BATCH // lines.length, 1)
+        first = lines.patches(torch.arange(min(lines.count, first_lines)))
         self._point = first.mean(2, keepdim=True)
         self.point: np.ndarray = self._point[:, :, 0].double().numpy()
         self._first = torch.zeros(self.point.shape, dtype=torch.float64)
@@ -248,11 +252,11 @@ class _Lines:
     rows : Tensor, shape (rows, C, samples)
         The input by rows along its last axis; of a linear layer there is one sample in each.
     first : Tensor of int64, shape (lines,)
-        The first row that each line of the output sees.
+        The first row that each line of the output is computed from.
     further : tuple of int
-        Which rows it sees, counted from that one.
+        All rows that it is computed from, counted from the first.
     taps : int
-        Samples of a row that make one of the output, by the last axis of the kernel.
+        Size of the last axis of the kernel.
     stride, dilation : int
         Along that axis.
     length : int
@@ -297,8 +301,7 @@ class _Lines:
             first = first.index_select(
                 axis + 1, torch.arange(0, first.shape[axis + 1], stride[axis])
             )
-            seen = dilation[axis] * torch.arange(taps[axis])
-            further = further.index_select(axis, seen)
+            further = further.index_select(axis, dilation[axis] * torch.arange(taps[axis]))
         return cls(
             value.reshape(-1, *value.shape[-2:]),
             first.flatten(),
@@ -328,7 +331,7 @@ class _Lines:
         picked : Tensor of int64
             Numbers of the lines.
         every, phase : int
-            Which samples of each: every so many, from the one at the phase.
+            Distance of the samples that are taken from each line, and position of the first.
         """
         channels, begin = self.rows.shape[1], self.first[picked]
         length = len(range(phase, self.length, every))
@@ -345,7 +348,7 @@ class _Lines:
 
 
 def _stretched(value: torch.Tensor, stride: tuple[int, ...]) -> torch.Tensor:
-    """Put zeros between the samples, as a transposed convolution of that stride does."""
+    """Put zeros between the samples, as a transposed convolution of this stride does."""
     sizes = [(n - 1) * s + 1 for n, s in zip(value.shape[2:], stride, strict=True)]
     result = value.new_zeros(*value.shape[:2], *sizes)
     samples: Any = (..., *(slice(None, None, s) for s in stride))

@@ -1,10 +1,11 @@
-"""Output sensitivities: what errors of a layer's output do to the output of the network.
+"""Output sensitivities: how errors of a layer's output change the output of the network.
 
 This is the Gauss-Newton approximation of the second derivatives of the squared error of the output
 (B. Hassibi, D. G. Stork, "Second order derivatives for network pruning: optimal brain surgeon",
-NIPS 1993), taken with respect to the outputs of layers instead of their weights. Going back from
-combinations of all outputs with random signs estimates it without one backward pass for each output
-(M. F. Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1990).
+NIPS 1992), taken with respect to the outputs of layers instead of their weights. Backward passes
+from sums of all outputs with random signs estimate it without one pass for each output (M. F.
+Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing
+splines", 1990).
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def sensitivities(
 
     def add(name: str, gradient: torch.Tensor) -> None:
         flat = gradient.reshape(len(gradient), -1)
-        product = flat @ flat.T  # for the diagonal, too: its sums shall be the same to the last bit
+        product = flat @ flat.T  # also for the diagonal, so that both give the same bits
         sums[name] += (product.diagonal() if diagonal else product).double()
 
     elements = 0

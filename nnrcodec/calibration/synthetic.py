@@ -1,11 +1,11 @@
-"""Synthetic calibration inputs, for networks of which nothing is known but the graph.
+"""Synthetic calibration inputs, for networks without any data.
 
-Pictures are dead leaves (G. Matheron; A. B. Lee, D. Mumford, J. Huang, "Occlusion models for
-natural images", 2001): shapes of all sizes that hide one another, which gives edges, areas and a
-spectrum like those of photographs, and some texture. Half of them are coded in blocks of a cosine
-transform, as most pictures are that networks see. Where a batch norm follows the first layer, its
-statistics tell the range that the network takes. Indices go evenly over the rows of the table that
-they select from; everything else is white noise.
+Pictures are drawn from the dead leaves model (A. B. Lee, D. Mumford, J. Huang, "Occlusion models
+for natural images", IJCV 2001): shapes of all sizes that occlude one another, which gives edges,
+flat areas and a spectrum like those of photographs, plus some texture. Half of them are coded with
+a block transform, like most pictures that networks process. If a batch norm follows the first
+layer, its statistics give the range of the input. Indices are uniform over the rows of the table
+that they select from; all other inputs are white noise.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from nnrcodec.model.model import Model
 logger = logging.getLogger(__name__)
 
 Inputs = Sequence[tuple[torch.Tensor, ...]]
-"""Calibration inputs: what the network is called with, each time."""
+"""Calibration inputs: the arguments of each call of the network."""
 
 SIDE = 96
-"""Height and width of pictures where the network leaves them free."""
+"""Height and width of pictures where those of the input are dynamic."""
 
 COUNT = 32
-"""How many inputs there are unless somebody says more or fewer."""
+"""Default number of inputs."""
 
 _LEAVES = 150
 _LENGTH = 64
-"""Any other size that is free, but for the first, which is 1."""
+"""Any other dynamic size, except the first, which is 1."""
 
 
 def synthetic_inputs(model: Model, count: int = COUNT, seed: int = 0) -> Inputs:
-    """Make inputs that a network takes.
+    """Return synthetic inputs for a network.
 
     Parameters
     ----------
     model : Model
         With a graph.
     count : int
-        How many.
+        Number of inputs.
     seed : int
 
     Raises
     ------
     ConfigError
-        If the network has an input that cannot be made up.
+        If the network has an input for which no values are known to be valid.
     """
     graph = model.graph
     if graph is None or not graph.inputs:
@@ -70,25 +70,25 @@ def synthetic_inputs(model: Model, count: int = COUNT, seed: int = 0) -> Inputs:
 
 
 def free_size(graph: Graph, entry: Input, axis: int, side: int = SIDE) -> int:
-    """Return the size to choose for an axis of an input; `side` for that of pictures."""
+    """Return the size of an axis of an input; where dynamic, the default within its bounds."""
     declared = entry.shape[axis]
     if isinstance(declared, int):
         return declared
     dim = graph.dims[declared]
-    wanted = 1 if axis == 0 else side if len(entry.shape) == 4 and axis > 1 else _LENGTH
-    size = max(wanted, dim.low)
+    default = 1 if axis == 0 else side if len(entry.shape) == 4 and axis > 1 else _LENGTH
+    size = max(default, dim.low)
     return size if dim.high is None else min(size, dim.high)
 
 
 def _shapes(model: Model, graph: Graph) -> list[tuple[int, ...]]:
-    """Return shapes of inputs: where the network does not run with ours, those of its export."""
-    ours = [
+    """Return shapes of inputs: the default ones, or those of the export if the network needs it."""
+    default = [
         tuple(free_size(graph, entry, axis) for axis in range(len(entry.shape)))
         for entry in graph.inputs
     ]
     zeros = (
         torch.zeros(shape, dtype=getattr(torch, entry.dtype))
-        for shape, entry in zip(ours, graph.inputs, strict=True)
+        for shape, entry in zip(default, graph.inputs, strict=True)
     )
     try:
         with torch.inference_mode():
@@ -99,14 +99,14 @@ def _shapes(model: Model, graph: Graph) -> list[tuple[int, ...]]:
             for entry in graph.inputs
         ]
         logger.info(
-            "made-up inputs have the shapes of the export, %s: the network does not run with %s "
+            "synthetic inputs have the shapes of the export, %s: the network does not run with %s "
             "(%s)",
             exported,
-            ours,
+            default,
             error,
         )
         return exported
-    return ours
+    return default
 
 
 def _value(
@@ -122,7 +122,7 @@ def _value(
     if rows is None:
         raise ConfigError(
             f"input {entry.name!r} is {entry.dtype} and not an index into a table: give "
-            "calibration inputs, or go without"
+            "calibration inputs, or encode without calibration"
         )
     return torch.from_numpy(rng.integers(rows, size=shape)).to(dtype)
 
@@ -138,7 +138,7 @@ def _picture(channels: int, height: int, width: int, rng: np.random.Generator) -
     picture = _leaves(channels, height, width, rng)
     for slope, most in ((1.0, 0.08), (0.3, 0.02)):
         picture += rng.uniform(0, most) * _texture(height, width, slope, rng)
-    share = rng.uniform(0.05, 0.2)  # of the neighbours in a slight blur, as of a lens
+    share = rng.uniform(0.05, 0.2)  # weight of the neighbours in a slight blur, as of a lens
     for axis in (1, 2):
         before, after = (np.roll(picture, shift, axis) for shift in (1, -1))
         picture = (1 - 2 * share) * picture + share * (before + after)
@@ -148,14 +148,14 @@ def _picture(channels: int, height: int, width: int, rng: np.random.Generator) -
 
 
 def _leaves(channels: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ellipses and rectangles, small ones more often, one over the other."""
+    """Return ellipses and rectangles, more small than large ones, drawn over one another."""
     side = max(height, width)
     picture = np.broadcast_to(
         rng.uniform(0.2, 0.8, (channels, 1, 1)), (channels, height, width)
     ).copy()
     rows, columns = np.ogrid[:height, :width]
 
-    def between(low: float, high: float) -> float:  # as uniform, in a fifth of the time
+    def between(low: float, high: float) -> float:  # rng.uniform takes five times as long
         return low + (high - low) * rng.random()
 
     for _ in range(_LEAVES):
@@ -180,7 +180,7 @@ def _leaves(channels: int, height: int, width: int, rng: np.random.Generator) ->
 
 
 def _texture(height: int, width: int, slope: float, rng: np.random.Generator) -> np.ndarray:
-    """Return noise of deviation 1 whose amplitude falls with a power of the frequency."""
+    """Return noise of standard deviation 1 whose amplitude falls with a power of the frequency."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
     frequency[0, 0] = np.inf
     white = np.fft.rfft2(rng.standard_normal((height, width)))
@@ -189,7 +189,7 @@ def _texture(height: int, width: int, slope: float, rng: np.random.Generator) ->
 
 
 def _coded(picture: np.ndarray, step: float, block: int) -> np.ndarray:
-    """Round the cosine transform of each block, with a dead zone; leave incomplete blocks away."""
+    """Quantize the DCT of each block, with a dead zone; incomplete blocks stay as they are."""
     channels, height, width = picture.shape
     rows, columns = height // block, width // block
     k = np.arange(block)
@@ -207,7 +207,7 @@ def _coded(picture: np.ndarray, step: float, block: int) -> np.ndarray:
 
 
 def _in_range(model: Model, inputs: list[tuple[torch.Tensor, ...]]) -> Inputs:
-    """Scale and shift pictures so that the first batch norm finds what it has learned.
+    """Scale and shift pictures so that the input of the first batch norm has its statistics.
 
     One scale, and a shift for each channel, by least squares over the channels of the layer before
     that batch norm.
@@ -235,14 +235,17 @@ def _in_range(model: Model, inputs: list[tuple[torch.Tensor, ...]]) -> Inputs:
     sums = layer.matrices(model.tensors[layer.weight].read())[0].reshape(len(mean), -1, 1)
     taps = math.prod(layer.kernel)
     sums = sums.reshape(len(mean), -1, taps).sum(2).astype(np.float64)
-    rest = mean - bias - scale * (measured.mean(1) - bias)
-    shift, *_ = np.linalg.lstsq(sums, rest, rcond=1e-3)
+    difference = mean - bias - scale * (measured.mean(1) - bias)
+    shift, *_ = np.linalg.lstsq(sums, difference, rcond=1e-3)
     offset = torch.from_numpy(shift[:, None, None])
-    return [((scale * first.double() + offset).to(first.dtype), *rest) for first, *rest in inputs]
+    return [
+        ((scale * picture.double() + offset).to(picture.dtype), *others)
+        for picture, *others in inputs
+    ]
 
 
 def _table_rows(index: int, model: Model) -> int | None:
-    """Return the rows of the smallest table that an input selects from; None if there is none."""
+    """Return the number of rows of the smallest table that an input indexes; None if none is."""
     graph = model.graph
     rows = [
         model.tensors[node.args[0].name].shape[0]

@@ -52,7 +52,7 @@ class LayerVisit:
             If they are not finite.
         """
         moments = measure(self.layer, self._original, self._changed)
-        if not (np.isfinite(moments.second).all() and np.isfinite(moments.cross).all()):
+        if not (np.isfinite(moments.second_moment).all() and np.isfinite(moments.cross).all()):
             raise ConfigError(
                 f"layer {self.layer.name} takes NaN or infinity when the network runs with the "
                 "calibration inputs"

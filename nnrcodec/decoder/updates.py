@@ -213,14 +213,14 @@ def runnable(model: Model, limits: Limits) -> DecodedModel:
     ModelError
         If it has no graph.
     """
-    from nnrcodec.graph.module import build_module, made_fast
+    from nnrcodec.graph.module import build_module, optimized_for_inference
 
     if model.graph is None:
         raise ModelError(
             "this stream has tensors only, no graph: use nnrcodec.load_into(module, data), or "
             "encode the network from a .pt2 file or with example inputs"
         )
-    return made_fast(build_module(model, limits))
+    return optimized_for_inference(build_module(model, limits))
 
 
 def state_of(model: Model) -> dict[str, np.ndarray]:

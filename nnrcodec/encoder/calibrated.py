@@ -66,7 +66,7 @@ def quantize_with_inputs(
     config: EncoderConfig,
     expected: Expectation | None = None,
     progress: Progress | None = None,
-    weighting: Mapping[str, np.ndarray] | None = None,
+    output_sensitivities: Mapping[str, np.ndarray] | None = None,
 ) -> QuantizedModel:
     """Quantize the weights of all layers for the lowest output error of the network.
 
@@ -83,7 +83,7 @@ def quantize_with_inputs(
         That expected error; by default it is estimated for this model.
     progress : callable, optional
         Called after each layer.
-    weighting : mapping of str to ndarray, optional
+    output_sensitivities : mapping of str to ndarray, optional
         The sensitivities of this model, or their diagonals, if they are known already.
 
     Returns
@@ -98,8 +98,8 @@ def quantize_with_inputs(
     ModelError
         If the model has no graph.
     """
-    if weighting is None:
-        weighting = sensitivities(model, inputs, diagonal=True)
+    if output_sensitivities is None:
+        output_sensitivities = sensitivities(model, inputs, diagonal=True)
     layers = []
     for layer in find_layers(model):
         if _has_steps(model.tensors[layer.weight]):
@@ -113,7 +113,7 @@ def quantize_with_inputs(
             )
     weights = {layer.weight for layer in layers}
     if expected is None:
-        expected = expectation(model, inputs, config.quantization.qp_density, weighting)
+        expected = expectation(model, inputs, config.quantization.qp_density, output_sensitivities)
     quantizer = _LayerQuantizer(
         config, expected.error_per_weight(config.quantization.scale), _shifts(model)
     )
@@ -127,7 +127,7 @@ def quantize_with_inputs(
     done = 0
     for visit in walk(model, inputs):
         if visit.layer.weight in weights:
-            sensitivity = diagonal_of(weighting[visit.layer.weight])
+            sensitivity = diagonal_of(output_sensitivities[visit.layer.weight])
             quantized |= quantizer.quantize(tensors, visit, sensitivity)
             done += 1
             if progress is not None:
@@ -222,7 +222,7 @@ class _LayerQuantizer:
         shift = self.shifts.get(layer.weight)
         seen = moments if shift is None else moments.centered()
         target = seen.fitted(original)
-        feedback = Feedback.of(seen.second, sensitivity.reshape(layer.groups, layer.rows))
+        feedback = Feedback.of(seen.second_moment, sensitivity.reshape(layer.groups, layer.rows))
         dq = self._can_depend(layer)
         if self.config.dq and self.config.entropy != "ans" and not dq:
             logger.info(

@@ -186,7 +186,7 @@ def reduce_model(
                     looked_at,
                     allowance,
                     progress,
-                    weighting=expected.weighting,
+                    output_sensitivities=expected.output_sensitivities,
                 )
     if config.distillation is not None:
         if inputs is None:
@@ -240,7 +240,7 @@ def encode_reduced(
                 config,
                 expected,
                 progress,
-                weighting=expected.weighting if expected and same else None,
+                output_sensitivities=expected.output_sensitivities if expected and same else None,
             )
         model, known = found.model, found.quantized
     with stages("coding") as progress:

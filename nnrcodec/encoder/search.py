@@ -221,9 +221,9 @@ class _Search:
         return math.log(size / (self._config.target_bytes or 1))
 
     def _scored(self, model: Model) -> float:
-        from nnrcodec.graph.module import build_module, made_fast
+        from nnrcodec.graph.module import build_module, optimized_for_inference
 
-        score = float(self._score(made_fast(build_module(model))))
+        score = float(self._score(optimized_for_inference(build_module(model))))
         if not math.isfinite(score):
             raise ConfigError(f"the score of the network is {score}; a loss cannot be measured")
         return score

@@ -1,12 +1,12 @@
-"""Evaluation of coded networks: size, memory, run time, and what they are there for.
+"""Evaluation of coded networks: size, quality, run time and memory.
 
 ::
 
     from nnrcodec.evaluate import PsnrTask, evaluate, write_report
 
-    found = evaluate("filter.pt2", {"a": "a.nnr", "b": "b.nnr"}, PsnrTask("pictures"))
-    found.networks[1].score.value
-    write_report(found, "page")
+    evaluation = evaluate("filter.pt2", {"a": "a.nnr", "b": "b.nnr"}, PsnrTask("pictures"))
+    evaluation.networks[1].score.value
+    write_report(evaluation, "page")
 """
 
 from nnrcodec.evaluate.evaluation import Evaluation, NetworkResult, evaluate

@@ -1,4 +1,4 @@
-"""The evaluation: what was measured of each network, side by side."""
+"""Evaluation: measurements of all networks, for comparison."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nnrcodec.evaluate.measure import (
     multiply_adds,
     run,
 )
-from nnrcodec.evaluate.memory import decoding_memory, memory_is_told, running_memory
+from nnrcodec.evaluate.memory import decoding_memory, peak_is_available, running_memory
 from nnrcodec.evaluate.networks import (
     NO_GRAPH,
     Network,
@@ -45,41 +45,41 @@ from nnrcodec.progress import Stages, silently
 from nnrcodec.reduce.schemes import Scheme
 
 ROUNDS = 7
-"""How often times are measured unless the user says more."""
+"""Default number of rounds in which times are measured."""
 
 _ENDINGS = (".weight", ".bias", ".running_mean", ".running_var", ".num_batches_tracked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkResult:
-    """What was measured of one network; None is what was not, or what it does not have.
+    """Measurements of one network; None where something was not measured or does not apply.
 
     Parameters
     ----------
     label : str
-        What it is called.
+        Name of the network.
     parameters : int
-        Elements of all its tensors.
+        Number of elements of all its tensors.
     fp32_bytes : int
-        Bytes of these in 32 bits each.
+        Size of these elements in float32.
     coded_bytes : int or None
-        Bytes of the stream.
+        Size of the stream.
     ratio : float or None
-        Those as part of the fp32 bytes of the original.
+        Size of the stream relative to the fp32 bytes of the original.
     score : Score, optional
-        Of the task.
+        Score of the task.
     multiply_adds : int, optional
-        To run on the input.
+        Multiply-adds of one run on the input.
     encode_seconds, decode_seconds, run_seconds : Seconds, optional
-        Encoding is that of the original by its weights alone, without calibration inputs.
+        Encoding is that of the original without calibration inputs.
     decode_memory, run_memory : int, optional
-        Bytes by which the peak of a fresh process grows; running includes the tensors.
+        Bytes by which the peak memory of a new process grows; running includes the tensors.
     layer_bytes : mapping of str to int
-        Bytes of units by layer, the two of a layer of low rank together; of the original in fp32.
+        Bytes of units by layer, both factors of a low-rank layer together; of the original in fp32.
     other_bytes : int
-        What else is in the stream: the graph, names and headers.
+        Bytes of the rest of the stream: the graph, names and headers.
     ranks : mapping of str to int
-        Of the layers of low rank.
+        Ranks of the low-rank layers.
     """
 
     label: str
@@ -101,16 +101,16 @@ class NetworkResult:
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """Singular values of a layer that has become two.
+    """Singular values of a low-rank layer.
 
     Parameters
     ----------
     layer, scheme : str
-        Which layer, and how it became two.
+        Name of the layer, and the scheme of its factors.
     values : tuple of float
-        Descending, as parts of the first.
+        Descending, relative to the first.
     ranks : mapping of str to int
-        What was chosen, by label of the stream.
+        The selected ranks, by label of the stream.
     """
 
     layer: str
@@ -119,31 +119,31 @@ class Spectrum:
     ranks: Mapping[str, int]
 
     def energy(self, rank: int) -> float:
-        """Return which part of the sum of squares so many values have."""
+        """Return the part of the sum of squares that the first `rank` values have."""
         squares = [value**2 for value in self.values]
         return sum(squares[:rank]) / (sum(squares) or 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """All that was measured.
+    """All measurements.
 
     Parameters
     ----------
     name : str
-        What the original is called.
+        Name of the original.
     networks : tuple of NetworkResult
         The original first.
     spectra : tuple of Spectrum
-        Of layers of low rank, of the original.
+        Singular values that low-rank layers have in the original.
     task : str or None
         Name of the task.
     baseline : Score or None
-        Of doing without a network, where the task knows it.
+        Score without any network, if the task has one.
     input_shapes : tuple of tuple of int
-        On which networks ran; empty if they did not.
+        Shapes of the inputs on which networks ran; empty if they did not.
     rounds, threads : int
-        How often times were measured, and with how many threads.
+        Number of rounds in which times were measured, and of threads.
     machine : str
         Processor, and versions of Python and PyTorch.
     notes : tuple of str
@@ -168,13 +168,13 @@ class Evaluation:
 
     @property
     def coded(self) -> tuple[NetworkResult, ...]:
-        """All others."""
+        """The coded networks."""
         return self.networks[1:]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all as JSON has it: numbers that are not finite are None."""
-        found: dict[str, Any] = _finite(asdict(self))
-        return found
+        """Return a dictionary for JSON; numbers that are not finite become None."""
+        values: dict[str, Any] = _finite(asdict(self))
+        return values
 
 
 def evaluate(
@@ -191,7 +191,7 @@ def evaluate(
     memory_use: bool = True,
     stages: Stages = silently,
 ) -> Evaluation:
-    """Compare an original network with what streams make of it.
+    """Compare an original network with the networks that streams decode to.
 
     Parameters
     ----------
@@ -200,20 +200,19 @@ def evaluate(
     streams : mapping of str to bytes or path
         By label.
     task : Task or callable, optional
-        What the network is there for; a function takes a network and returns a number, more is
-        better.
+        Quality metric; a function takes a network and returns a number, higher is better.
     example_inputs, dynamic_shapes
         With a module, to export it as `nnrcodec.encode` does. Networks are then timed on these.
     input_size : sequence of int, optional
         Height and width of the input on which networks are timed.
     rounds : int
-        How often times are measured, in turn; the median counts.
+        Number of rounds in which times are measured; the median is reported.
     threads : int
-        That PyTorch, the encoder and the decoder use.
+        Number of threads of PyTorch, encoder and decoder.
     encode_time, memory_use : bool
-        Whether to measure encoding, and memory.
+        Whether to measure encoding time and memory.
     stages : callable, optional
-        Told how far each stage is.
+        Receives the progress of each stage.
 
     Returns
     -------
@@ -262,15 +261,15 @@ def compare(
     Parameters
     ----------
     networks : sequence of Network
-        As `nnrcodec.evaluate.networks` makes them.
+        Networks of `nnrcodec.evaluate.networks`.
     name : str
-        What the original is called.
+        Name of the original.
     values : tuple of Tensor, optional
-        On which networks are timed.
+        Input on which networks are timed.
 
     Other parameters, errors
     ------------------------
-    As of `evaluate`.
+    As for `evaluate`.
     """
     if rounds < 1 or threads < 1:
         raise ConfigError("rounds and threads are at least 1")
@@ -278,14 +277,14 @@ def compare(
         task = CallableTask(task, getattr(task, "__name__", "score"))
     original = networks[0]
     notes = []
-    if original.runs is None:
+    if original.runnable is None:
         notes.append("networks did not run: the original has tensors only, no graph")
-    if original.runs is None and (task is not None or input_size is not None):
+    if original.runnable is None and (task is not None or input_size is not None):
         raise ConfigError(NO_GRAPH)
-    if memory_use and not memory_is_told():
-        notes.append("memory was not measured: this system does not tell a process its peak")
+    if memory_use and not peak_is_available():
+        notes.append("memory was not measured: this system does not report the peak of a process")
     with _threads_of_torch(threads):
-        modules = [running(network.runs) if network.runs else None for network in networks]
+        modules = [running(network.runnable) if network.runnable else None for network in networks]
         values = _input(original, values, input_size, notes)
         scores = _scores(modules, task, stages)
         memory = _memory(networks, values, threads, stages) if memory_use else {}
@@ -334,13 +333,13 @@ def _threads_of_torch(threads: int) -> Iterator[None]:
 def _input(
     original: Network, values: Values | None, size: Sequence[int] | None, notes: list[str]
 ) -> Values | None:
-    """Return on what to run networks; None, and a note why, if nothing can be made up."""
-    if original.runs is None:
+    """Return the input on which to run networks; None, and a note why, if there is none."""
+    if original.runnable is None:
         return None
     if values is not None and size is None:
         return channels_last(values)
     try:
-        return example_input(original.runs, size)
+        return example_input(original.runnable, size)
     except ConfigError as error:
         if size is not None:
             raise
@@ -364,15 +363,15 @@ def _scores(
 def _memory(
     networks: Sequence[Network], values: Values | None, threads: int, stages: Stages
 ) -> dict[str, int | None]:
-    found = {}
+    memory = {}
     with stages("memory") as progress:
         for number, network in enumerate(networks):
             if network.stream is not None:
-                found[f"decode {number}"] = decoding_memory(network.stream, threads)
-            if network.runs is not None and values is not None:
-                found[f"run {number}"] = running_memory(network.runs, values, threads)
+                memory[f"decode {number}"] = decoding_memory(network.stream, threads)
+            if network.runnable is not None and values is not None:
+                memory[f"run {number}"] = running_memory(network.runnable, values, threads)
             progress(number + 1, len(networks))
-    return found
+    return memory
 
 
 def _actions(
@@ -382,7 +381,7 @@ def _actions(
     threads: int,
     encode_time: bool,
 ) -> dict[str, Callable[[], object]]:
-    """Return all that takes time, in the order in which it is measured."""
+    """Return the actions whose time is measured, in order."""
     original, limits = networks[0].model, limits_for(networks[0].model)
     config = EncoderConfig(threads=threads)
     actions: dict[str, Callable[[], object]] = {}
@@ -400,7 +399,7 @@ def _actions(
 
 
 def _sizes(network: Network, original: Model) -> dict[str, Any]:
-    """Return what there is to say of a network that does not run."""
+    """Return the results for which a network need not run."""
     parameters = sum(tensor.size for tensor in network.model.tensors.values())
     whole = 4 * sum(tensor.size for tensor in original.tensors.values())
     coded = None if network.stream is None else len(network.stream)
@@ -456,18 +455,18 @@ def _spectra(networks: Sequence[Network]) -> Iterator[Spectrum]:
 
 
 def _singular_values(matrix: np.ndarray) -> np.ndarray:
-    """Return singular values, descending, as well as a plot needs them."""
+    """Return singular values, descending, with the accuracy that a plot needs."""
     small = matrix if len(matrix) <= matrix.shape[1] else matrix.T
     squares = np.linalg.eigvalsh(small @ small.T)[::-1]
     return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
 def _finite(value: Any) -> Any:
-    """Return a value of dictionaries and lists with None for what JSON has no number for."""
+    """Return dictionaries and lists with None for numbers that JSON cannot represent."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

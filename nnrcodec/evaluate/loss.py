@@ -1,4 +1,4 @@
-"""Scores of networks for which there are no labels, so that a loss can be limited all the same."""
+"""Scores of networks without labels, so that their loss can also be limited."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 ScoreOf = Callable[[torch.nn.Module], float]
 
 FILTERED_PSNR = 45.0
-"""PSNR in dB that a filter of pictures is taken to reach where their originals are not known. Where
-it reaches less, an error of its output costs less as well."""
+"""Assumed PSNR of filtered pictures, in dB, where their originals are not known. If it is lower in
+fact, an error of the output costs less than estimated."""
 
 
 def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None) -> ScoreOf:
@@ -33,11 +33,11 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
     Parameters
     ----------
     unit : str
-        Of the loss: "dB" is PSNR of filtered pictures, "%" the squared error of the outputs as part
-        of their variance, on calibration inputs.
+        Unit of the loss: "dB" is PSNR of filtered pictures, "%" the squared error of the outputs
+        relative to their variance, on calibration inputs.
     calib : str, optional
-        Where the calibration inputs are from; of a folder of pairs, gray or RGB as the network
-        takes them, the PSNR is measured.
+        Source of the calibration inputs; for a folder of pairs, gray or RGB as the network takes
+        them, the PSNR is measured.
     model : Model
         The original, with a graph.
     inputs : sequence of tuple of Tensor, optional
@@ -46,45 +46,44 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
     Raises
     ------
     ConfigError
-        If there are no inputs, or the network is no filter of pictures and the unit is dB.
+        If there are no inputs, or the unit is dB and the network is not a filter of pictures.
     """
     if unit == "dB" and calib is not None and is_folder_of_pairs(Path(calib)):
         task = PsnrTask(calib, picture_channels(model))
         return lambda module: task.score(module).value
     if inputs is None:
         raise ConfigError("a loss is measured on calibration inputs, or by a task: give either")
-    wanted = _outputs(build_module(model), inputs)
+    original = _outputs(build_module(model), inputs)
     if unit != "dB":
         variance = output_variance(model, inputs)
-        return lambda module: -100 * _error(wanted, _outputs(module, inputs)) / variance
-    for values, made in zip(inputs, wanted, strict=True):
-        if len(made) != 1 or made[0].ndim != 4 or made[0].shape != values[0].shape:
+        return lambda module: -100 * _error(original, _outputs(module, inputs)) / variance
+    for values, outputs in zip(inputs, original, strict=True):
+        if len(outputs) != 1 or outputs[0].ndim != 4 or outputs[0].shape != values[0].shape:
             raise ConfigError(
-                "a loss in dB is for networks that make pictures of pictures: give --task and "
+                "a loss in dB is for networks with pictures as input and output: give --task and "
                 "--data, or a loss in %"
             )
     floor = 10 ** (-FILTERED_PSNR / 10)
-    return lambda module: _estimated(wanted, _outputs(module, inputs), floor)
+    return lambda module: _estimated(original, _outputs(module, inputs), floor)
 
 
 def _estimated(
-    wanted: list[list[torch.Tensor]], made: list[list[torch.Tensor]], floor: float
+    original: list[list[torch.Tensor]], changed: list[list[torch.Tensor]], floor: float
 ) -> float:
     """Return the negative loss of PSNR, in dB, of pictures from 0 to 1; mean over all."""
-    losses = [
-        10 * math.log10(1 + _error([a], [b]) / floor) for a, b in zip(wanted, made, strict=True)
-    ]
+    pairs = zip(original, changed, strict=True)
+    losses = [10 * math.log10(1 + _error([a], [b]) / floor) for a, b in pairs]
     return -sum(losses) / len(losses)
 
 
 def _outputs(module: torch.nn.Module, inputs: Inputs) -> list[list[torch.Tensor]]:
     with torch.inference_mode():
-        return [[real.clone() for real in real_tensors(module(*each))] for each in inputs]
+        return [[real.clone() for real in real_tensors(module(*values))] for values in inputs]
 
 
-def _error(wanted: list[list[torch.Tensor]], made: list[list[torch.Tensor]]) -> float:
+def _error(original: list[list[torch.Tensor]], changed: list[list[torch.Tensor]]) -> float:
     total, elements = 0.0, 0
-    for a, b in zip(wanted, made, strict=True):
+    for a, b in zip(original, changed, strict=True):
         for left, right in zip(a, b, strict=True):
             total += float((left.double() - right.double()).square().sum())
             elements += left.numel()

@@ -1,4 +1,4 @@
-"""What it takes to run networks: time, and multiply-adds."""
+"""Cost of running networks: time and multiply-adds."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Values = tuple[torch.Tensor, ...]
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """How long something took, several times.
+    """Median and quartiles of repeated time measurements.
 
     Parameters
     ----------
     median : float
-        Half of the times it was faster.
+        Median in seconds.
     quartiles : tuple of float
-        A quarter of the times it was faster than the first, or slower than the second.
+        First and third quartile in seconds.
     """
 
     median: float
@@ -37,7 +37,7 @@ class Seconds:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Seconds:
-        """Sum up what was measured."""
+        """Return median and quartiles of some measurements."""
         if len(seconds) == 1:
             return cls(seconds[0], (seconds[0], seconds[0]))
         first, _, last = quantiles(seconds, n=4, method="inclusive")
@@ -47,19 +47,19 @@ class Seconds:
 def interleaved(
     actions: Mapping[str, Callable[[], object]], rounds: int, progress: Progress
 ) -> dict[str, Seconds]:
-    """Measure how long each of some actions takes.
+    """Measure the times of several actions.
 
-    All are done once before, to warm up, and then in turn, round after round, so that what slows
-    the machine down slows down all of them.
+    After one warm-up round they are measured in turn, round by round, so that a temporarily slower
+    machine affects all of them.
 
     Parameters
     ----------
     actions : mapping of str to callable
-        By name.
+        The actions, by name.
     rounds : int
-        How often each is measured.
+        Number of measurements of each.
     progress : callable
-        Told how many were done.
+        Called with the number of actions that have run.
     """
     seconds: dict[str, list[float]] = {name: [] for name in actions}
     done, total = 0, (rounds + 1) * len(actions)
@@ -71,7 +71,7 @@ def interleaved(
                 seconds[name].append(time.perf_counter() - start)
             done += 1
             progress(done, total)
-    return {name: Seconds.of(each) for name, each in seconds.items()}
+    return {name: Seconds.of(measured) for name, measured in seconds.items()}
 
 
 def run(module: torch.nn.Module, values: Values) -> Any:
@@ -80,7 +80,7 @@ def run(module: torch.nn.Module, values: Values) -> Any:
     Raises
     ------
     ConfigError
-        If it does not take such an input.
+        If the network does not run on this input.
     """
     try:
         with torch.inference_mode():
@@ -92,7 +92,7 @@ def run(module: torch.nn.Module, values: Values) -> Any:
 
 
 def multiply_adds(module: torch.nn.Module, values: Values) -> int:
-    """Return how many multiply-adds convolutions and products of matrices take for an input."""
+    """Return the multiply-adds of convolutions and matrix products for an input."""
     with FlopCounterMode(display=False) as counter:
         run(module, values)
     return int(counter.get_total_flops()) // 2
@@ -106,12 +106,12 @@ def example_input(model: Model, size: Sequence[int] | None) -> Values:
     model : Model
         With a graph.
     size : sequence of int, optional
-        Height and width of pictures, where the network leaves them free.
+        Height and width of pictures, where those of the input are dynamic.
 
     Raises
     ------
     ConfigError
-        If such an input cannot be made up.
+        If there is no valid input of this size.
     """
     graph = model.graph
     if size is not None and graph is not None:
@@ -119,8 +119,8 @@ def example_input(model: Model, size: Sequence[int] | None) -> Values:
     (values,) = synthetic_inputs(model, 1)
     if size is not None:
         shape = (*values[0].shape[:2], *size)
-        made = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        values = (made.to(values[0].dtype),)
+        picture = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        values = (picture.to(values[0].dtype),)
     return channels_last(values)
 
 
@@ -141,6 +141,6 @@ def _check_size(graph: Graph, size: Sequence[int]) -> None:
 
 
 def channels_last(values: Values) -> Values:
-    """Return values with the channels of pictures last in memory."""
+    """Return values with pictures in the channels-last memory format."""
     layout = torch.channels_last
     return tuple(v.contiguous(memory_format=layout) if v.ndim == 4 else v for v in values)

@@ -1,7 +1,7 @@
-"""How much memory decoding and running take: the growth of the peak of a fresh process.
+"""Memory for decoding and running: the growth of the peak memory of a new process.
 
 The process gets files in a folder: a stream to decode, or the graph and the tensors of a network
-and an input. It loads what it needs to know first, and then watches its own size.
+and an input. It first loads the libraries that it needs, and then measures its own size.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ if TYPE_CHECKING:
     from nnrcodec.evaluate.measure import Values
 
 _STATUS = Path("/proc/self/status")
-_FORGET = Path("/proc/self/clear_refs")
+_RESET_PEAK = Path("/proc/self/clear_refs")
 _LARGE = Limits(max_decoded_bytes=2**60, free_decoded_bytes=2**60)
-"""The parent process has decoded the stream before, within limits."""
+"""The parent process has already decoded the stream within the usual limits."""
 
 
-def memory_is_told() -> bool:
-    """Return whether the system tells a process its peak, as Linux does."""
+def peak_is_available() -> bool:
+    """Return whether the system reports the peak memory of a process, as Linux does."""
     return _STATUS.exists() and "VmHWM" in _STATUS.read_text()
 
 
 def decoding_memory(stream: bytes, threads: int) -> int | None:
-    """Return by how many bytes decoding a stream raises the peak of a process.
+    """Return by how many bytes decoding a stream raises the peak memory of a process.
 
     Parameters
     ----------
     stream : bytes
         Decoded once.
     threads : int
-        That decode.
+        Number of decoder threads.
 
     Returns
     -------
     int or None
-        None where the system does not tell.
+        None if the system does not report it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # A small stream that goes through both coders, for the process to load what it needs.
+        # A small stream for each coder, with which the process loads all libraries before.
         weight = np.random.default_rng(0).normal(size=(40, 40)).astype(np.float32)
         small = Model.of([Tensor.of("w", weight), Tensor.of("b", weight[0])])
         for entropy in ("cabac", "ans"):
@@ -64,7 +64,7 @@ def decoding_memory(stream: bytes, threads: int) -> int | None:
 
 
 def running_memory(model: Model, values: Values, threads: int) -> int | None:
-    """Return by how many bytes loading and running a network raise the peak of a process.
+    """Return by how many bytes loading and running a network raise the peak memory of a process.
 
     Parameters
     ----------
@@ -78,19 +78,19 @@ def running_memory(model: Model, values: Values, threads: int) -> int | None:
     Returns
     -------
     int or None
-        None where the system does not tell.
+        None if the system does not report it.
     """
     import torch
 
-    if model.graph is None or not memory_is_told():
+    if model.graph is None or not peak_is_available():
         return None
     tensors = list(model.tensors.values())
-    told = {
+    content = {
         "graph": to_json(model.graph),
         "tensors": [[t.name, t.dtype, t.role.value] for t in tensors],
     }
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "network.json").write_text(json.dumps(told), encoding="utf-8")
+        Path(folder, "network.json").write_text(json.dumps(content), encoding="utf-8")
         for number, tensor in enumerate(tensors):
             np.save(Path(folder, f"{number}.npy"), tensor.read())
         torch.save(values, Path(folder, "inputs.pt"))
@@ -98,10 +98,10 @@ def running_memory(model: Model, values: Values, threads: int) -> int | None:
 
 
 def decode_here(folder: str, threads: int) -> int | None:
-    """Decode the stream in a folder; return by how much the peak of this process grows."""
+    """Decode the stream in a folder; return the growth of the peak memory of this process."""
     for entropy in ("cabac", "ans"):
         decode_stream(Path(folder, f"{entropy}.nnr").read_bytes(), Limits(), threads=threads)
-    before = _forgotten_peak()
+    before = _reset_peak()
     data = Path(folder, "stream.nnr").read_bytes()
     model = decode_stream(data, _LARGE, threads=threads)
     for tensor in model.tensors.values():
@@ -110,7 +110,7 @@ def decode_here(folder: str, threads: int) -> int | None:
 
 
 def run_here(folder: str, threads: int) -> int | None:
-    """Run the network in a folder; return by how much the peak of this process grows."""
+    """Run the network in a folder; return the growth of the peak memory of this process."""
     import torch
 
     from nnrcodec.evaluate.measure import run
@@ -119,13 +119,13 @@ def run_here(folder: str, threads: int) -> int | None:
     torch.set_num_threads(threads)
     values = torch.load(Path(folder, "inputs.pt"), weights_only=True)
     kernel = torch.ones(1, 1, 3, 3)
-    torch.nn.functional.conv2d(torch.ones(1, 1, 8, 8), kernel).relu()  # loads what convolves
-    told = json.loads(Path(folder, "network.json").read_text(encoding="utf-8"))
-    graph = from_json(told["graph"])
-    before = _forgotten_peak()
+    torch.nn.functional.conv2d(torch.ones(1, 1, 8, 8), kernel).relu()  # loads libraries
+    content = json.loads(Path(folder, "network.json").read_text(encoding="utf-8"))
+    graph = from_json(content["graph"])
+    before = _reset_peak()
     tensors = [
         Tensor.of(name, np.load(Path(folder, f"{number}.npy")), dtype, Role(role))
-        for number, (name, dtype, role) in enumerate(told["tensors"])
+        for number, (name, dtype, role) in enumerate(content["tensors"])
     ]
     module = running(Model.of(tensors, graph))
     del tensors
@@ -134,32 +134,32 @@ def run_here(folder: str, threads: int) -> int | None:
 
 
 def _in_a_process(function: str, folder: str, threads: int) -> int | None:
-    """Call a function of this module in a fresh process."""
-    if not memory_is_told():
+    """Call a function of this module in a new process."""
+    if not peak_is_available():
         return None
     result = Path(folder, "result.json")
     program = (
         f"import json, pathlib; from nnrcodec.evaluate import memory; "
-        f"found = memory.{function}({folder!r}, {threads}); "
-        f"pathlib.Path({str(result)!r}).write_text(json.dumps(found))"
+        f"growth = memory.{function}({folder!r}, {threads}); "
+        f"pathlib.Path({str(result)!r}).write_text(json.dumps(growth))"
     )
-    ended = subprocess.run(  # noqa: S603 (our own interpreter, our own program)
+    finished = subprocess.run(  # noqa: S603 (our own interpreter, our own program)
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    if ended.returncode:
-        said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]
+    if finished.returncode:
+        lines = finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"]
         raise ConfigError(
-            f"measuring memory failed, which can be left out (--no-memory): {said[-1]}"
+            f"measuring memory failed, which can be omitted (--no-memory): {lines[-1]}"
         )
-    found: Any = json.loads(result.read_text())
-    return None if found is None else int(found)
+    growth: Any = json.loads(result.read_text())
+    return None if growth is None else int(growth)
 
 
-def _forgotten_peak() -> int:
-    """Return the size of this process in bytes, and have the system forget its peak so far."""
+def _reset_peak() -> int:
+    """Let the system reset the peak memory of this process; return it in bytes."""
     try:
-        _FORGET.write_text("5")
-    except OSError:  # what is returned then is the peak so far, and the growth above it
+        _RESET_PEAK.write_text("5")
+    except OSError:  # the growth is then that over the earlier peak
         return _peak()
     return _peak()
 

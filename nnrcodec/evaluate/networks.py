@@ -1,4 +1,4 @@
-"""The networks that are compared: the original, and what streams make of it."""
+"""The networks that are compared: the original, and those that streams decode to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnrcodec.errors import BitstreamError, ConfigError, UnsupportedFeatureError
 from nnrcodec.formats import load, read_stream_file
 from nnrcodec.formats.sources import model_of
 from nnrcodec.graph.graph import Graph
-from nnrcodec.graph.module import DecodedModel, build_module, made_fast
+from nnrcodec.graph.module import DecodedModel, build_module, optimized_for_inference
 from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import cast, is_float
@@ -30,25 +30,25 @@ class Network:
     Parameters
     ----------
     label : str
-        What it is called.
+        Name of the network.
     model : Model
-        Its tensors; those of a stream as they are in it, thin layers too.
+        Its tensors, with low-rank factors as they are in the stream.
     stream : bytes or None
-        What it came out of; None for the original.
-    runs : Model or None
-        What runs, with a graph: that of the stream, or that of the original.
+        The stream that it was decoded from; None for the original.
+    runnable : Model or None
+        The model to run, with the graph of the stream or of the original; None without a graph.
     """
 
     label: str
     model: Model
     stream: bytes | None
-    runs: Model | None
+    runnable: Model | None
 
 
 def original_of(
     source: Any, example_inputs: tuple[Any, ...] | None = None, dynamic_shapes: Any = None
 ) -> Model:
-    """Return the original: from a path, or from whatever `nnrcodec.encode` takes."""
+    """Return the original: from a path, or from anything that `nnrcodec.encode` accepts."""
     if isinstance(source, str | Path):
         return load(Path(source))
     return model_of(source, example_inputs, dynamic_shapes)
@@ -64,14 +64,14 @@ def original_network(original: Model) -> Network:
 def coded_network(label: str, stream: bytes, original: Model) -> Network:
     """Return the network of a stream.
 
-    A stream of tensors only gets the graph of the original, its factors multiplied out.
+    A stream without a graph gets the graph of the original, and its factors are merged.
 
     Raises
     ------
     ConfigError
         If it is an update, or of another model than the original.
     BitstreamError, UnsupportedFeatureError
-        If it does not decode; a note says which stream it is.
+        If it does not decode; a note has the label of the stream.
     """
     limits = limits_for(original)
     try:
@@ -82,35 +82,35 @@ def coded_network(label: str, stream: bytes, original: Model) -> Network:
             )
         decoded = decode_all(stream, limits)
         _require_same(label, decoded, original)
-        runs: Model | None = decoded.model
+        runnable: Model | None = decoded.model
         if original.graph is None:
-            runs = None
+            runnable = None
         elif decoded.model.graph is None:
-            runs = _with_graph(label, merged_model(decoded, limits), original, original.graph)
+            runnable = _with_graph(label, merged_model(decoded, limits), original, original.graph)
     except (BitstreamError, UnsupportedFeatureError) as error:
         error.add_note(f"in the stream {label!r}")
         raise
-    return Network(label, decoded.model, stream, runs)
+    return Network(label, decoded.model, stream, runnable)
 
 
 def limits_for(original: Model) -> Limits:
-    """Return limits that let a stream decode to as much as the original is."""
-    usual = Limits()
+    """Return limits that allow a stream to decode to a model as large as the original."""
+    default = Limits()
     needed = 2 * sum(8 * tensor.size for tensor in original.tensors.values())
     return replace(
-        usual,
-        free_decoded_bytes=max(usual.free_decoded_bytes, needed),
-        max_decoded_bytes=max(usual.max_decoded_bytes, needed),
+        default,
+        free_decoded_bytes=max(default.free_decoded_bytes, needed),
+        max_decoded_bytes=max(default.max_decoded_bytes, needed),
     )
 
 
 def streams_of(streams: Mapping[str, bytes | str | Path]) -> dict[str, bytes]:
-    """Return the bytes of streams; a path is read.
+    """Return the bytes of streams; paths are read.
 
     Raises
     ------
     ConfigError
-        If there are none, or one cannot be read.
+        If there are no streams, or a file cannot be read.
     """
     if not streams:
         raise ConfigError("there are no streams to evaluate")
@@ -121,17 +121,17 @@ def streams_of(streams: Mapping[str, bytes | str | Path]) -> dict[str, bytes]:
 
 
 def running(model: Model) -> DecodedModel:
-    """Return a network that runs, as fast as a receiver has it."""
-    return made_fast(build_module(model).requires_grad_(False))
+    """Return a network that runs, optimized as for a receiver."""
+    return optimized_for_inference(build_module(model).requires_grad_(False))
 
 
 def picture_channels(model: Model) -> int:
-    """Return how many channels the pictures have that a network takes: 1 or 3.
+    """Return the number of channels of the pictures that a network takes: 1 or 3.
 
     Raises
     ------
     ConfigError
-        If it takes something else.
+        If its input is not a picture.
     """
     if model.graph is None:
         raise ConfigError(NO_GRAPH)
@@ -153,22 +153,22 @@ NO_GRAPH = (
 
 
 def _require_same(label: str, decoded: Decoded, original: Model) -> None:
-    """Raise unless a stream is of the original, as far as names, shapes and inputs tell."""
-    found = _original_shapes(decoded)
-    own = {t.name: t.shape for t in _weights(original)}
-    for name, shape in found.items():
-        if name in own and not _is_same_shape(shape, own[name]):
+    """Raise if names, shapes or inputs show that a stream is not of the original."""
+    decoded_shapes = _original_shapes(decoded)
+    shapes = {t.name: t.shape for t in _weights(original)}
+    for name, shape in decoded_shapes.items():
+        if name in shapes and not _is_same_shape(shape, shapes[name]):
             raise ConfigError(
                 f"{label} is of another model: its tensor {name!r} has shape {list(shape)}, "
-                f"that of the original has {list(own[name])}"
+                f"that of the original has {list(shapes[name])}"
             )
-    norms = {_parent(name) for name in own if name.endswith("running_mean")}
-    missing = [name for name in own if name not in found and _parent(name) not in norms]
-    parents = {_parent(name) for name in own}
+    norms = {_parent(name) for name in shapes if name.endswith("running_mean")}
+    missing = [name for name in shapes if name not in decoded_shapes and _parent(name) not in norms]
+    parents = {_parent(name) for name in shapes}
     extra = [
         name
-        for name in found
-        if name not in own  # folding a batch norm gives a layer a bias
+        for name in decoded_shapes
+        if name not in shapes  # folding a batch norm gives a layer a bias
         and not (name.rpartition(".")[2].startswith("bias") and _parent(name) in parents)
     ]
     if missing:
@@ -186,7 +186,7 @@ def _require_same(label: str, decoded: Decoded, original: Model) -> None:
 
 
 def _original_shapes(decoded: Decoded) -> Shapes:
-    """Return names and shapes of the tensors, those of thin layers as they were before."""
+    """Return names and shapes of the tensors, low-rank layers as they were in the original."""
     shapes = {tensor.name: tensor.shape for tensor in _weights(decoded.model)}
     for factors in decoded.model.factors:
         for name in (factors.u, factors.v):
@@ -202,14 +202,14 @@ def _original_shapes(decoded: Decoded) -> Shapes:
 
 
 def _weights(model: Model) -> list[Tensor]:
-    """Return what makes a network this one: counters and constants of its graph do not."""
+    """Return the tensors that identify a network: not its counters, nor constants of its graph."""
     tensors = model.tensors.values()
     return [t for t in tensors if t.role is not Role.CONSTANT and is_float(t.dtype)]
 
 
-def _is_same_shape(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+def _is_same_shape(left: tuple[int, ...], right: tuple[int, ...]) -> bool:
     """Compare shapes; streams of the standard have no tensors without dimensions."""
-    return one == other or {one, other} == {(), (1,)}
+    return left == right or {left, right} == {(), (1,)}
 
 
 def _parent(name: str) -> str:
@@ -217,7 +217,7 @@ def _parent(name: str) -> str:
 
 
 def _with_graph(label: str, merged: Model, original: Model, graph: Graph) -> Model:
-    """Return tensors in the places of those of the original, with its graph."""
+    """Return the decoded tensors in shapes and dtypes of the original, with its graph."""
     used = set(graph.tensor_names())
     tensors = []
     for own in original.tensors.values():

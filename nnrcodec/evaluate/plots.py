@@ -1,6 +1,6 @@
-"""Plots as SVG: points with their names beside them, lines over a few positions, falling curves.
+"""Plots as SVG: labelled scatter plots, line plots and singular-value spectra.
 
-Colours and fonts are those of the page: class ``s0`` to ``s7`` are the networks.
+Colours and fonts are those of the page: the classes ``s0`` to ``s7`` are the networks.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from itertools import pairwise
 from typing import NamedTuple
 
 SERIES = 8
-"""Colours there are; more networks take them again."""
+"""Number of colours; more networks repeat them."""
 
 _WIDTH, _HEIGHT = 360, 260
 _RIGHT, _TOP, _BOTTOM = 14, 14, 42
 _LETTER, _LINE = 6.4, 14.0
 _LONGEST = 22
-"""Letters of a name that are shown."""
+"""Most characters of a name that are shown."""
 
 _ROWS = sorted((rows / 2 for rows in range(-10, 11)), key=abs)
-"""How far above or below a point its name may stand, in lines of text."""
+"""Allowed vertical distances between a point and its name, in lines of text."""
 
 _MOST_ABOVE = 4
-"""Names of marks for which there is room above a falling curve."""
+"""Most names of marks above a spectrum."""
 
 _FLOOR = 1e-4
-"""Singular values below this part of the largest are drawn there."""
+"""Singular values below this part of the largest are drawn at it."""
 
 
 class Point(NamedTuple):
@@ -36,11 +36,11 @@ class Point(NamedTuple):
     Parameters
     ----------
     name : str
-        What stands beside it.
+        Label of the point.
     x, y : float
         Finite.
     series : int or None
-        Which network it is; None for the original, which a mark names.
+        Number of the network; None for the original, which has no label.
     spread : tuple of float, optional
         Quartiles of x.
     """
@@ -58,11 +58,11 @@ class Line(NamedTuple):
     Parameters
     ----------
     name : str
-        What stands at its end.
+        Label at its end.
     values : sequence of float
         Finite.
     series : int or None
-        Which network it is; None for the original.
+        Number of the network; None for the original.
     """
 
     name: str
@@ -77,9 +77,9 @@ class _Box(NamedTuple):
     bottom: float
 
     def overlap(self, other: _Box) -> float:
-        wide = min(self.right, other.right) - max(self.left, other.left)
-        high = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return max(wide, 0.0) * max(high, 0.0)
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(width, 0.0) * max(height, 0.0)
 
 
 class _Axis(NamedTuple):
@@ -93,8 +93,8 @@ class _Axis(NamedTuple):
         return self.start + (self.end - self.start) * part
 
 
-def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Return round numbers from `low` to `high`, about as many as wanted.
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Return about `count` round numbers from `low` to `high`.
 
     Examples
     --------
@@ -102,15 +102,15 @@ def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     ([0.0, 2.0, 4.0, 6.0, 8.0, 10.0], [-0.3, -0.25, -0.2, -0.15, -0.1, -0.05, 0.0])
     """
     span = high - low or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(span / wanted))
-    step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(s - span / wanted))
+    power = 10.0 ** math.floor(math.log10(span / count))
+    step = min((power * m for m in (1, 2, 5, 10)), key=lambda s: abs(s - span / count))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, 2 - math.floor(math.log10(step)))
     return [round(k * step, digits) for k in range(first, last + 1)]
 
 
 def padded(values: Iterable[float], *, part: float = 0.09) -> tuple[float, float]:
-    """Return a range that has all values well inside.
+    """Return a range with a margin around all values.
 
     Examples
     --------
@@ -124,14 +124,14 @@ def padded(values: Iterable[float], *, part: float = 0.09) -> tuple[float, float
 
 
 def scatter(points: Sequence[Point], marks: Mapping[str, float], x_title: str, y_title: str) -> str:
-    """Return a plot of named points; a line joins those that none beats in both x and y.
+    """Return a scatter plot of labelled points, with a line through the Pareto-optimal ones.
 
     Parameters
     ----------
     points : sequence of Point
-        Less x and more y is better.
+        Lower x and higher y are better.
     marks : mapping of str to float
-        Values of y that are worth a line across, by name.
+        Values of y with a horizontal line, by name.
     x_title, y_title : str
         With units.
     """
@@ -147,7 +147,7 @@ def scatter(points: Sequence[Point], marks: Mapping[str, float], x_title: str, y
             taken.append(_Box(first, y - 2, last, y + 2))
     for name, value in marks.items():
         parts.append(_across(name, value, x_axis, y_axis, taken))
-    best = _unbeaten([(point.x, point.y) for point in points if point.series is not None])
+    best = _pareto_optimal([(point.x, point.y) for point in points if point.series is not None])
     if len(best) > 1:
         parts.append(_polyline("best", [(x_axis.at(x), y_axis.at(y)) for x, y in best]))
     for point, (x, y) in zip(points, places, strict=True):
@@ -166,9 +166,9 @@ def line_plot(lines: Sequence[Line], positions: Sequence[float], x_title: str, y
     Parameters
     ----------
     lines : sequence of Line
-        What to show.
+        One for each network.
     positions : sequence of float
-        Ascending, on the x axis; the same for all lines.
+        Ascending values of x; the same for all lines.
     x_title, y_title : str
         With units.
     """
@@ -179,7 +179,7 @@ def line_plot(lines: Sequence[Line], positions: Sequence[float], x_title: str, y
         x_range, y_range, x_title, y_title, positions, right=_RIGHT + longest + 6
     )
     ends = [y_axis.at(line.values[-1]) for line in lines]
-    for line, label_y in zip(lines, _apart(ends, _TOP + 4, _HEIGHT - _BOTTOM), strict=True):
+    for line, label_y in zip(lines, _spread_out(ends, _TOP + 4, _HEIGHT - _BOTTOM), strict=True):
         colour = _colour(line.series)
         places = [(x_axis.at(x), y_axis.at(y)) for x, y in zip(positions, line.values, strict=True)]
         parts.append(_polyline(f"curve {colour}", places))
@@ -193,14 +193,14 @@ def line_plot(lines: Sequence[Line], positions: Sequence[float], x_title: str, y
 def spectrum(
     values: Sequence[float], marks: Sequence[tuple[str, int, int]], x_title: str, y_title: str
 ) -> str:
-    """Return a falling curve on a logarithmic axis, with marks.
+    """Return a descending curve on a logarithmic axis, with marks.
 
     Parameters
     ----------
     values : sequence of float
         Descending from 1.
     marks : sequence of (str, int, int)
-        Text, position from 1, and colour of each.
+        Text, position (from 1) and colour of each.
     x_title, y_title : str
         With units.
     """
@@ -240,7 +240,7 @@ def _frame(
     y_text: Callable[[float], str] | None = None,
     right: float = _RIGHT,
 ) -> tuple[list[str], _Axis, _Axis]:
-    """Return axes with numbers and titles, and what is drawn of them."""
+    """Return the SVG elements of axes with numbers and titles, and the axes."""
     x_ticks = ticks(*x_range) if x_ticks is None else x_ticks
     y_ticks = ticks(*y_range) if y_ticks is None else y_ticks
     x_text, y_text = _number(x_ticks), y_text or _number(y_ticks)
@@ -267,12 +267,12 @@ def _frame(
 
 
 def _across(name: str, value: float, x_axis: _Axis, y_axis: _Axis, taken: list[_Box]) -> str:
-    """Draw a line across with its name at one end, above or below."""
+    """Draw a horizontal line with its name at one end, above or below."""
     y, shown = y_axis.at(value), _short(name)
-    wide = _width(shown)
+    width = _width(shown)
     boxes = [
-        _Box(left, y + shift, left + wide, y + shift + _LINE)
-        for left in (x_axis.end - wide, x_axis.start + 4)
+        _Box(left, y + shift, left + width, y + shift + _LINE)
+        for left in (x_axis.end - width, x_axis.start + 4)
         for shift in (-_LINE - 2, 2)
     ]
     box = min(boxes, key=lambda b: sum(map(b.overlap, taken)))
@@ -282,60 +282,60 @@ def _across(name: str, value: float, x_axis: _Axis, y_axis: _Axis, taken: list[_
 
 
 def _beside(point: Point, x: float, y: float, x_axis: _Axis, taken: list[_Box]) -> str:
-    """Write a name near a point, where it covers least of what there is; far off with a line."""
+    """Write a name near a point, with the least overlap; if it is far away, with a leader line."""
     shown = _short(point.name)
-    wide = _width(shown)
-    lefts = (x + 9, x - 9 - wide, x - wide / 2)
-    ways = [
+    width = _width(shown)
+    lefts = (x + 9, x - 9 - width, x - width / 2)
+    positions = [
         (abs(rows) + side, lefts[side], y + rows * _LINE)
         for rows in _ROWS
         for side in (0, 1, 2)
         if side < 2 or abs(rows) >= 1
     ]
 
-    def cost(way: tuple[float, float, float]) -> float:
-        off, left, middle = way
-        box = _around(left, middle, wide)
+    def cost(position: tuple[float, float, float]) -> float:
+        distance, left, middle = position
+        box = _around(left, middle, width)
         outside = max(0.0, x_axis.start - box.left) + max(0.0, box.right - _WIDTH)
         below = max(0.0, box.bottom - (_HEIGHT - _BOTTOM)) + max(0.0, -box.top)
-        return off + sum(map(box.overlap, taken)) + 50 * (outside + below)
+        return distance + sum(map(box.overlap, taken)) + 50 * (outside + below)
 
-    _, left, middle = min(ways, key=cost)
-    box = _around(left, middle, wide)
+    _, left, middle = min(positions, key=cost)
+    box = _around(left, middle, width)
     taken.append(box)
-    written = _text("name", left, box.bottom - 3, shown)
+    label = _text("name", left, box.bottom - 3, shown)
     if abs(middle - y) < 1.8 * _LINE:
-        return written
-    end = min(max(x, left), left + wide)
+        return label
+    end = min(max(x, left), left + width)
     near = box.bottom if middle < y else box.top
-    return _line("leader", _colour(point.series), x, y, end, near) + written
+    return _line("leader", _colour(point.series), x, y, end, near) + label
 
 
-def _around(left: float, middle: float, wide: float) -> _Box:
-    return _Box(left, middle - _LINE / 2, left + wide, middle + _LINE / 2)
+def _around(left: float, middle: float, width: float) -> _Box:
+    return _Box(left, middle - _LINE / 2, left + width, middle + _LINE / 2)
 
 
-def _apart(wanted: Sequence[float], low: float, high: float) -> list[float]:
+def _spread_out(positions: Sequence[float], low: float, high: float) -> list[float]:
     """Move positions from `low` to `high` so that a line of text fits between any two.
 
-    Pushed down from the first, and up from the last, they have the room; so have the means of both.
+    Moving them down from the first, or up from the last, gives enough room, and so does the mean.
     """
-    order = sorted(range(len(wanted)), key=lambda k: wanted[k])
-    room = min(_LINE - 1, (high - low) / max(len(wanted) - 1, 1))
-    down, up = list(wanted), list(wanted)
+    order = sorted(range(len(positions)), key=lambda k: positions[k])
+    room = min(_LINE - 1, (high - low) / max(len(positions) - 1, 1))
+    down, up = list(positions), list(positions)
     for before, after in pairwise(order):
         down[after] = max(down[after], down[before] + room)
     for after, before in pairwise(reversed(order)):
         up[before] = min(up[before], up[after] - room)
-    placed = [(one + other) / 2 for one, other in zip(down, up, strict=True)]
-    first = min(placed, default=low)
-    last = max(placed, default=high)
+    moved = [(lower + upper) / 2 for lower, upper in zip(down, up, strict=True)]
+    first = min(moved, default=low)
+    last = max(moved, default=high)
     shift = max(low - first, 0) - max(last - high, 0)
-    return [position + shift for position in placed]
+    return [position + shift for position in moved]
 
 
-def _unbeaten(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points of which no other has less x and more y, from left to right."""
+def _pareto_optimal(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points for which no other has lower x and higher y, from left to right."""
     best: list[tuple[float, float]] = []
     for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
         if not best or y > best[-1][1]:
@@ -344,7 +344,7 @@ def _unbeaten(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]
 
 
 def _number(scale: Sequence[float]) -> Callable[[float], str]:
-    """Return how to write the numbers of an axis: with as many digits as their step needs."""
+    """Return the format of the numbers of an axis, with as many digits as their step needs."""
     steps = [abs(b - a) for a, b in pairwise(scale) if b != a]
     digits = max(0, -math.floor(math.log10(min(steps)) + 1e-9)) if steps else 0
     return lambda value: f"{value:,.{digits}f}"

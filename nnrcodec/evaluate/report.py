@@ -1,4 +1,4 @@
-"""The report: one HTML page that holds everything it shows."""
+"""The report: one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLOURS = (
     ("#7a6a00", "#d2bf4a"),
     ("#5a5f6b", "#a9b1be"),
 )
-"""Of the networks, on light and on dark paper."""
+"""Colours of the networks in the light and in the dark theme."""
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #566172; --line: #dfe3e8;
@@ -97,7 +97,7 @@ svg text.name { fill: var(--ink); } svg .name, svg .note { paint-order: stroke; 
 """
 
 _MOST_ROWS, _MOST_COLUMNS = 40, 12
-"""Of a table that is shown without being asked for."""
+"""Largest table that is not collapsed."""
 
 _LONGEST_IN_PLOTS = 10
 
@@ -108,14 +108,14 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
     Parameters
     ----------
     evaluation : Evaluation
-        What to show.
+        The measurements.
     folder : str or Path
-        Made if it is not there.
+        Created if it does not exist.
 
     Returns
     -------
     Path
-        Of the page, ``index.html``. It refers to nothing outside itself.
+        Path of the page, ``index.html``. It refers to no other files.
 
     Raises
     ------
@@ -135,15 +135,15 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse, before long work, a folder that cannot be made or written to."""
+    """Raise, before a long evaluation, if a folder cannot be created or written to."""
     try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror}") from error
-    if not there.is_dir():
-        raise ConfigError(f"cannot write a report to {folder}: {there} is not a folder")
-    if not os.access(there, os.W_OK):
-        raise ConfigError(f"cannot write a report to {folder}: {there} is write-protected")
+    if not existing.is_dir():
+        raise ConfigError(f"cannot write a report to {folder}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK):
+        raise ConfigError(f"cannot write a report to {folder}: {existing} is write-protected")
 
 
 def _page(evaluation: Evaluation) -> Iterator[str]:
@@ -164,7 +164,7 @@ def _page(evaluation: Evaluation) -> Iterator[str]:
     yield from _layers(evaluation)
     yield from _spectra(evaluation)
     yield "<h2>How this was measured</h2><ul>"
-    yield from (f"<li>{escape(_sentence(said))}</li>" for said in conditions(evaluation))
+    yield from (f"<li>{escape(_sentence(text))}</li>" for text in conditions(evaluation))
     yield "</ul></main></body></html>"
 
 
@@ -181,11 +181,11 @@ def _style() -> str:
 
 
 def _networks_table(evaluation: Evaluation, columns: Sequence[Column]) -> str:
-    (_, name), *rest = columns
+    (_, name), *other_columns = columns
     rows = [
         _row(
             _key(None if network is evaluation.original else number - 1) + escape(name(network)),
-            [escape(column.cell(network)) for column in rest],
+            [escape(column.cell(network)) for column in other_columns],
             "" if number else "reference",
         )
         for number, network in enumerate(evaluation.networks)
@@ -243,7 +243,7 @@ def _parts_of(quartiles: tuple[float, float], whole: float) -> tuple[float, floa
 def _reference_lines(
     evaluation: Evaluation, values: Sequence[float], original: str
 ) -> dict[str, float]:
-    """Return what to compare with, unless it would press everything else together."""
+    """Return scores to compare with, without a baseline so far away that it hides the rest."""
     first, baseline = evaluation.original.score, evaluation.baseline
     lines = {}
     if first is not None and math.isfinite(first.value):
@@ -258,7 +258,7 @@ def _reference_lines(
 
 
 def _part_plots(evaluation: Evaluation) -> Iterator[str]:
-    """Show the gain in each part of the data, where parts go by a number such as QP."""
+    """Plot the gain in each part of the data, if parts have numbers such as a QP."""
     first = evaluation.baseline or evaluation.original.score
     names = ["original", *_short_names(evaluation)]
     numbers = [None, *range(len(evaluation.coded))]
@@ -285,8 +285,8 @@ def _groups(evaluation: Evaluation) -> Iterator[str]:
     if not grids or first is None:
         return
     yield f"<h2>{escape(titled(evaluation.task or '', first.unit))}</h2>"
-    few = [_few_parts(grid) for grid in grids if len(grid.columns) <= _MOST_COLUMNS]
-    yield f'<div class="side">{"".join(few)}</div>'
+    narrow = [_few_parts(grid) for grid in grids if len(grid.columns) <= _MOST_COLUMNS]
+    yield f'<div class="side">{"".join(narrow)}</div>'
     yield from (_many_parts(grid) for grid in grids if len(grid.columns) > _MOST_COLUMNS)
 
 
@@ -303,7 +303,7 @@ def _few_parts(grid: Grid) -> str:
 
 
 def _many_parts(grid: Grid) -> str:
-    """Return a table with a row for each part, folded away."""
+    """Return a collapsed table with a row for each part."""
     rows = [
         _row(escape(part), (escape(cells[k]) for _, cells in grid.rows))
         for k, part in enumerate(grid.columns)
@@ -321,10 +321,8 @@ def _layers(evaluation: Evaluation) -> Iterator[str]:
         if size is None:
             return ""
         rank = f"<small>R {network.ranks[layer]}</small>" if layer in network.ranks else ""
-        wide = 80 * size / max(largest, 1)
-        return (
-            f'{size:,}{rank}<span class="bar s{number % SERIES}" style="width:{wide:.0f}px"></span>'
-        )
+        width = f"{80 * size / max(largest, 1):.0f}px"
+        return f'{size:,}{rank}<span class="bar s{number % SERIES}" style="width:{width}"></span>'
 
     rows = []
     for layer in layers:
@@ -341,42 +339,42 @@ def _layers(evaluation: Evaluation) -> Iterator[str]:
     head += "".join(_heading(k, n.label) for k, n in enumerate(evaluation.coded))
     yield "<h2>Bytes by layer</h2>"
     if any(n.ranks for n in evaluation.coded):
-        yield '<p class="soft">R: rank of a layer that has become two thin ones.</p>'
+        yield '<p class="soft">R: rank of a low-rank layer.</p>'
     table = _table(head, rows)
-    folded = f"<details><summary>{len(rows)} rows</summary>{table}</details>"
-    yield folded if len(rows) > _MOST_ROWS else table
+    collapsed = f"<details><summary>{len(rows)} rows</summary>{table}</details>"
+    yield collapsed if len(rows) > _MOST_ROWS else table
 
 
 def _spectra(evaluation: Evaluation) -> Iterator[str]:
     if not evaluation.spectra:
         return
-    yield "<h2>Singular values of the layers of low rank</h2>"
+    yield "<h2>Singular values of the low-rank layers</h2>"
     yield (
-        '<p class="soft">Of the original, as parts of the largest; with the ranks that were '
-        "chosen, and how much of the energy, the sum of squares, they keep.</p>"
+        '<p class="soft">Of the original, relative to the largest; with the selected ranks, and '
+        "the part of the energy (the sum of squares) that they keep.</p>"
     )
     names = {
         n.label: name for n, name in zip(evaluation.coded, _short_names(evaluation), strict=True)
     }
     figures = (
         _figure(
-            f"{found.layer}, {found.scheme}, {len(found.values)} values",
-            spectrum(found.values, _rank_marks(found, names), "rank", "singular value"),
+            f"{layer.layer}, {layer.scheme}, {len(layer.values)} values",
+            spectrum(layer.values, _rank_marks(layer, names), "rank", "singular value"),
         )
-        for found in evaluation.spectra
+        for layer in evaluation.spectra
     )
     yield f'<div class="plots">{"".join(figures)}</div>'
 
 
-def _rank_marks(found: Spectrum, names: Mapping[str, str]) -> list[tuple[str, int, int]]:
+def _rank_marks(layer: Spectrum, names: Mapping[str, str]) -> list[tuple[str, int, int]]:
     """Return a mark for each rank, with the streams that have it."""
     streams: dict[int, list[str]] = {}
-    for label, rank in found.ranks.items():
+    for label, rank in layer.ranks.items():
         streams.setdefault(rank, []).append(label)
     return [
         (
-            f"{_few([names[label] for label in labels])}: {rank} "
-            f"({100 * found.energy(rank):.1f} %)",
+            f"{_listed([names[label] for label in labels])}: {rank} "
+            f"({100 * layer.energy(rank):.1f} %)",
             rank,
             list(names).index(labels[0]),
         )
@@ -384,12 +382,12 @@ def _rank_marks(found: Spectrum, names: Mapping[str, str]) -> list[tuple[str, in
     ]
 
 
-def _few(names: Sequence[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _short_names(evaluation: Evaluation) -> list[str]:
-    """Return what streams are called in plots: their names, or their numbers if names are long."""
+    """Return the names of streams in plots: their labels, or their numbers if labels are long."""
     names = [network.label for network in evaluation.coded]
     if all(len(name) <= _LONGEST_IN_PLOTS for name in names):
         return names
@@ -397,7 +395,7 @@ def _short_names(evaluation: Evaluation) -> list[str]:
 
 
 def _key(series: int | None) -> str:
-    """Return a sign in the colour of a network, with its number."""
+    """Return the number of a network in its colour."""
     colour = "original" if series is None else f"s{series % SERIES}"
     return f'<span class="key {colour}">{"&nbsp;" if series is None else series + 1}</span>'
 
@@ -412,9 +410,9 @@ def _headings(titles: Sequence[str]) -> str:
 
 def _table(headings: str, rows: Sequence[str], caption: str = "") -> str:
     """Return a table; headings and rows are HTML."""
-    said = f"<caption>{escape(caption)}</caption>" if caption else ""
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
     return (
-        f'<div class="scroll"><table>{said}<thead><tr>{headings}</tr></thead>'
+        f'<div class="scroll"><table>{title}<thead><tr>{headings}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -422,13 +420,13 @@ def _table(headings: str, rows: Sequence[str], caption: str = "") -> str:
 def _row(name: str, cells: Sequence[str] | Iterator[str], kind: str = "") -> str:
     """Return a row; name and cells are HTML."""
     written = "".join(f"<td>{cell}</td>" for cell in cells)
-    shown = f' class="{kind}"' if kind else ""
-    return f'<tr{shown}><th scope="row">{name}</th>{written}</tr>'
+    attribute = f' class="{kind}"' if kind else ""
+    return f'<tr{attribute}><th scope="row">{name}</th>{written}</tr>'
 
 
 def _figure(caption: str, svg: str) -> str:
     return f"<figure><figcaption>{escape(caption)}</figcaption>{svg}</figure>"
 
 
-def _sentence(said: str) -> str:
-    return f"{said[:1].upper()}{said[1:]}."
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -1,4 +1,4 @@
-"""An evaluation in words and columns, for a terminal and for a page."""
+"""Tables and sentences of an evaluation, for a terminal and for a page."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Column(NamedTuple):
     Parameters
     ----------
     title : str
-        With the unit, where all cells have it.
+        Heading, with the unit if all cells have the same.
     cell : callable
-        Returns what stands there of a network; empty where there is nothing to say.
+        Returns the text of the cell of a network; empty if there is no value.
     """
 
     title: str
@@ -27,14 +27,14 @@ class Column(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A table of numbers with names.
+    """A table of numbers with headings.
 
     Parameters
     ----------
     title : str
-        What the columns are.
+        Name of the grouping criterion of the columns.
     columns : list of str
-        Their headings.
+        Headings of the columns.
     rows : list of (str, list of str)
         Name and cells of each row.
     """
@@ -70,8 +70,8 @@ def size_columns(evaluation: Evaluation) -> list[Column]:
 
 
 def cost_columns(evaluation: Evaluation) -> list[Column]:
-    """Return computation, run time and memory of each network, as far as it was measured."""
-    every = [
+    """Return computation, run time and memory of each network, where they were measured."""
+    columns = [
         Column(*_computation(evaluation)),
         Column("run", lambda n: duration(n.run_seconds)),
         Column("quartiles", lambda n: _quartiles(n.run_seconds)),
@@ -81,12 +81,12 @@ def cost_columns(evaluation: Evaluation) -> list[Column]:
         Column("memory, run", lambda n: _megabytes(n.run_memory)),
         Column("memory, decode", lambda n: _megabytes(n.decode_memory)),
     ]
-    measured = [column for column in every if any(map(column.cell, evaluation.networks))]
+    measured = [column for column in columns if any(map(column.cell, evaluation.networks))]
     return [Column("network", lambda n: n.label), *measured]
 
 
 def group_grids(evaluation: Evaluation) -> Iterator[Grid]:
-    """Yield the scores of parts of the data, by what they were put together."""
+    """Yield the scores of parts of the data, by grouping criterion."""
     first = evaluation.original.score
     if first is None:
         return
@@ -102,30 +102,30 @@ def group_grids(evaluation: Evaluation) -> Iterator[Grid]:
 
 
 WITHOUT = "no filter"
-"""What the baseline is called."""
+"""Name of the baseline."""
 
 
 def headline(evaluation: Evaluation) -> str:
-    """Return what came out, in a sentence: of the smallest stream."""
+    """Return the results of the smallest stream in a sentence."""
     best = min(evaluation.coded, key=lambda network: network.coded_bytes or 0)
     subject = best.label if len(evaluation.coded) == 1 else f"{best.label}, the smallest"
-    said = [f"{subject}: {100 * (best.ratio or 0):.1f} % of the bytes in fp32"]
+    phrases = [f"{subject}: {100 * (best.ratio or 0):.1f} % of the bytes in fp32"]
     ratio = run_ratio(evaluation, best)
     if ratio is not None:
-        said.append(f"{100 * ratio:.0f} % of the run time")
+        phrases.append(f"{100 * ratio:.0f} % of the run time")
     first, score = evaluation.original.score, best.score
     if first is not None and score is not None:
         changed = change(evaluation, best)
         unit = first.unit.replace("%", "points")
-        said.append(f"{evaluation.task} {changed} {unit}" if changed else _agreement(score))
+        phrases.append(f"{evaluation.task} {changed} {unit}" if changed else _agreement(score))
         if evaluation.baseline is not None and math.isfinite(first.value):
             gain = first.value - evaluation.baseline.value
-            said.append(f"where the original gains {gain:.3f} {first.unit}")
-    return ", ".join(said)
+            phrases.append(f"where the original gains {gain:.3f} {first.unit}")
+    return ", ".join(phrases)
 
 
 def conditions(evaluation: Evaluation) -> Iterator[str]:
-    """Yield how all was measured, and what was not."""
+    """Yield the conditions of the measurements, and what was not measured."""
     networks = evaluation.networks
     threads = f"{evaluation.threads} thread{'s' if evaluation.threads > 1 else ''}"
     timed = any(n.decode_seconds or n.run_seconds for n in networks)
@@ -133,27 +133,27 @@ def conditions(evaluation: Evaluation) -> Iterator[str]:
     if timed:
         yield (
             f"times: median of {evaluation.rounds}, {threads}, in one process, all in turn, after "
-            "one round to warm up"
+            "one warm-up round"
         )
     if evaluation.original.run_seconds is not None:
         shapes = " and ".join("x".join(map(str, shape)) for shape in evaluation.input_shapes)
         yield f"run: one input of {shapes}, channels last"
     if evaluation.original.encode_seconds is not None:
-        yield "encode: the original, by the weights alone"
+        yield "encode: the original, without calibration inputs"
     if any(n.run_memory is not None or n.decode_memory is not None for n in networks):
-        yield "memory: growth of the peak of a fresh process; running includes the tensors"
+        yield "memory: growth of the peak of a new process; running includes the tensors"
     yield "ratio: coded bytes to the fp32 bytes of the original"
     yield from evaluation.notes
 
 
 def run_ratio(evaluation: Evaluation, network: NetworkResult) -> float | None:
-    """Return the run time as part of that of the original."""
+    """Return the run time relative to that of the original."""
     first, own = evaluation.original.run_seconds, network.run_seconds
     return None if first is None or own is None else own.median / first.median
 
 
 def change(evaluation: Evaluation, network: NetworkResult) -> str:
-    """Return by how much a score differs from that of the original; empty if it cannot."""
+    """Return the difference of a score to that of the original; empty if there is none."""
     first, score = evaluation.original.score, network.score
     if first is None or score is None or network is evaluation.original:
         return ""
@@ -162,24 +162,24 @@ def change(evaluation: Evaluation, network: NetworkResult) -> str:
 
 
 def number(value: float) -> str:
-    """Return a score as a table shows it."""
+    """Return the text of a score in a table."""
     if math.isfinite(value):
         return f"{value:,.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.3g}"
     return "not a number" if math.isnan(value) else "equal" if value > 0 else "-infinite"
 
 
 def duration(seconds: Seconds | None) -> str:
-    """Return the median of a time."""
+    """Return the text of a median time; empty if it was not measured."""
     return "" if seconds is None else _time(seconds.median)
 
 
 def titled(name: str, unit: str) -> str:
-    """Return a name with its unit, if it has one."""
+    """Return a name with its unit, if any."""
     return f"{name}, {unit}" if unit else name
 
 
 def _computation(evaluation: Evaluation) -> tuple[str, Callable[[NetworkResult], str]]:
-    """Return multiply-adds, for pictures those of each sample."""
+    """Return heading and cells of multiply-adds, per sample for pictures."""
     shapes = evaluation.input_shapes
     pictures = len(shapes) == 1 and len(shapes[0]) == 4
     samples = shapes[0][0] * math.prod(shapes[0][2:]) if pictures else 1000

@@ -1,4 +1,4 @@
-"""What a network is there for, as one number: tasks that score it."""
+"""Tasks: quality metrics of a network."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from nnrcodec.evaluate.networks import NO_GRAPH, original_of, running
 from nnrcodec.graph.module import DecodedModel
 
 _BATCH = 100
-"""Samples that a classifier is given at once, if it takes as many as one likes."""
+"""Batch size of a classifier whose batch size is dynamic."""
 
 _PEAK = 255
-"""White, in a picture of 8 bits."""
+"""Largest sample of an 8-bit picture."""
 
 _Pair = tuple[str, int, np.ndarray, np.ndarray]
-"""Name of a picture, QP, the original picture and the decoded one."""
+"""Name of a picture, QP, original picture and decoded picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well a network does.
+    """Quality of a network.
 
     Parameters
     ----------
     value : float
-        The number that counts; more is better. Infinite where there is no error at all.
+        Value of the metric, higher is better; infinite if there is no error.
     unit : str
-        Of it, such as dB.
+        Unit of the value, such as dB.
     groups : mapping of str to mapping of str to float
-        The same for parts of the data: by what they were put together, then by name of the part.
+        The same for parts of the data: by grouping criterion, then by name of the part.
     more : mapping of str to float
-        Other numbers worth knowing, by name.
+        Additional metrics, by name.
     """
 
     value: float
@@ -54,36 +54,36 @@ class Score:
 
 @runtime_checkable
 class Task(Protocol):
-    """What a network is there for.
+    """A quality metric.
 
-    A task may also have a `baseline`, the `Score` of doing without a network.
+    A task may also have a `baseline`, the `Score` without any network.
     """
 
     name: str
     unit: str
 
     def score(self, module: torch.nn.Module) -> Score:
-        """Score a network; more is better."""
+        """Score a network; higher is better."""
         ...
 
 
 class PsnrTask:
     """PSNR of decoded pictures after a filter.
 
-    What the filter makes of a picture is clipped and rounded to 8 bits, as a codec stores it; the
-    PSNR of each picture, 10 log10(255^2 / MSE), is averaged in dB.
+    The output of the filter is clipped and rounded to 8 bits, as in a codec; the PSNR of each
+    picture, 10 log10(255^2 / MSE), is averaged in dB.
 
     Parameters
     ----------
     folder : str or Path
-        Holds ``NAME_orig.png`` and ``NAME_qpQP_dec.png``, 8 bits.
+        With ``NAME_orig.png`` and ``NAME_qpQP_dec.png``, 8 bits.
     channels : int
         1 for gray, 3 for RGB.
 
     Attributes
     ----------
     baseline : Score
-        Of the decoded pictures as they are.
+        Score of the decoded pictures without a filter.
 
     Raises
     ------
@@ -98,26 +98,27 @@ class PsnrTask:
         self._pairs = list(_pairs(Path(folder), channels))
         if not self._pairs:
             raise ConfigError(
-                f"{folder} holds no pairs of pictures: expected NAME_orig.png and "
+                f"{folder} contains no pairs of pictures: expected NAME_orig.png and "
                 "NAME_qp37_dec.png, decoded at QP 37"
             )
         self.baseline = self._score(lambda decoded: decoded)
 
     def score(self, module: torch.nn.Module) -> Score:
-        """Return the mean PSNR; groups are means by QP and by picture, and each by itself."""
+        """Return the mean PSNR; groups are means by QP, means by picture, and single values."""
         return self._score(lambda decoded: _filtered(module, decoded))
 
-    def _score(self, made: Callable[[np.ndarray], np.ndarray]) -> Score:
-        found = [
-            (name, qp, psnr(made(decoded), original)) for name, qp, original, decoded in self._pairs
+    def _score(self, filtered: Callable[[np.ndarray], np.ndarray]) -> Score:
+        psnrs = [
+            (name, qp, psnr(filtered(decoded), original))
+            for name, qp, original, decoded in self._pairs
         ]
         return Score(
-            _mean(value for *_, value in found),
+            _mean(value for *_, value in psnrs),
             self.unit,
             {
-                "QP": _means((str(qp), value) for _, qp, value in sorted(found, key=_qp)),
-                "picture": _means((name, value) for name, _, value in found),
-                "picture, QP": {f"{name}, {qp}": value for name, qp, value in found},
+                "QP": _means((str(qp), value) for _, qp, value in sorted(psnrs, key=_qp)),
+                "picture": _means((name, value) for name, _, value in psnrs),
+                "picture, QP": {f"{name}, {qp}": value for name, qp, value in psnrs},
             },
         )
 
@@ -131,13 +132,12 @@ class AccuracyTask:
         An ``.npz`` file with ``images``, uint8 of shape (n, height, width) or (n, height, width,
         channels), or floats of the shape that the network takes, and ``labels``, integers (n,).
     mean, std : sequence of float
-        Taken off uint8 images, after division by 255, and divided by: one number, or one for each
-        channel.
+        Normalization of uint8 images, after division by 255: one number, or one for each channel.
 
     Raises
     ------
     ConfigError
-        If the file holds something else.
+        If the file does not contain such images and labels.
     """
 
     name = "accuracy"
@@ -153,32 +153,32 @@ class AccuracyTask:
         self._images = torch.from_numpy(np.ascontiguousarray(images, np.float32))
 
     def score(self, module: torch.nn.Module) -> Score:
-        """Return the share of images that get their label, in per cent."""
-        (least, size), right = _batch_sizes(module), 0
+        """Return the percentage of images that are classified correctly."""
+        (least, size), correct = _batch_sizes(module), 0
         for start in range(0, len(self._images), size):
             batch, labels = self._images[start : start + size], self._labels[start : start + size]
-            given = batch[torch.arange(max(len(batch), least)) % len(batch)]
-            logits = real_tensors(run(module, (given,)))
-            if len(logits) != 1 or logits[0].ndim < 2 or len(logits[0]) != len(given):
+            padded = batch[torch.arange(max(len(batch), least)) % len(batch)]
+            logits = real_tensors(run(module, (padded,)))
+            if len(logits) != 1 or logits[0].ndim < 2 or len(logits[0]) != len(padded):
                 raise ConfigError("this network does not return one row of numbers for each image")
-            guessed = logits[0].flatten(1).argmax(1)[: len(batch)].numpy()
-            right += int((guessed == labels).sum())
+            predicted = logits[0].flatten(1).argmax(1)[: len(batch)].numpy()
+            correct += int((predicted == labels).sum())
         count = len(self._images)
-        more = {"images": float(count), "right": float(right)}
-        return Score(100 * right / count, self.unit, more=more)
+        more = {"images": float(count), "right": float(correct)}
+        return Score(100 * correct / count, self.unit, more=more)
 
 
 class OutputsTask:
-    """Agreement with the outputs of the original network: the signal-to-noise ratio of all.
+    """Agreement with the outputs of the original network: signal-to-noise ratio over all outputs.
 
     Parameters
     ----------
     model : path, Model, ...
         The original, with a graph.
     inputs : path, or iterable of Tensor or of tuples of them
-        A path as `nnrcodec.calibration.inputs.load_inputs` reads it.
+        A path is read by `nnrcodec.calibration.inputs.load_inputs`.
     count : int
-        Inputs at most.
+        Largest number of inputs.
 
     Raises
     ------
@@ -196,18 +196,18 @@ class OutputsTask:
         if isinstance(inputs, str | Path):
             inputs = load_inputs(inputs, original.graph, count)
         self._inputs = given_inputs(inputs, count)
-        self._wanted = list(self._outputs(running(original)))
-        if not any(each.numel() for outputs in self._wanted for each in outputs):
+        self._original = list(self._outputs(running(original)))
+        if not any(output.numel() for outputs in self._original for output in outputs):
             raise ConfigError("this network returns no real numbers to compare")
 
     def score(self, module: torch.nn.Module) -> Score:
         """Return the ratio of the energies of outputs and errors; infinite if they are equal."""
         signal = noise = largest = 0.0
         same = rows = elements = 0
-        for wanted, made in zip(self._wanted, self._outputs(module), strict=True):
-            if [each.shape for each in wanted] != [each.shape for each in made]:
+        for original, outputs in zip(self._original, self._outputs(module), strict=True):
+            if [value.shape for value in original] != [value.shape for value in outputs]:
                 raise ConfigError("the outputs of this network have other shapes")
-            for a, b in zip(wanted, made, strict=True):
+            for a, b in zip(original, outputs, strict=True):
                 difference = a.double() - b.double()
                 signal += float(a.double().square().sum())
                 noise += float(difference.square().sum())
@@ -227,14 +227,14 @@ class OutputsTask:
 
 
 class CallableTask:
-    """A function of yours.
+    """A user-defined metric.
 
     Parameters
     ----------
     function : callable
-        Takes a network, returns a number that is better if it is more.
+        Takes a network and returns a number, higher is better.
     name, unit : str
-        What it measures, and in what.
+        Name and unit of the metric.
     """
 
     def __init__(
@@ -276,15 +276,15 @@ def _pairs(folder: Path, channels: int) -> Iterator[_Pair]:
 
 
 def _filtered(module: torch.nn.Module, decoded: np.ndarray) -> np.ndarray:
-    """Return what a filter makes of a picture; NaN stays."""
-    made = run(module, (torch.from_numpy(decoded)[None].float() / _PEAK,))
-    if not isinstance(made, torch.Tensor) or made.shape[1:] != decoded.shape:
-        raise ConfigError("this network does not make pictures of the size that it is given")
-    return np.asarray(made[0].float().mul(_PEAK).round().clamp(0, _PEAK).numpy())
+    """Return the picture that a filter returns, rounded to 8 bits; NaN stays."""
+    output = run(module, (torch.from_numpy(decoded)[None].float() / _PEAK,))
+    if not isinstance(output, torch.Tensor) or output.shape[1:] != decoded.shape:
+        raise ConfigError("this network does not return pictures of the size of its input")
+    return np.asarray(output[0].float().mul(_PEAK).round().clamp(0, _PEAK).numpy())
 
 
-def _qp(found: tuple[str, int, float]) -> int:
-    return found[1]
+def _qp(measured: tuple[str, int, float]) -> int:
+    return measured[1]
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -293,7 +293,7 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _means(named: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """Return the mean of the values of each name, in the order in which names turn up."""
+    """Return the mean of the values of each name, in order of first occurrence."""
     several: dict[str, list[float]] = {}
     for name, value in named:
         several.setdefault(name, []).append(value)
@@ -311,10 +311,10 @@ def _decibel(signal: float, noise: float) -> float:
 
 def _images_and_labels(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-            images, labels = held["images"], held["labels"]
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{path} is no .npz file with images and labels: {error}") from None
+        raise ConfigError(f"{path} is not an .npz file with images and labels: {error}") from None
     if images.dtype.kind not in "fiu" or labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise ConfigError(
             f"{path} has images of {images.dtype} and labels of {labels.dtype}, shape "
@@ -343,7 +343,7 @@ def _normalized(images: np.ndarray, mean: Sequence[float], std: Sequence[float])
 
 
 def _batch_sizes(module: torch.nn.Module) -> tuple[int, int]:
-    """Return how many samples a network takes at once at least, and how many to give to it."""
+    """Return the smallest batch size that a network takes, and the batch size to use."""
     if not isinstance(module, DecodedModel) or not module._nnr_graph.inputs[0].shape:
         return 1, _BATCH
     graph = module._nnr_graph

@@ -1,9 +1,9 @@
-"""Which graphs are legal: checked before anything is built from a graph.
+"""Validation of graphs, before anything is built from them.
 
-Every operator is in the allow-list and every argument is of the kind its operator declares; every
-reference goes backwards to a value of a fitting kind; names cannot become code; numbers, also
-those that are computed from numbers and from the example sizes of the inputs, fit in 64 bits. What
-is left for the operators to object to when the network runs are shapes and values.
+Every operator is in the allow-list and every argument has the kind that its operator declares;
+every reference is to an earlier value of a fitting kind; names cannot become code; numbers,
+including those computed from numbers and from the example sizes of the inputs, fit in 64 bits.
+Shapes and values are only checked by the operators, when the network runs.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from nnrcodec.model.dtypes import item_bytes
 from nnrcodec.model.model import DTYPES
 
 MAX_OUTPUT_DEPTH = 16
-"""How deep the containers of an output may nest."""
+"""Largest nesting depth of the containers of an output."""
 
 MAX_LEAVES_OF_NODE = 20
-"""How many numbers, words and references a node has, on average, where there are many nodes."""
+"""Most numbers, words and references of a node, on average over the largest number of nodes."""
 
 _CHANGE_SHAPES = frozenset({"aten.squeeze_.dim", "aten.unsqueeze_.default"})
-"""Operators after which a value has another shape than it had when it was made."""
+"""Operators that change the shape of an existing value."""
 
 CLAUSE = "spec/graph.md"
 
@@ -55,16 +55,16 @@ def check(
     graph : Graph
         What to check; its fields may hold anything of the declared Python types.
     tensors : container of str, optional
-        Names of the tensors there are; any name goes where it is not given.
+        Names of the existing tensors; by default any name is accepted.
     limits : Limits, optional
         Bounds on nodes, dimensions and the size of inputs.
     path : str
-        Where the graph stands, for messages.
+        Position of the graph in the stream, for messages.
 
     Raises
     ------
     SyntaxElementError
-        If anything is not as ``spec/graph.md`` says; the message names the place.
+        If the graph does not conform to ``spec/graph.md``; the message has the position.
     LimitExceededError
         If the graph has more nodes, dimensions or larger inputs than `limits` allow.
     """
@@ -94,7 +94,7 @@ def check(
 
 
 def check_counts(nodes: int, inputs: int, dims: int, limits: Limits, path: str) -> None:
-    """Raise `LimitExceededError` where there is more in a graph than limits allow."""
+    """Raise `LimitExceededError` if a graph has more nodes, inputs or dimensions than allowed."""
     for what, count in (("nodes", nodes), ("inputs", inputs), ("dims", dims)):
         if count > limits.max_graph_nodes:
             raise LimitExceededError(
@@ -183,7 +183,7 @@ def _check_node(node: Node, kinds: list[str], tensors: Container[str] | None, pa
 
 
 def _check_lists(node: Node, limits: Limits, path: str) -> None:
-    """Refuse lists that make tensors of more axes than are allowed."""
+    """Raise for lists that make tensors with more axes than allowed."""
     for argument in (*node.args, *(value for _, value in node.kwargs)):
         if not isinstance(argument, tuple):
             continue
@@ -201,11 +201,11 @@ _TAKE_LONG_LISTS = (
     *("aten.tensor_split.", "aten.einsum.", "aten.broadcast_tensors.", "aten.lstm.", "aten.gru."),
     *("aten.rnn_tanh.", "aten.rnn_relu."),
 )
-"""Operators with lists that say nothing of axes; lists of padding have two numbers for each."""
+"""Operators whose lists are not sizes of axes; lists of padding have two numbers for each axis."""
 
 
 def _known_value(node: Node, known: list[Known], limits: Limits, path: str) -> Known:
-    """Return what is known of a value; refuse numbers and tensors that are too large."""
+    """Return what is known of a value; raise for numbers and tensors that are too large."""
     try:
         value = known_value(node, known)
     except ScalarError as error:
@@ -273,7 +273,7 @@ _REFERENCES = {
     "Scalar": ("Scalar",),
     "float": ("Scalar",),
 }
-"""For each kind of argument, the kinds of values that may be referred to in its place."""
+"""For each kind of argument, the kinds of values to which it may be a reference."""
 
 
 def _is_number_of_kind(number: bool | int | float, kind: str) -> bool:
@@ -333,7 +333,7 @@ def _check_output(
             _check_output(item, kinds, tensors, f"{path}/{key}", depth + 1)
     elif isinstance(output, Ref):
         if _kind_of(output, kinds, path) == "Tensor[]":
-            raise _fail("a list of tensors must be taken apart before it is returned", path)
+            raise _fail("a list of tensors must be split into tensors before it is returned", path)
     elif isinstance(output, TensorRef):
         _check_tensor(output, tensors, path)
     elif isinstance(output, bool | int | float):

@@ -1,8 +1,8 @@
 """From PyTorch to a `Model`: an exported program, or a module that is exported first.
 
-The graph that `torch.export` makes is taken as it is, before any decomposition, so that
-convolutions, normalisations and attention stay whole. Left out are its run-time assertions, what
-says where a tensor lives, and nodes whose value nobody uses.
+The graph of `torch.export` is used before any decomposition, so that convolutions, normalisations
+and attention stay single operators. Run-time assertions, devices of tensors, and nodes whose value
+is not used are omitted.
 """
 
 from __future__ import annotations
@@ -55,16 +55,16 @@ _ASSERTIONS = frozenset(
         "aten.sym_constrain_range_for_size.default",
     }
 )
-"""Operators that compute nothing: they are left out."""
+"""Operators that compute nothing; they are omitted."""
 
 _GRADIENT_SWITCH = "torch.ops.higher_order.wrap_with_set_grad_enabled"
-"""How an export made with gradients enabled keeps ``torch.no_grad()`` in the code of a network."""
+"""Operator for ``torch.no_grad()`` inside a network in an export with gradients enabled."""
 
-_PLACES = frozenset({"device", "layout", "pin_memory", "generator"})
-"""Arguments of ATen operators that are left out."""
+_OMITTED_ARGUMENTS = frozenset({"device", "layout", "pin_memory", "generator"})
+"""Arguments of ATen operators that are omitted."""
 
 _OVERLOAD = type(torch.ops.aten.relu.default)
-"""What the operators of ATen are in a graph of PyTorch."""
+"""Type of the operators of ATen in a graph of PyTorch."""
 
 _Examples = tuple[torch.Tensor, ...]
 
@@ -88,19 +88,19 @@ def model_of_module(
     module : torch.nn.Module
         The network. It is exported in evaluation mode; its training flags are left as they were.
     example_inputs : sequence of torch.Tensor
-        Inputs by position, of a size that works. They are moved to the device of the module if
-        they are on another.
+        Inputs by position, of a valid size. They are moved to the device of the module if they are
+        on another.
     dynamic_shapes : optional
-        As `torch.export.export` takes them. Unless given, every axis of every input may change,
-        except the channel axis (1) of inputs with four or five, and `torch.export` finds out which
-        of them the network ties to a fixed size. A batch of one is doubled for that, because an
-        axis of size one always counts as fixed. The graph must then give the same as the module,
-        both for the example and for one that is larger by one in every axis that may change;
-        if it does not (code that asks whether a size is a multiple of 8 leaves only one answer in
-        the graph), the larger example is exported instead. Where none of this succeeds, only
-        axis 0 may change, or none. What became fixed is logged: as a warning with the reason
-        where something did not succeed, as information where the network takes no other size.
-        A decoded model that takes the example inputs keeps its graph and so what may change.
+        As for `torch.export.export`. By default every axis of every input is dynamic, except the
+        channel axis (1) of inputs with four or five axes, and `torch.export` determines which axes
+        the network requires to be fixed. A batch of one is doubled before, because an axis of size
+        one is always fixed. The outputs of graph and module must then be equal, for the example and
+        for one that is larger by one in every dynamic axis; if they are not (for instance if code
+        tests whether a size is a multiple of 8, the graph has only one of the two cases), the
+        larger example is exported instead. If all of this fails, only axis 0 is dynamic, or none.
+        Axes that became fixed are logged: as a warning with the reason if an attempt failed, as
+        information if the network takes no other size. A decoded model that takes the example
+        inputs keeps its graph, and so its dynamic axes.
 
     Returns
     -------
@@ -110,17 +110,18 @@ def model_of_module(
     Raises
     ------
     ModelError
-        If the network cannot be exported, or not be carried; the message says why.
+        If the network cannot be exported or coded; the message says why.
     """
     examples = tuple(example_inputs)
     for position, example in enumerate(examples):
         if not isinstance(example, torch.Tensor):
-            raise ModelError(f"example input {position} is a {type(example).__name__}, no tensor")
+            kind = type(example).__name__
+            raise ModelError(f"example input {position} is a {kind}, not a tensor")
     if isinstance(module, DecodedModel) and dynamic_shapes is None:
         try:
             check_inputs(module._nnr_graph, examples)
         except ValueError as error:
-            logger.warning("this decoded model is exported anew: %s", error)
+            logger.warning("this decoded model is exported again: %s", error)
         else:
             return _checked(model_of_decoded(module), module._nnr_graph)
     examples = _moved_to(module, examples)
@@ -132,11 +133,11 @@ def model_of_module(
     ):
         if dynamic_shapes is not None:
             return model_of_program(_export(module, examples, dynamic_shapes))
-        return _with_open_sizes(module, examples)
+        return _with_dynamic_sizes(module, examples)
 
 
-def _with_open_sizes(module: torch.nn.Module, examples: _Examples) -> Model:
-    """Export a module with as many sizes open as it goes; say which are fixed, and why."""
+def _with_dynamic_sizes(module: torch.nn.Module, examples: _Examples) -> Model:
+    """Export a module with as many dynamic sizes as possible; log which are fixed, and why."""
     reasons: list[str] = []
     for attempt in _attempts(examples):
         try:
@@ -145,21 +146,21 @@ def _with_open_sizes(module: torch.nn.Module, examples: _Examples) -> Model:
             reasons.append(first_line(error))
             continue
         if model is not None:
-            _say_what_is_fixed(model, examples, reasons)
+            _log_fixed_axes(model, examples, reasons)
             return model
     try:
         model = model_of_program(_export(module, examples, _first_axis(examples)))
     except _ExportError as error:
         reasons.append(first_line(error))
         model = model_of_program(_export(module, examples, None))
-    _say_what_is_fixed(model, examples, reasons)
+    _log_fixed_axes(model, examples, reasons)
     return model
 
 
 def _if_general(
     module: torch.nn.Module, attempt: _Examples, examples: _Examples, reasons: list[str]
 ) -> Model | None:
-    """Export with every axis open; return None, and add to `reasons`, if that computes wrongly."""
+    """Export with all axes dynamic; if outputs differ, return None and add to `reasons`."""
     program = _export(module, attempt, _all_axes(attempt))
     model = model_of_program(program)
     larger = _larger(attempt, _inputs(program)[0])
@@ -175,7 +176,7 @@ def _if_general(
 
 
 def _moved_to(module: torch.nn.Module, examples: _Examples) -> _Examples:
-    """Return the examples where the module is; as they are if it is in several places or none."""
+    """Return the examples on the device of the module; unchanged if it has several or none."""
     devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
     elsewhere = {example.device for example in examples} - devices
     if len(devices) != 1 or not elsewhere:
@@ -188,8 +189,8 @@ def _moved_to(module: torch.nn.Module, examples: _Examples) -> _Examples:
     return tuple(example.to(device) for example in examples)
 
 
-def _say_what_is_fixed(model: Model, examples: _Examples, reasons: Sequence[str]) -> None:
-    """Log which axes, of those that might change, are fixed in the graph."""
+def _log_fixed_axes(model: Model, examples: _Examples, reasons: Sequence[str]) -> None:
+    """Log which axes, of those that could be dynamic, are fixed in the graph."""
     inputs = model.graph.inputs if model.graph else ()
     fixed = [
         (f"axis {axis} of input {value.name!r} to {value.shape[axis]}", value.shape[axis])
@@ -201,14 +202,14 @@ def _say_what_is_fixed(model: Model, examples: _Examples, reasons: Sequence[str]
     by_example = [axis for axis, size in fixed if size in (0, 1)]
     if reasons and fixed:
         logger.warning(
-            "fixed in the graph: %s; with more sizes open it cannot be exported, or does not give "
-            "the same as the module (%s)",
+            "fixed in the graph: %s; with more dynamic sizes it cannot be exported, or its outputs "
+            "differ from those of the module (%s)",
             *(", ".join(axis for axis, _ in fixed), "; ".join(dict.fromkeys(reasons))),
         )
         return
     if by_example:
         logger.warning(
-            "fixed in the graph: %s, because an example of size 0 or 1 says nothing about others",
+            "fixed in the graph: %s, because an example of size 0 or 1 cannot be dynamic",
             ", ".join(by_example),
         )
     if by_network:
@@ -221,15 +222,15 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     Parameters
     ----------
     program : torch.export.ExportedProgram
-        As `torch.export.export` or `torch.export.load` return it.
+        From `torch.export.export` or `torch.export.load`.
 
     Returns
     -------
     Model
-        Its tensors are in the order of the state dict, then those that the graph uses but that
-        are not in it. Names that may not stand in a stream with a graph have become others
+        Its tensors are in the order of the state dict, followed by other tensors that the graph
+        uses. Names that are not allowed in a stream with a graph are replaced
         (`nnrcodec.graph.names`). Tied parameters are two tensors with equal values, each under
-        its name. Arrays are made when they are read.
+        its name. Arrays are created when they are read.
 
     Raises
     ------
@@ -240,7 +241,7 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     """
     if any(_name(node) == _GRADIENT_SWITCH for node in program.graph.nodes):
         with _quiet_export():
-            program = program.run_decompositions({})  # this puts the parts in one graph again
+            program = program.run_decompositions({})  # this merges the parts into one graph
     for result in program.graph_signature.output_specs:
         if result.kind is not torch.export.graph_signature.OutputKind.USER_OUTPUT:
             raise ModelError(f"{result.target!r} is changed: {result.kind.name.lower()}")
@@ -253,30 +254,30 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
             in_state = value.kind is not _Kind.BUFFER or value.persistent
             roles[str(value.target)] = _ROLES[value.kind] if in_state else Role.CONSTANT
         elif value.kind is not _Kind.USER_INPUT:
-            raise ModelError(f"input {name!r} is a {value.kind.name.lower()}, no tensor")
+            raise ModelError(f"input {name!r} is a {value.kind.name.lower()}, not a tensor")
     inputs, dims = _inputs(program)
     graph = _graph(program, tensors, inputs, dims)
-    held = {**program.state_dict, **program.constants}
-    order = [name for name in held if name in roles]
-    model = Model.of((_held(name, held[name], roles[name]) for name in order), graph)
+    state = {**program.state_dict, **program.constants}
+    order = [name for name in state if name in roles]
+    model = Model.of((_tensor(name, state[name], roles[name]) for name in order), graph)
     model = with_safe_names(model)
     graph = model.graph or graph
     if graph.original_names:
         safe, original = next(iter(graph.original_names.items()))
         logger.warning(
-            "%d names cannot stand in a stream with a graph, such as %r, which is coded as %r; "
-            "state dicts have the original names again, decoded networks the others",
+            "%d names are not allowed in a stream with a graph, such as %r, which is coded as %r; "
+            "state dicts get the original names, decoded networks the coded ones",
             *(len(graph.original_names), original, safe),
         )
     return _checked(model, graph)
 
 
 def _checked(model: Model, graph: Graph) -> Model:
-    """Return a model whose graph is this one, if it can be carried."""
+    """Return a model if its graph can be coded."""
     try:
         check(graph, model.tensors)
     except BitstreamError as error:
-        raise ModelError(f"the graph of this network cannot be carried: {error}") from error
+        raise ModelError(f"the graph of this network cannot be coded: {error}") from error
     return model
 
 
@@ -289,12 +290,12 @@ def _export(
 ) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(module, examples, dynamic_shapes=dynamic_shapes)
-    except Exception as error:  # whatever the module's own code raises, too
+    except Exception as error:  # including any exception of the module's own code
         raise _ExportError(f"torch.export cannot export this module: {error}") from error
 
 
 def _all_axes(examples: _Examples) -> tuple[Any, ...]:
-    """Let every axis change but the channel axis of images and volumes."""
+    """Return all axes as dynamic, except the channel axis of images and volumes."""
     return tuple(
         {axis: torch.export.Dim.AUTO for axis in range(e.dim()) if axis != 1 or e.dim() < 4}
         for e in examples
@@ -306,14 +307,14 @@ def _first_axis(examples: _Examples) -> tuple[Any, ...]:
 
 
 def _attempts(examples: _Examples) -> tuple[_Examples, ...]:
-    """Return the examples to export with: where there is a batch of one, first a batch of two."""
+    """Return the examples to export with: for a batch of one, first a batch of two."""
     if any(e.dim() and e.shape[0] == 1 for e in examples):
         return tuple(torch.cat([e, e]) if e.dim() else e for e in examples), examples
     return (examples,)
 
 
 def _larger(examples: _Examples, inputs: tuple[Input, ...]) -> _Examples:
-    """Return the examples, one larger in every axis that may change, by repeating the last."""
+    """Return the examples, larger by one in every dynamic axis: the last slice is repeated."""
     for position, value in enumerate(inputs):
         example = examples[position]
         for axis, size in enumerate(value.shape):
@@ -323,14 +324,14 @@ def _larger(examples: _Examples, inputs: tuple[Input, ...]) -> _Examples:
     return examples
 
 
-def _difference(module: torch.nn.Module, model: Model, *several: _Examples) -> str | None:
-    """Return what differs where the module takes the inputs at all; None if nothing does."""
-    decoded = build_module(model).to(several[0][0].device if several[0] else "cpu")
-    for inputs in several:
+def _difference(module: torch.nn.Module, model: Model, *examples: _Examples) -> str | None:
+    """Return how outputs of module and graph differ, for inputs that the module takes, or None."""
+    decoded = build_module(model).to(examples[0][0].device if examples[0] else "cpu")
+    for inputs in examples:
         sizes = ", ".join(str(list(value.shape)) for value in inputs)
         try:
             expected = list(leaves(module(*inputs)))
-        except Exception as error:  # a size that the network cannot take says nothing
+        except Exception as error:  # the network does not take this size: nothing to compare
             logger.info("the module does not take inputs of %s: %s", sizes, first_line(error))
             continue
         try:
@@ -338,12 +339,12 @@ def _difference(module: torch.nn.Module, model: Model, *several: _Examples) -> s
         except (RuntimeError, ValueError, IndexError) as error:
             return f"with inputs of {sizes}: {first_line(error)}"
         if not all(map(_same, expected, actual)):
-            return f"with inputs of {sizes} the graph gives something else"
+            return f"with inputs of {sizes} the output of the graph differs"
     return None
 
 
 def _same(left: Any, right: Any) -> bool:
-    """Return whether two values are equal but for what fused kernels may change."""
+    """Return whether two values are equal up to the rounding of fused kernels."""
     if not torch.is_tensor(left):
         return bool(left == right)
     return left.shape == right.shape and torch.allclose(left, right, 1e-3, 1e-3, equal_nan=True)
@@ -362,7 +363,7 @@ def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _named_inputs(module: torch.nn.Module) -> Iterator[None]:
-    """Let a decoded model be exported with the names of its inputs, which its signature hides."""
+    """Give the forward of a decoded model its input names, which ``*args`` hides, for export."""
     if not isinstance(module, DecodedModel):
         yield
         return
@@ -381,14 +382,14 @@ def _named_inputs(module: torch.nn.Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet_export() -> Iterator[None]:
-    """Silence the exporter's own warnings, and keep attention in operators that others have."""
+    """Silence warnings of the exporter, and keep attention in portable operators."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"torch\.(_?export|fx|_dynamo|_functorch)\b")
             warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
-            # Recurrent layers hold their weights a second time, in a list.
+            # Recurrent layers have a second reference to their weights, in a list.
             warnings.filterwarnings(
                 "ignore", message=r"The tensor attributes? self\..*_flat_weights"
             )
@@ -397,7 +398,7 @@ def _quiet_export() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _held(name: str, value: Any, role: Role) -> Tensor:
+def _tensor(name: str, value: Any, role: Role) -> Tensor:
     if not isinstance(value, torch.Tensor):
         raise ModelError(f"{name!r} is a {type(value).__name__}, not a tensor")
     return from_torch(name, value, role)
@@ -421,7 +422,7 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
             raise ModelError(f"input {argument!r} is not a tensor of a dtype that can be coded")
         shape: list[int | str] = []
         for size in value.shape:
-            if isinstance(size, int) or is_fixed(size):  # as some turn out to be
+            if isinstance(size, int) or is_fixed(size):
                 shape.append(int(size))
                 continue
             symbol = expression_of(size)
@@ -434,7 +435,7 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
 
 
 def _dim(bounds: Any, size: torch.SymInt) -> Dim:
-    """Return the bounds on a size; a lower bound of 2 only says that 0 and 1 were not looked at."""
+    """Return the bounds on a size; a lower bound of 2 only means that 0 and 1 were not tried."""
     low = int(bounds.lower) if bounds is not None else 0
     high: Any = bounds.upper if bounds is not None else None
     bounded = getattr(high, "is_Integer", False) and high < 2**62
@@ -462,7 +463,7 @@ def _graph(
 
 
 def _live_calls(graph: torch.fx.Graph) -> list[torch.fx.Node]:
-    """Return the nodes that matter: used by another that does, or unknown, or writing in place."""
+    """Return the nodes that are used by live nodes, are unknown, or write in place."""
     live: set[torch.fx.Node] = set()
     for node in reversed(graph.nodes):
         if node.op in {"placeholder", "output", "get_attr"} or _name(node) in _ASSERTIONS:
@@ -475,7 +476,7 @@ def _live_calls(graph: torch.fx.Graph) -> list[torch.fx.Node]:
 
 
 def _name(node: torch.fx.Node) -> str:
-    """Return the name of what a node calls, as in the allow-list where it is there."""
+    """Return the name of the operator of a node, as in the allow-list if it is in it."""
     target: Any = node.target
     if isinstance(target, str):
         return f"{node.op} {target}"
@@ -498,7 +499,7 @@ def _refuse_unknown(calls: Sequence[torch.fx.Node]) -> None:
 
 
 def _place(node: torch.fx.Node) -> str:
-    """Return where in the network a node stands."""
+    """Return the position of a node in the network, for messages."""
     stack = node.meta.get("nn_module_stack") or {}
     layers = [path for path, _ in stack.values() if path]
     return f"node {node.name!r}" + (f" of layer {layers[-1]!r}" if layers else "")
@@ -538,7 +539,7 @@ def _node(call: torch.fx.Node, values: Mapping[str, Argument]) -> Node:
             value = [value]
         converted.append(_argument(value, parameter.kind, values))
     kinds = {parameter.name: parameter.kind for parameter in operator.parameters}
-    named = {name: value for name, value in call.kwargs.items() if name not in _PLACES}
+    named = {name: value for name, value in call.kwargs.items() if name not in _OMITTED_ARGUMENTS}
     if call.kwargs.get("layout") not in (None, torch.strided):
         raise ModelError(f"{operator.name} at {_place(call)} makes a sparse tensor")
     return Node(
@@ -559,11 +560,11 @@ def _argument(value: Any, kind: str, values: Mapping[str, Argument]) -> Argument
         return Word(*WORD_NAMES[value])
     if value is None or isinstance(value, bool | int | float):
         return value
-    raise ModelError(f"an argument {value!r} cannot be carried")
+    raise ModelError(f"an argument {value!r} cannot be coded")
 
 
 def _plain(output: Any) -> Output:
-    """Return the output with the containers checked: tuples, lists and dictionaries only."""
+    """Return the output; raise for containers other than tuples, lists and dictionaries."""
     if type(output) is tuple:
         return tuple(_plain(item) for item in output)
     if type(output) is list:

@@ -1,8 +1,8 @@
 """The graph of a network: a flat list of operator calls.
 
 A `Graph` is plain data. Operators are names from the allow-list of `nnrcodec.graph.operators`,
-arguments are numbers, words from fixed sets, references and tuples of these. Nothing here knows
-PyTorch; `nnrcodec.graph.check` says which graphs are legal.
+arguments are numbers, words from fixed sets, references and tuples of these. This module does not
+use PyTorch; `nnrcodec.graph.check` defines which graphs are legal.
 
 Values are numbered: first the inputs, then the nodes, so that node ``p`` has the value number
 ``len(inputs) + p``. A node refers only to values with a smaller number than its own.
@@ -68,12 +68,12 @@ class Node:
     kwargs: tuple[tuple[str, Argument], ...] = ()
 
     def leaves(self) -> Iterator[Leaf]:
-        """Return everything the arguments consist of, without the tuples."""
+        """Return the elements of the arguments, without the tuples."""
         for argument in (*self.args, *(value for _, value in self.kwargs)):
             yield from leaves(argument)
 
     def replace_leaves(self, change: Callable[[Leaf], Leaf]) -> Node:
-        """Return the node with every leaf of its arguments passed through `change`."""
+        """Return the node with `change` applied to every leaf of its arguments."""
         return Node(
             self.op,
             tuple(_replace_leaves(argument, change) for argument in self.args),
@@ -83,16 +83,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Dim:
-    """A dimension of an input that may change from call to call.
+    """A dynamic dimension of an input.
 
     Parameters
     ----------
     low : int
-        Smallest size for which the exporter vouches.
+        Smallest size for which the graph is valid.
     high : int or None
-        Largest such size; None where there is no bound.
+        Largest such size; None if there is no bound.
     example : int
-        A size that works, for exporting the model again.
+        A valid size, for exporting the model again.
     """
 
     low: int
@@ -111,7 +111,7 @@ class Input:
     dtype : str
         A key of `nnrcodec.model.model.DTYPES`.
     shape : tuple of int or str
-        A number for a fixed size, a key of `Graph.dims` for one that may change.
+        A number for a fixed size, a key of `Graph.dims` for a dynamic one.
     """
 
     name: str
@@ -130,13 +130,13 @@ class Graph:
     nodes : tuple of Node
         Operator calls in the order in which they run.
     output : Output
-        What is returned: references, numbers and None in any nesting of tuples, lists and
+        Value that is returned: references, numbers and None in any nesting of tuples, lists and
         dictionaries with string keys.
     dims : mapping of str to Dim
-        The dimensions of the inputs that may change.
+        The dynamic dimensions of the inputs.
     original_names : mapping of str to str
-        What layers and tensors were called before they got names that may stand in a stream
-        (`nnrcodec.graph.names`), by path; only those that have another name.
+        Original names of layers and tensors that are coded under other names
+        (`nnrcodec.graph.names`), by path.
     """
 
     inputs: tuple[Input, ...]
@@ -163,9 +163,9 @@ class Graph:
         return tuple(dict.fromkeys(leaf.name for leaf in used if isinstance(leaf, TensorRef)))
 
     def uses(self, value: Ref | TensorRef) -> Sequence[int]:
-        """Return where `value` is used, in order, once for each time.
+        """Return the positions of the nodes that use `value`, in order, once for each use.
 
-        Positions of nodes; the number of nodes stands for what the graph returns.
+        The number of nodes stands for the output of the graph.
         """
         index = self._uses
         if index is None:
@@ -173,7 +173,7 @@ class Graph:
             for position, node in enumerate(self.nodes):
                 _note_uses(index, node.leaves(), position)
             _note_uses(index, leaves(self.output), len(self.nodes))
-            object.__setattr__(self, "_uses", index)  # a graph never changes
+            object.__setattr__(self, "_uses", index)  # valid for good: a graph is immutable
         return index.get(value, ())
 
     def users(self, value: Ref | TensorRef) -> tuple[int, ...]:
@@ -185,7 +185,7 @@ class Graph:
         return len(self.nodes) in self.uses(value)[-1:]
 
     def replace_leaves(self, change: Callable[[Leaf], Leaf]) -> Graph:
-        """Return the graph with all that nodes and output consist of passed through `change`."""
+        """Return the graph with `change` applied to every leaf of nodes and output."""
         return replace(
             self,
             nodes=tuple(node.replace_leaves(change) for node in self.nodes),
@@ -193,7 +193,7 @@ class Graph:
         )
 
     def rename(self, names: Mapping[str, str]) -> Graph:
-        """Return the graph with the tensors of the old names in `names` under their new ones."""
+        """Return the graph with tensors renamed, by a mapping from old to new names."""
 
         def change(leaf: Leaf) -> Leaf:
             if isinstance(leaf, TensorRef) and leaf.name in names:
@@ -208,13 +208,13 @@ class Graph:
         Parameters
         ----------
         splices : iterable of Splice
-            What takes the place of which nodes, in their order.
+            Replacements, in the order of the replaced nodes.
 
         Raises
         ------
         ValueError
-            If what remains uses one of the replaced values other than the last of a run, if new
-            nodes refer to what is not there, or if runs are none or out of order.
+            If a remaining node uses a replaced value other than the last of a run, if new nodes
+            refer to values that do not exist, or if runs are empty or not in order.
         """
         numbers: list[Ref | None] = [Ref(index) for index in range(len(self.inputs))]
         nodes: list[Node] = []
@@ -238,7 +238,7 @@ class Graph:
             if not len(numbers) - len(self.inputs) <= start < stop <= len(self.nodes):
                 raise ValueError(f"no nodes {start}..{stop - 1} in a graph of {len(self.nodes)}")
             if result is None and not replacement:
-                raise ValueError("without new nodes, result must say what takes their place")
+                raise ValueError("without new nodes, result must be given")
             copy(start)
             first = len(nodes)
 
@@ -251,21 +251,20 @@ class Graph:
 
             for node in replacement:
                 nodes.append(node.replace_leaves(place))
-            heir = place(Local(len(replacement) - 1) if result is None else result)
+            replaced_by = place(Local(len(replacement) - 1) if result is None else result)
             numbers += [None] * (stop - start - 1)
-            numbers.append(heir if isinstance(heir, Ref) else None)
+            numbers.append(replaced_by if isinstance(replaced_by, Ref) else None)
         copy(len(self.nodes))
         output = _replace_output_leaves(self.output, renumber)
         return replace(self, nodes=tuple(nodes), output=output)
 
 
 class Splice(NamedTuple):
-    """What takes the place of a run of nodes.
+    """The replacement of a run of nodes.
 
-    Inside `nodes` a `Ref` has the old numbering and means a value before `start`; a `Local` means
-    an earlier one of the new nodes. Everything that used the value of node ``stop - 1`` uses
-    `result` instead: a `Ref` or a `Local`, the last new node where it is None. It must be given
-    where `nodes` is empty.
+    Inside `nodes` a `Ref` has the old numbering and is a value before `start`; a `Local` is an
+    earlier one of the new nodes. All users of node ``stop - 1`` use `result` instead: a `Ref` or a
+    `Local`, by default the last new node. It must be given if `nodes` is empty.
     """
 
     start: int
@@ -275,7 +274,7 @@ class Splice(NamedTuple):
 
 
 def leaves(argument: Argument | Output) -> Iterator[Leaf]:
-    """Return everything an argument or an output consists of, without the containers."""
+    """Return the elements of an argument or an output, without the containers."""
     if isinstance(argument, tuple | list):
         for item in argument:
             yield from leaves(item)

@@ -1,9 +1,9 @@
-"""The layers of a graph that multiply by a weight: which they are, and their geometry.
+"""The convolutions and linear layers of a graph, and their geometry.
 
-A convolution, a transposed convolution and a linear layer all multiply a matrix, made of their
-weight, by vectors, taken from their input: for a convolution a patch of all channels, for a
-transposed one the same after zeros were put between the samples. `Layer` says which matrix and
-which vectors. Nothing here knows PyTorch.
+A convolution, a transposed convolution and a linear layer all multiply a matrix, their weight, by
+vectors from their input: for a convolution patches of all channels, for a transposed one patches
+after zeros were put between the samples. `Layer` describes the matrix and the vectors. This module
+does not use PyTorch.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _AXES = {
     "aten.linear.default": 0,
 }
 
-LARGEST = 6144
-"""Inputs or outputs of a layer beyond which it is no longer looked at: matrices of second moments
-have the square of that many elements, and there are several."""
+MAX_MATRIX_SIDE = 6144
+"""Most rows or columns of the weight matrix of a layer that is measured: there are several matrices
+of second moments with the square of this number of elements."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,15 +49,15 @@ class Layer:
     node : int
         Position of its node in the graph.
     value : int
-        Number of the value that it takes.
+        Number of the value that is its input.
     shape : tuple of int
         Shape of the weight: (N, C/groups, ...), transposed (C, N/groups, ...).
     transposed : bool
         Whether it is a transposed convolution.
     groups : int
-        Parts of the channels that do not see one another.
+        Number of groups of channels.
     stride, dilation : tuple of int
-        One for each axis of the kernel; none for a linear layer.
+        One number for each axis of the kernel; empty for a linear layer.
     padding : tuple of (int, int)
         Samples added before and after each axis. For a transposed convolution these are for the
         stretched input, and may be negative.
@@ -86,7 +86,7 @@ class Layer:
 
     @property
     def rows(self) -> int:
-        """Outputs of each group."""
+        """Output channels of each group."""
         return self.shape[1] if self.transposed else self.shape[0] // self.groups
 
     @property
@@ -110,7 +110,7 @@ class Layer:
         Returns
         -------
         ndarray, shape (groups, rows, columns)
-            Columns go by channel first and tap last.
+            Columns are ordered by channel, then by kernel position.
         """
         if self.transposed:
             split = weight.reshape(self.groups, -1, *self.shape[1:])
@@ -119,7 +119,7 @@ class Layer:
         return weight.reshape(self.groups, self.rows, self.columns)
 
     def weight_of(self, matrices: np.ndarray) -> np.ndarray:
-        """Return the weight that `matrices` makes these matrices of."""
+        """Return the weight from its matrices: the inverse of `matrices`."""
         if not self.transposed:
             return matrices.reshape(self.shape)
         split = matrices.reshape(self.groups, self.rows, -1, *self.kernel)
@@ -128,10 +128,10 @@ class Layer:
 
 
 def find_layers(model: Model) -> tuple[Layer, ...]:
-    """Return the layers of a model, in the order in which they run.
+    """Return the layers of a model that can be measured, in the order in which they run.
 
-    Left out are layers whose weight is used more than once or is not of a float dtype, geometries
-    that other nodes compute, and more inputs or outputs than `LARGEST`.
+    Omitted are layers whose weight is used more than once or is not of a float dtype, whose
+    geometry is not constant, or whose weight matrix is larger than `MAX_MATRIX_SIDE`.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def find_layers(model: Model) -> tuple[Layer, ...]:
             layer = _layer_of(position, node, model)
             if layer is None or len(graph.uses(TensorRef(layer.weight))) != 1:
                 continue
-            if max(layer.columns, layer.outputs) > LARGEST:
+            if max(layer.columns, layer.outputs) > MAX_MATRIX_SIDE:
                 continue
             layers.append(layer)
     return tuple(layers)
@@ -155,8 +155,8 @@ def find_layers(model: Model) -> tuple[Layer, ...]:
 
 def _layer_of(position: int, node: Node, model: Model) -> Layer | None:
     names = (parameter.name for parameter in OPERATORS[node.op].positional)
-    given = {**dict(zip(names, node.args, strict=False)), **dict(node.kwargs)}
-    value, weight, bias = given["input"], given["weight"], given.get("bias")
+    arguments = {**dict(zip(names, node.args, strict=False)), **dict(node.kwargs)}
+    value, weight, bias = arguments["input"], arguments["weight"], arguments.get("bias")
     if not isinstance(value, Ref) or not isinstance(weight, TensorRef):
         return None
     if not isinstance(bias, TensorRef | None):
@@ -166,17 +166,17 @@ def _layer_of(position: int, node: Node, model: Model) -> Layer | None:
     if len(tensor.shape) != axes + 2 or tensor.size == 0 or not is_float(tensor.dtype):
         return None
     transposed = "transpose" in node.op
-    groups = given.get("groups", 1)
-    stride, dilation = (_sizes(given.get(name, 1), axes) for name in ("stride", "dilation"))
+    groups = arguments.get("groups", 1)
+    stride, dilation = (_sizes(arguments.get(name, 1), axes) for name in ("stride", "dilation"))
     if not isinstance(groups, int) or stride is None or dilation is None:
         return None
     reach = [d * (k - 1) for d, k in zip(dilation, tensor.shape[2:], strict=True)]
-    padding = given.get("padding", 0)
+    padding = arguments.get("padding", 0)
     if isinstance(padding, Word):
         around = [(r // 2, r - r // 2) if padding.value == "same" else (0, 0) for r in reach]
     else:
         sizes = _sizes(padding, axes)
-        extra = _sizes(given.get("output_padding", 0), axes)
+        extra = _sizes(arguments.get("output_padding", 0), axes)
         if sizes is None or extra is None:
             return None
         if transposed:
@@ -198,7 +198,7 @@ def _layer_of(position: int, node: Node, model: Model) -> Layer | None:
 
 
 def _sizes(argument: Argument, axes: int) -> tuple[int, ...] | None:
-    """Return a size for each axis; one stands for all."""
+    """Return a size for each axis; a single size is repeated for all axes."""
     sizes = argument if isinstance(argument, tuple) else (argument,)
     if len(sizes) == 1:
         sizes *= axes

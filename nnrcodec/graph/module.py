@@ -1,10 +1,10 @@
-"""A graph and its tensors as a module that runs.
+"""A graph and its tensors as a PyTorch module.
 
-`DecodedModel` calls the operators of the graph one after the other. It is not a
-`torch.fx.GraphModule`, although that would hold the same graph: a GraphModule turns the graph into
-Python source and executes it, so that names from a stream would become source code, and its own
-attributes (``graph``, ``code``) would clash with layers of these names. Here no source is ever
-made; a stream selects among the functions of `nnrcodec.graph.operators_torch` and nothing else.
+`DecodedModel` calls the operators of the graph in order. It is not a `torch.fx.GraphModule`,
+because a GraphModule generates Python source from the graph and executes it, so that names from a
+stream would become source code, and its own attributes (``graph``, ``code``) would conflict with
+layers of these names. Here no source is generated; a stream can only select among the functions of
+`nnrcodec.graph.operators_torch`.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.torch_values import from_torch, to_torch
 
 MAX_LAYERS_DEEP = 100
-"""How deep layers may nest: PyTorch walks through them recursively."""
+"""Largest nesting depth of layers, which PyTorch visits recursively."""
 
 LAYERS_OF_TENSOR = 8
-"""How many layers there are for each tensor at most, on average, where there are many."""
+"""Most layers for each tensor, on average, in a model of many layers."""
 
 _RELU = "aten.relu.default"
 
 
 class _Call(NamedTuple):
-    """One node, ready to run."""
+    """A node with the function that it calls."""
 
     function: Callable[..., Any]
     node: Node
@@ -52,11 +52,11 @@ class _Call(NamedTuple):
 
 
 class DecodedModel(torch.nn.Module):
-    """A network that came out of a stream.
+    """A decoded network.
 
-    Parameters and buffers have the names they have in the stream, in nested plain modules, so
-    that ``state_dict()`` is that of the original unless names of it cannot be in a stream. Call it
-    as the original: with its inputs by position or by name. It can be copied and pickled.
+    Parameters and buffers have their names of the stream, in nested plain modules, so that
+    ``state_dict()`` equals that of the original if all its names are allowed in a stream. It is
+    called like the original: with inputs by position or by name. It can be copied and pickled.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class DecodedModel(torch.nn.Module):
         Returns
         -------
         object
-            Tensors in the tuples, lists and dictionaries in which the original returned them.
+            Tensors in the same tuples, lists and dictionaries as those of the original.
 
         Raises
         ------
@@ -100,7 +100,7 @@ class DecodedModel(torch.nn.Module):
         return self._run(list(bound.arguments.values()))
 
     def _run(self, values: list[Any]) -> Any:
-        """Call the operators; `values` holds the inputs and receives what the nodes compute."""
+        """Call the operators; `values` has the inputs, and the values of nodes are appended."""
         for position in range(len(self._nnr_calls)):
             for number in run_node(self, position, values):
                 values[number] = None
@@ -114,15 +114,15 @@ class DecodedModel(torch.nn.Module):
 
 
 def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
-    """Return a module that computes what `model` says, in evaluation mode.
+    """Return a module that runs a model, in evaluation mode.
 
     Parameters
     ----------
     model : Model
-        With a graph. Its arrays become the memory of the tensors where they can be written to.
+        With a graph. Its arrays become the memory of the tensors if they are writable.
     limits : Limits, optional
-        Bounds on the graph. What the network takes when it runs is not bounded by them, where the
-        graph does not tell: running a network costs what it asks for.
+        Bounds on the graph. They bound time and memory of a run only as far as these are known
+        from the graph.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
     Raises
     ------
     BitstreamError
-        If the graph is not legal or a tensor has a name that a module cannot hold.
+        If the graph is not legal or a tensor has a name that is not allowed in a module.
     UnsupportedFeatureError
         If this version of PyTorch lacks an operator.
     ModelError
@@ -155,17 +155,17 @@ def build_module(model: Model, limits: Limits | None = None) -> DecodedModel:
 
 
 def model_of_decoded(module: DecodedModel) -> Model:
-    """Return a decoded model as a `Model` again: its tensors as they are now, and its graph.
+    """Return a decoded model as a `Model`: its graph and the current values of its tensors.
 
     Parameters
     ----------
     module : DecodedModel
-        A model made by `build_module`, trained further or not, on any device with values.
+        A model from `build_module`, possibly trained further, on any device except "meta".
 
     Returns
     -------
     Model
-        In the order of an export: parameters, buffers, constants. Arrays are made when they are
+        In the order of an export: parameters, buffers, constants. Arrays are created when they are
         read.
 
     Raises
@@ -174,23 +174,23 @@ def model_of_decoded(module: DecodedModel) -> Model:
         If a tensor has no values, or a dtype that cannot be coded.
     """
     persistent = module.state_dict().keys()
-    held: list[tuple[str, torch.Tensor, Role]] = []
-    held += [(name, value, Role.PARAMETER) for name, value in module.named_parameters()]
-    for kind in (Role.BUFFER, Role.CONSTANT):
-        held += [
-            (name, value, kind)
+    tensors: list[tuple[str, torch.Tensor, Role]] = []
+    tensors += [(name, value, Role.PARAMETER) for name, value in module.named_parameters()]
+    for role in (Role.BUFFER, Role.CONSTANT):
+        tensors += [
+            (name, value, role)
             for name, value in module.named_buffers()
-            if (name in persistent) is (kind is Role.BUFFER)
+            if (name in persistent) is (role is Role.BUFFER)
         ]
-    return Model.of((from_torch(*each) for each in held), module._nnr_graph)
+    return Model.of((from_torch(*tensor) for tensor in tensors), module._nnr_graph)
 
 
-def made_fast(module: DecodedModel) -> DecodedModel:
-    """Let a network run fast; return the module.
+def optimized_for_inference(module: DecodedModel) -> DecodedModel:
+    """Optimize a network for fast inference; return the module.
 
-    Kernels of 2-D convolutions are laid out with channels last. A convolution gives its output the
-    layout of its kernel, so all after it have it, too; pairs of thin convolutions gain most. And
-    a ReLU writes into what it takes, where that is new and nothing else wants it.
+    The weights of 2-D convolutions get the channels-last memory format. The output of a convolution
+    has the memory format of its weight, so all later layers have it as well; low-rank pairs gain
+    most. A ReLU writes in place if its input is a new tensor without other users.
     """
     graph = module._nnr_graph
     for node in graph.nodes:
@@ -209,10 +209,10 @@ _MAKE_NEW_VALUES = ("aten.conv", "aten.linear.", "aten.batch_norm.", "aten.add."
 
 
 def _fast_function(node: Node, graph: Graph) -> Callable[..., Any] | None:
-    """Return what does the same as a node in less time, None where there is nothing."""
+    """Return a faster function with the same result as a node; None if there is none."""
     if node.op == _RELU and node.args and isinstance(node.args[0], Ref):
-        maker = graph.node_of(node.args[0])
-        is_new = maker is not None and maker.op.startswith(_MAKE_NEW_VALUES)
+        source = graph.node_of(node.args[0])
+        is_new = source is not None and source.op.startswith(_MAKE_NEW_VALUES)
         if is_new and len(graph.uses(node.args[0])) == 1:
             return torch.ops.aten.relu_.default
     return IN_ANY_LAYOUT.get(node.op)
@@ -226,9 +226,9 @@ def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[in
     module : DecodedModel
         The network.
     position : int
-        Of the node in its graph; all before it have run.
+        Position of the node in the graph; all earlier nodes have run.
     values : list
-        The values so far, by number; that of the node is added.
+        The values so far, by number; the value of the node is appended.
 
     Returns
     -------
@@ -252,13 +252,13 @@ def run_node(module: DecodedModel, position: int, values: list[Any]) -> tuple[in
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error of PyTorch, or of a network, says in one line that is not too long."""
+    """Return the message of an error of PyTorch or a network as a single short line."""
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def output_of(module: DecodedModel, values: list[Any]) -> Any:
-    """Return what a network returns, from the values of all its nodes."""
+    """Return the output of a network, from the values of all its nodes."""
     return argument_of(module, module._nnr_graph.output, values)
 
 
@@ -268,8 +268,8 @@ def check_inputs(graph: Graph, inputs: Sequence[torch.Tensor]) -> None:
     Raises
     ------
     ValueError
-        If there are not as many as the network takes, or one has another dtype or a size for which
-        it was not exported.
+        If their number is wrong, or an input has another dtype or a size for which the network was
+        not exported.
     """
     declared = graph.inputs
     if len(inputs) != len(declared):
@@ -307,18 +307,20 @@ def _calls(graph: Graph, fast: bool) -> tuple[_Call, ...]:
 
 
 def function_of(op: str) -> Callable[..., Any]:
-    """Return what an operator of the allow-list calls: PyTorch's, looked after where it must be."""
+    """Return the PyTorch function of an operator, with a check of arguments where it needs one."""
     if op not in FUNCTIONS:
         raise UnsupportedFeatureError(
             f"PyTorch {torch.__version__} has no operator {op}; a newer one has", feature=op
         )
     function = FUNCTIONS[op]
     if op in CHECKS:
-        return _looked_at(function, CHECKS[op])
+        return _with_checked_arguments(function, CHECKS[op])
     return _within_64_bits(function) if OPERATORS[op].result == "Scalar" else function
 
 
-def _looked_at(function: Callable[..., Any], check: Callable[..., None]) -> Callable[..., Any]:
+def _with_checked_arguments(
+    function: Callable[..., Any], check: Callable[..., None]
+) -> Callable[..., Any]:
     """Return a function whose arguments are checked before each call."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -329,9 +331,9 @@ def _looked_at(function: Callable[..., Any], check: Callable[..., None]) -> Call
 
 
 def _within_64_bits(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function of numbers with a `ScalarError` in place of what does not exist.
+    """Return a function of numbers that raises `ScalarError` for an undefined or too large result.
 
-    Sizes that stand for any size, while a network is exported, pass through it.
+    Symbolic sizes, while a network is exported, are returned without a check.
     """
 
     def call(*numbers: Any) -> Any:
@@ -347,13 +349,13 @@ def _within_64_bits(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def signature_of(graph: Graph) -> inspect.Signature:
-    """Return how the network is called."""
+    """Return the call signature of a network."""
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     return inspect.Signature([inspect.Parameter(value.name, kind) for value in graph.inputs])
 
 
 def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
-    """Raise where an input is not as declared: the graph would compute something else."""
+    """Raise if an input does not have a declared shape, for which the graph could be wrong."""
     for value in graph.inputs:
         shape = inputs[value.name].shape
         if len(shape) != len(value.shape):
@@ -371,9 +373,9 @@ def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
 
 
 def argument_of(module: DecodedModel | None, argument: Any, values: Sequence[Any]) -> Any:
-    """Return what an argument of a node, or a part of the output, stands for.
+    """Return the value of an argument of a node, or of a part of the output.
 
-    Without a module the tensors of the model stand for nothing.
+    Without a module, tensors of the model are None.
     """
     match argument:
         case Ref(index):
@@ -391,7 +393,7 @@ def argument_of(module: DecodedModel | None, argument: Any, values: Sequence[Any
 
 
 def device_of(module: torch.nn.Module, inputs: list[Any]) -> torch.device:
-    """Return where tensors must be made that are made from nothing: where the inputs are."""
+    """Return the device of tensors that are created without an input: that of the inputs."""
     for value in itertools.chain(inputs, module.parameters(), module.buffers()):
         if isinstance(value, torch.Tensor):
             return value.device
@@ -409,11 +411,11 @@ def tensor_named(module: torch.nn.Module, name: str) -> torch.Tensor:
 
 
 def _register(layers: dict[str, torch.nn.Module], tensor: Tensor) -> None:
-    """Put a tensor where its name says; add the layers that are made for it to those there are."""
+    """Add a tensor to the module under its name, with the layers that do not exist yet."""
     *path, leaf = tensor.name.split(".")
     if len(path) > MAX_LAYERS_DEEP:
         raise SyntaxElementError(
-            f"tensor {tensor.name[:40]!r}... lies {len(path)} layers deep, at most "
+            f"tensor {tensor.name[:40]!r}... is {len(path)} layers deep, at most "
             f"{MAX_LAYERS_DEEP} allowed",
             clause=CLAUSE,
         )
@@ -436,6 +438,6 @@ def _register(layers: dict[str, torch.nn.Module], tensor: Tensor) -> None:
 def _require_free(module: torch.nn.Module, attribute: str, tensor: Tensor) -> None:
     if attribute == "" or hasattr(module, attribute):
         raise SyntaxElementError(
-            f"a module cannot hold a tensor named {tensor.name!r}: {attribute!r} is empty or taken",
+            f"a module cannot have a tensor named {tensor.name!r}: {attribute!r} is empty or used",
             clause=CLAUSE,
         )

@@ -1,11 +1,10 @@
-"""Which names may stand in a stream with a graph, and how other names get there all the same.
+"""Names that are allowed in a stream with a graph, and the encoding of all other names.
 
-PyTorch writes the names of tensors and inputs into Python source when it makes a module of an
-exported program, and does not escape them. So a name that reaches a program must not be able to
-leave the place where it stands: letters, digits and underscores only, and no keyword, which would
-break the source (`is_safe`, `is_identifier`). Networks may have other names. They are coded under
-a safe one, and what they were called is kept beside the graph, as data that only becomes keys of a
-state dict again (`with_safe_names`, `original_name`).
+PyTorch writes the names of tensors and inputs, without escaping, into Python source when it makes a
+module from an exported program. To exclude code injection, names in a stream consist of letters,
+digits and underscores only, and no part is a keyword (`is_safe`, `is_identifier`). Other names of a
+network are coded as safe names; the original names are stored beside the graph, as data that is
+only used for the keys of a state dict (`with_safe_names`, `original_name`).
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from nnrcodec.graph.graph import Graph, Leaf, TensorRef
 from nnrcodec.model.model import Model
 
 MAX_NAME_LENGTH = 1000
-"""Characters of the longest name in a stream with a graph."""
+"""Length of the longest name in a stream with a graph."""
 
 _PART = re.compile(r"[A-Za-z0-9_]+")
 _NOT_IN_PART = re.compile(r"[^A-Za-z0-9_]")
 
-_OF_PROGRAMS = frozenset(
+_RESERVED_BY_PROGRAMS = frozenset(
     (
         *("self", "graph", "code", "meta", "validate_inputs", "range_constraints", "shape_env"),
         *("add_submodule", "delete_submodule", "delete_all_unused_submodules", "print_readable"),
@@ -38,26 +37,26 @@ _OF_PROGRAMS = frozenset(
         *("__copy__", "__deepcopy__", "__jit_unused_properties__", "__reduce_package__"),
     )
 )
-"""Attributes that PyTorch gives to the module of an exported program."""
+"""Attributes that PyTorch sets on the module of an exported program."""
 
 RULE = (
     "of parts of A-Z, a-z, 0-9 and _ between points, no part a keyword of Python, "
     f"{MAX_NAME_LENGTH} characters at most"
 )
-"""What `is_safe` asks for, for messages."""
+"""The rule of `is_safe`, for messages."""
 
 
 def is_safe(name: str) -> bool:
-    """Return whether a tensor, or a layer, of a network with a graph may have this name."""
+    """Return whether a tensor or layer of a network with a graph may have this name."""
     return len(name) <= MAX_NAME_LENGTH and all(map(_is_safe_part, name.split(".")))
 
 
 def fits_program(name: str) -> bool:
-    """Return whether an exported program can have a tensor of this name, which is safe.
+    """Return whether an exported program can have a tensor of this safe name.
 
-    PyTorch accepts others when it exports, and fails when the program is to run.
+    PyTorch exports other names as well, but fails when the program runs.
     """
-    return name.partition(".")[0] not in _OF_PROGRAMS
+    return name.partition(".")[0] not in _RESERVED_BY_PROGRAMS
 
 
 def is_identifier(name: str) -> bool:
@@ -68,17 +67,17 @@ def is_identifier(name: str) -> bool:
 def is_key(text: str) -> bool:
     """Return whether a dictionary that a network returns may have this key.
 
-    Keys are data wherever networks go. That they cannot end a quotation is for safety.
+    Keys are only used as data; quotes are excluded as an additional safety measure.
     """
     return len(text) <= MAX_NAME_LENGTH and text.isprintable() and not set(text) & set("'\"`\\{}")
 
 
 def _is_safe_part(part: str) -> bool:
-    return _PART.fullmatch(part) is not None and not _is_taken(part)
+    return _PART.fullmatch(part) is not None and not _is_reserved(part)
 
 
-def _is_taken(part: str) -> bool:
-    """Return whether Python takes a word for something else than a name."""
+def _is_reserved(part: str) -> bool:
+    """Return whether a word is reserved in Python."""
     return keyword.iskeyword(part) or part == "__debug__"
 
 
@@ -88,35 +87,35 @@ def safe_paths(names: Iterable[str]) -> dict[str, str]:
     Parameters
     ----------
     names : iterable of str
-        Names of tensors, parts between points.
+        Names of tensors, with parts separated by points.
 
     Returns
     -------
     dict of str to str
-        By path, of a layer or a tensor, whose last part is not safe: the safe path. Characters
-        that are not allowed have become underscores, with a number where that name was taken.
-        Paths that are safe are not in it, and no other path becomes the same as one of them.
+        The safe path of each layer or tensor whose last part is not safe. Characters that are not
+        allowed become underscores, and a number is appended if that name exists already. Safe paths
+        are not in it, and no other path becomes the same as one of them.
     """
-    children: dict[str | None, dict[str, None]] = {}  # None is what is around all layers
+    children: dict[str | None, dict[str, None]] = {}  # None: outside all layers
     for name in names:
         path = None
         for part in name.split("."):
             children.setdefault(path, {})[part] = None
             path = _joined(path, part)
     paths: dict[str, str] = {}
-    for layer, parts in children.items():  # a layer stands before those within it
+    for layer, parts in children.items():  # a layer comes before those within it
         safe_layer = None if layer is None else translated(layer, paths)
-        unusable = _OF_PROGRAMS if layer is None else frozenset()
+        unusable = _RESERVED_BY_PROGRAMS if layer is None else frozenset()
         taken = {part for part in parts if _is_safe_part(part)} | unusable
         for part in parts:
             if _is_safe_part(part) and part not in unusable:
                 continue
-            wanted = _NOT_IN_PART.sub("_", part) or "_"
-            wanted += "_" * (_is_taken(wanted) or wanted in unusable)
-            safe, number = wanted, 0
+            base = _NOT_IN_PART.sub("_", part) or "_"
+            base += "_" * (_is_reserved(base) or base in unusable)
+            safe, number = base, 0
             while safe in taken:
                 number += 1
-                safe = f"{wanted}_{number}"
+                safe = f"{base}_{number}"
             taken.add(safe)
             paths[_joined(layer, part)] = _joined(safe_layer, safe)
     return paths
@@ -127,7 +126,7 @@ def _joined(path: str | None, part: str) -> str:
 
 
 def translated(name: str, paths: Mapping[str, str]) -> str:
-    """Return a name with the longest path it begins with exchanged for what `paths` has for it."""
+    """Return a name whose longest prefix in `paths` is replaced."""
     end = len(name) if paths else -1
     while end >= 0:
         if name[:end] in paths:
@@ -137,23 +136,22 @@ def translated(name: str, paths: Mapping[str, str]) -> str:
 
 
 def original_name(name: str, graph: Graph | None) -> str:
-    """Return what a tensor or layer was called in the network that was encoded."""
+    """Return the name that a tensor or layer had in the network that was encoded."""
     return name if graph is None else translated(name, graph.original_names)
 
 
 def with_safe_names(model: Model) -> Model:
-    """Give the tensors of a network with a graph names that may stand in a stream.
+    """Return a model whose tensors have names that are allowed in a stream with a graph.
 
     Parameters
     ----------
     model : Model
-        Of any names.
+        With any names.
 
     Returns
     -------
     Model
-        The same model where its names are safe, or it has no graph; else with
-        `Graph.original_names` that lead back.
+        The same model if its names are safe or it has no graph; else with `Graph.original_names`.
     """
     if model.graph is None:
         return model

@@ -1,4 +1,4 @@
-"""Convolutions and linear layers that a batch norm follows, as the graph tells; names do not."""
+"""Convolutions and linear layers followed by a batch norm, found by the graph, not by names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnrcodec.model.model import Model, Tensor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormalizedConvolution:
-    """A convolution or linear layer with the batch norm that is all that uses its result.
+    """A convolution or linear layer with the batch norm that is the only user of its result.
 
     Parameters
     ----------
@@ -27,15 +27,14 @@ class NormalizedConvolution:
     running_mean, running_var : str
         Names of its statistics.
     eps : float
-        What is added to the variance.
+        Constant that is added to the variance.
     channel_shape : tuple of int
-        Shape of the weight with the axes that do not matter put together: axes 0 and 2 are its
-        output channels. It is (N, 1, 1) unless the convolution is transposed, and then
-        (groups, inputs of each, outputs of each).
+        Shape for broadcasting to the weight, with output channels along axes 0 and 2: (N, 1, 1), or
+        for a transposed convolution (groups, inputs of a group, outputs of a group).
     convolution, batch_norm : Ref
         The values of the two nodes.
     result : Ref
-        The normalized tensor: `batch_norm`, or the value of the node that takes it from a list.
+        The normalized tensor: `batch_norm`, or the node that selects it from a list.
     """
 
     weight: str
@@ -57,11 +56,11 @@ class NormalizedConvolution:
 
 
 def normalized_convolutions(model: Model) -> tuple[NormalizedConvolution, ...]:
-    """Return the convolutions and linear layers that are used by a batch norm only.
+    """Return the convolutions and linear layers whose only user is a batch norm.
 
     Convolutions have one, two or three axes and may be grouped or transposed. The batch norm must
-    use its running statistics. Each of the tensors of both must be used once in the whole graph:
-    what layers share would have to be different for each of them.
+    use its running statistics. Each tensor of both must be used once in the whole graph, because a
+    shared tensor would need a different value for each layer.
 
     Parameters
     ----------
@@ -78,8 +77,8 @@ def normalized_convolutions(model: Model) -> tuple[NormalizedConvolution, ...]:
     ModelError
         If the model has no graph.
     """
-    found = Normalizations.of(model).results().values()
-    return tuple(each for each in found if isinstance(each, NormalizedConvolution))
+    results = Normalizations.of(model).results().values()
+    return tuple(result for result in results if isinstance(result, NormalizedConvolution))
 
 
 _LINEAR = "aten.linear.default"
@@ -97,7 +96,7 @@ _LAYERS = _TRANSPOSED | {
 }
 _BATCH_NORM = "aten.batch_norm.default"
 _BATCH_NORM_WITH_STATISTICS = "aten._native_batch_norm_legit_no_training.default"
-"""Returns a list, of which the first is the normalized tensor."""
+"""Returns a list whose first item is the normalized tensor."""
 
 
 def layer_name(weight: str) -> str:
@@ -107,7 +106,7 @@ def layer_name(weight: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Normalizations:
-    """A model with what the search needs to know of its graph.
+    """The search for normalized layers in a model.
 
     Parameters
     ----------
@@ -116,7 +115,7 @@ class Normalizations:
     graph : Graph
         Its graph.
     axes : list of int or None
-        How many axes each value has, where that is known.
+        Number of axes of each value; None where it is not known.
     """
 
     model: Model
@@ -125,7 +124,7 @@ class Normalizations:
 
     @classmethod
     def of(cls, model: Model) -> Normalizations:
-        """Return what the search needs to know of a model, which must have a graph."""
+        """Return the search in a model, which must have a graph."""
         graph = model.graph
         if graph is None:
             raise ModelError(
@@ -135,30 +134,31 @@ class Normalizations:
         return cls(model, graph, _axes(graph, model.tensors))
 
     def results(self) -> dict[str, NormalizedConvolution | str]:
-        """Return for each weight of a layer what was found, or why it does not qualify."""
-        found: dict[str, NormalizedConvolution | str] = {}
+        """Return the normalized layer of each weight, or why there is none."""
+        results: dict[str, NormalizedConvolution | str] = {}
         for position, node in enumerate(self.graph.nodes):
             weight = _arguments(node).get("weight") if node.op in _LAYERS else None
-            if isinstance(weight, TensorRef) and weight.name not in found:
-                found[weight.name] = self.found_at(position, weight.name)
-        return found
+            if isinstance(weight, TensorRef) and weight.name not in results:
+                results[weight.name] = self.layer_at(position, weight.name)
+        return results
 
-    def found_at(self, position: int, weight: str) -> NormalizedConvolution | str:
-        """Return the layer at a position together with its batch norm, or why it has none."""
+    def layer_at(self, position: int, weight: str) -> NormalizedConvolution | str:
+        """Return the layer at a position with its batch norm, or why it has none."""
         node, value = self.graph.nodes[position], self.graph.ref(position)
         normalizing = [user for user in self.graph.users(value) if self.normalizes(user, value)]
         if not normalizing:
             return "no batch norm follows it"
         if len(self.graph.uses(value)) > 1:
-            return "a batch norm is not all that uses its result"
+            return "a batch norm is not the only user of its result"
         batch_norm = self.graph.ref(normalizing[0])
         result = self.result_of(normalizing[0])
         if result is None:
             return "the statistics of the batch norm after it are used as well"
-        given = _arguments(self.graph.nodes[normalizing[0]])
-        mean, var, eps = (given.get(name) for name in ("running_mean", "running_var", "eps"))
-        gamma, beta, bias = given.get("weight"), given.get("bias"), _arguments(node).get("bias")
-        if given.get("training", False) is not False or mean is None or var is None:
+        arguments = _arguments(self.graph.nodes[normalizing[0]])
+        mean, var, eps = (arguments.get(name) for name in ("running_mean", "running_var", "eps"))
+        gamma, beta = arguments.get("weight"), arguments.get("bias")
+        bias = _arguments(node).get("bias")
+        if arguments.get("training", False) is not False or mean is None or var is None:
             return "the batch norm after it computes its statistics from its input"
         if isinstance(eps, bool) or not isinstance(eps, int | float):
             return "the eps of the batch norm after it is computed by the graph"
@@ -191,7 +191,7 @@ class Normalizations:
         return is_batch_norm and _arguments(node)["input"] == value
 
     def result_of(self, position: int) -> Ref | None:
-        """Return the normalized tensor; None if the statistics beside it are used."""
+        """Return the normalized tensor; None if the statistics in the same list are used."""
         value = self.graph.ref(position)
         if self.graph.nodes[position].op == _BATCH_NORM:
             return value
@@ -204,7 +204,7 @@ class Normalizations:
     def channel_shape(
         self, node: Node, weight: str, vectors: list[str]
     ) -> tuple[int, int, int] | str:
-        """Return how a layer has its channels, or what is wrong with its tensors or shapes.
+        """Return the channel shape of a layer, or why its tensors or shapes do not qualify.
 
         Parameters
         ----------
@@ -213,7 +213,7 @@ class Normalizations:
         weight : str
             Name of its weight.
         vectors : list of str
-            Names of all other tensors of it and its batch norm.
+            Names of all other tensors of the layer and its batch norm.
         """
         for name in (weight, *vectors):
             if name not in self.model.tensors:
@@ -245,10 +245,10 @@ def _arguments(node: Node) -> dict[str, Argument]:
 
 
 def _channel_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Return the shape that parts the output channels of a weight into its axes 0 and 2.
+    """Return the shape of a weight in which axes 0 and 2 are its output channels.
 
-    Plain weights have all of them in their first axis. Those of transposed convolutions have one
-    group of input channels after the other there, each with its output channels in the second.
+    Ordinary weights have all output channels in their first axis. Those of transposed convolutions
+    have input channels there, group by group, and the output channels of a group in the second.
     """
     given = _arguments(node)
     groups = given.get("groups", 1)
@@ -259,8 +259,8 @@ def _channel_shape(node: Node, shape: tuple[int, ...]) -> tuple[int, int, int] |
     return shape[0], 1, 1
 
 
-# How many axes values have. A batch norm is over axis 1: that is where the channels of a layer are
-# if its input has an axis for the batch, and, for a linear layer, no other.
+# The number of axes of values. A batch norm is over axis 1: this is the channel axis of a layer if
+# its input has a batch axis, and, for a linear layer, no others.
 
 
 def _words(text: str) -> frozenset[str]:
@@ -296,11 +296,11 @@ _BROADCASTING = _words(
     sqrt rsqrt exp log reciprocal clamp clamp_min clamp_max where addcmul addcdiv
     """
 )
-"""Operators whose result has as many axes as the one of their arguments that has most."""
+"""Operators whose result has as many axes as the argument with most axes."""
 
 
 def _axes(graph: Graph, tensors: Mapping[str, Tensor]) -> list[int | None]:
-    """Return how many axes each value has; None for what is not known."""
+    """Return the number of axes of each value; None where it is not known."""
     known: list[int | None] = [len(value.shape) for value in graph.inputs]
     operators = [node.op.split(".")[1] for node in graph.nodes]
     if not {"squeeze_", "unsqueeze_"}.isdisjoint(operators):  # these change earlier values, too
@@ -319,25 +319,26 @@ def _axes(graph: Graph, tensors: Mapping[str, Tensor]) -> list[int | None]:
         if OPERATORS[node.op].result == "Scalar":
             known.append(0)
         else:
-            given = _arguments(node)
-            several = [axes_of(argument) for argument in given.values()]
-            known.append(_axes_of_result(operator, given, several))
+            arguments = _arguments(node)
+            axes = [axes_of(argument) for argument in arguments.values()]
+            known.append(_axes_of_result(operator, arguments, axes))
     return known
 
 
 def _axes_of_result(
-    operator: str, given: dict[str, Argument], several: list[int | None]
+    operator: str, given: dict[str, Argument], axes_of_arguments: list[int | None]
 ) -> int | None:
-    """Return the axes of a result, from the arguments and how many axes each of them has."""
+    """Return the number of axes of a result, from the arguments and their numbers of axes."""
     name = operator if operator.startswith("__") else operator.removesuffix("_")
     if name in {"view", "_unsafe_view", "reshape", "expand"}:
         size = given.get("size", given.get("shape"))
         return len(size) if isinstance(size, tuple) else None
-    first = several[0] if several else None
+    first = axes_of_arguments[0] if axes_of_arguments else None
     if first is None or name in _AS_MANY_AXES:
         return first
     if name in _BROADCASTING:
-        return None if None in several else max(axes for axes in several if axes is not None)
+        known = [axes for axes in axes_of_arguments if axes is not None]
+        return max(known) if len(known) == len(axes_of_arguments) else None
     match name:
         case "flatten":
             start, end = given.get("start_dim", 0), given.get("end_dim", -1)

@@ -5,14 +5,13 @@ One statement per line, continued on indented lines::
     namespace.name|name|....overload(kind argument, ..., *, kind keyword=default) -> result
 
 A statement with several names stands for one operator per name. Names and arguments are those of
-PyTorch 2.13; arguments that say where a tensor lives (``device``, ``layout``, ``pin_memory``) and
-``generator`` are left out and take their default. The kinds are those of
-`nnrcodec.graph.operators`. A default says that the argument may be left out; it is never
-substituted.
+PyTorch 2.13; ``device``, ``layout``, ``pin_memory`` and ``generator`` are omitted and have their
+default. The kinds are those of `nnrcodec.graph.operators`. A default means that the argument may be
+omitted; it is never substituted.
 
-What is not here, and why: random operators, operators that read or write anything but tensors,
-operators that hand out uninitialised memory, those whose result depends on the machine, and those
-that trust sizes given beside the tensor. `operator`, `math` and ``sym_*`` entries compute sizes.
+Excluded are random operators, operators with side effects other than on tensors, operators that
+return uninitialised memory, those whose result depends on the machine, and those that do not check
+sizes given beside the tensor. `operator`, `math` and ``sym_*`` entries compute sizes.
 """
 
 TABLE = """

@@ -1,13 +1,13 @@
-"""What the operators of the allow-list take and return, as data.
+"""Signatures of the operators of the allow-list, as data.
 
-`OPERATORS` is read once from `nnrcodec.graph.operator_table.TABLE`. Nothing here knows PyTorch;
-`nnrcodec.graph.operators_torch` holds the function that belongs to each name.
+`OPERATORS` is parsed once from `nnrcodec.graph.operator_table.TABLE`. This module does not use
+PyTorch; `nnrcodec.graph.operators_torch` has the function of each name.
 
 Kinds of arguments: ``Tensor``; ``Operand`` (a tensor or a number); ``int``, ``float``, ``bool``;
-``SymInt`` and ``Scalar`` (a number that another node may compute, as may a ``float``); ``false``
-and ``zero`` (only that value: training-time options that inference must not switch on); and the
-words of `WORDS`. A question mark allows None, brackets mean a list, and ``Tensor?[]`` is a list in
-which items may be None.
+``SymInt`` and ``Scalar`` (a number that may be computed by another node, as may a ``float``);
+``false`` and ``zero`` (only this value: training options that must be off in inference); and the
+words of `WORDS`. A question mark allows None, brackets mean a list, and ``Tensor?[]`` is a list
+whose items may be None.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ WORDS: Mapping[str, frozenset[str]] = {
     "indexing": frozenset({"ij", "xy"}),
     "side": frozenset({"left", "right"}),
 }
-"""The kinds of words and the words of each kind; equations have a pattern instead."""
+"""The words of each kind; equations have a pattern instead."""
 
 EQUATION = re.compile(r"(?:[A-Za-z,. ]|->){1,200}")
-"""What an equation of ``einsum`` consists of."""
+"""Pattern of an equation of ``einsum``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ class Parameter:
     is_list : bool
         Whether it is a list.
     nullable : bool
-        Whether None may stand in its place.
+        Whether it may be None.
     item_nullable : bool
-        Whether None may stand in the place of an item.
+        Whether an item may be None.
     has_default : bool
-        Whether it may be left out.
+        Whether it may be omitted.
     """
 
     name: str
@@ -93,13 +93,13 @@ class Operator:
 
     @property
     def writes_in_place(self) -> bool:
-        """Whether it changes its first argument: such names end in one underscore."""
+        """Whether it changes its first argument: its name ends in a single underscore."""
         name = self.name.split(".")[1]
         return name.endswith("_") and not name.endswith("__")
 
     @property
     def makes_tensor(self) -> bool:
-        """Whether it returns a tensor without taking one."""
+        """Whether it returns a tensor without a tensor argument."""
         kinds = {parameter.kind for parameter in self.parameters}
         return self.result == "Tensor" and not kinds & {"Tensor", "Operand"}
 
@@ -130,8 +130,8 @@ def _parse_table(table: str) -> dict[str, Operator]:
     table = re.sub(r"^#.*$", "", table, flags=re.MULTILINE)
     operators = {}
     for names, arguments, result in re.findall(r"(\S[^(]*)\(([^)]*)\) -> (\S+)", table):
-        namespace, _, rest = re.sub(r"\s", "", names).partition(".")
-        alternatives, _, overload = rest.partition(".")
+        namespace, _, name_and_overload = re.sub(r"\s", "", names).partition(".")
+        alternatives, _, overload = name_and_overload.partition(".")
         before, _, after = re.sub(r"\s+", " ", arguments).partition("*, ")
         positional, keyword_only = (
             tuple(_parse_parameter(part) for part in re.split(r", (?![^\[]*\])", half) if part)

@@ -1,8 +1,7 @@
-"""The functions that the operator names stand for.
+"""The PyTorch functions of the operator names.
 
-`FUNCTIONS` is made when this module is imported, from the names of our own allow-list. A name
-found in a stream is only ever looked up in it, as a key: no name from outside reaches `getattr`
-or an import.
+`FUNCTIONS` is made on import from the names of our own allow-list. A name from a stream is only
+used as a key into it: it never reaches `getattr` or an import.
 """
 
 from __future__ import annotations
@@ -37,18 +36,18 @@ def _functions() -> dict[str, Callable[..., Any]]:
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = _functions()
-"""What each name of the allow-list calls. A name that this PyTorch lacks is not in it."""
+"""The function of each name of the allow-list that the installed PyTorch has."""
 
 IN_ANY_LAYOUT: Mapping[str, Callable[..., Any]] = {
     "aten.view.default": torch.ops.aten.reshape.default,
     "aten._unsafe_view.default": torch.ops.aten.reshape.default,
     "aten.view_as.default": torch.ops.aten.reshape_as.default,
 }
-"""What is called in place of operators that ask for a layout in memory; where they work, it does
-the same. In the network that was exported a value may have had another layout."""
+"""Replacements of operators that require a memory layout, with the same result. A value may have
+had another layout in the network that was exported."""
 
 NAMES: Mapping[Callable[..., Any], str] = {call: name for name, call in FUNCTIONS.items()}
-"""The name under which a function stands in the allow-list."""
+"""The name of each function in the allow-list."""
 
 TORCH_WORDS: Mapping[str, Mapping[str, Any]] = {
     "dtype": {
@@ -73,9 +72,9 @@ TORCH_WORDS: Mapping[str, Mapping[str, Any]] = {
         "channels_last_3d": torch.channels_last_3d,
     },
 }
-"""The words that PyTorch has objects for; the others it takes as strings."""
+"""The words for which PyTorch has objects; it takes the others as strings."""
 
 WORD_NAMES: Mapping[Any, tuple[str, str]] = {
-    thing: (kind, name) for kind, things in TORCH_WORDS.items() for name, thing in things.items()
+    value: (kind, name) for kind, values in TORCH_WORDS.items() for name, value in values.items()
 }
 """Kind and name of these objects."""

@@ -1,9 +1,9 @@
-"""A decoded model as a program of `torch.export`, without the cost that its author may have wanted.
+"""Export of a decoded model as a program of `torch.export`, with bounded cost.
 
-PyTorch runs a network once to export it. Here that is done with fake tensors, which have sizes and
-no memory. The work to find out sizes is bounded as well: sizes that may change are expressions,
-which a few dozen nodes can make larger than any memory, lists of tensors can have any length, and
-recurrent layers are run step by step.
+PyTorch runs a network once to export it. Here it runs with fake tensors, which have sizes but no
+memory. The work for symbolic sizes is bounded as well, because a malicious stream could make it
+arbitrarily large: dynamic sizes are expressions that a few dozen nodes can make larger than any
+memory, lists of tensors can have any length, and recurrent layers are run step by step.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from nnrcodec.limits import Limits
 logger = logging.getLogger(__name__)
 
 _EXPRESSION_PARTS = 400
-"""Numbers, symbols and operations in the expression of one size."""
+"""Most numbers, symbols and operations in the expression of one size."""
 
 _TERMS = 1024
-"""Summands of the sizes that an operator takes, multiplied out."""
+"""Most terms of the sizes that an operator takes, when expanded."""
 
 _DEGREE = 64
-"""Power to which a size may be raised."""
+"""Highest power of a size."""
 
 _NEW_SIZES = 12
-"""Times the work that a node takes whose operator has not met the sizes before, if they are
-computed from others: what it makes of known sizes is looked up."""
+"""Factor of the work of a node for computed sizes that are new to its operator: for known ones,
+PyTorch has cached results."""
 
 _WEIGHTS: Mapping[str, int] = {
     "upsample_bicubic2d": 200,
@@ -64,51 +64,51 @@ _WEIGHTS: Mapping[str, int] = {
     **dict.fromkeys(("instance_norm", "group_norm", "batch_norm", "layer_norm", "matmul"), 4),
     **dict.fromkeys(("diag_embed", "glu", "slice", "logsumexp", "cumsum", "hardswish", "triu"), 4),
 }
-"""Work of operators that consist of several, by name; of all others it is 1."""
+"""Work of composite operators, by name; that of all others is 1."""
 
 _STEP = 3
-"""Work of one step of a recurrent layer: it consists of several operators."""
+"""Work of one step of a recurrent layer, which consists of several operators."""
 
 _AXIS = 5
-"""Work of an axis of an input that may change."""
+"""Work of a dynamic axis of an input."""
 
 _FEW_AXES = 4
-"""Axes that may change of a tensor without work of its own; of more, the work is their square."""
+"""Most dynamic axes of a tensor without extra work; for more, it is the square of their number."""
 
 _EXPRESSION = 2
-"""Work of an expression for a size, for each of those before it."""
+"""Work of a new size expression, for each earlier one."""
 
 
 def program_of_module(
     module: DecodedModel, limits: Limits | None = None
 ) -> torch.export.ExportedProgram:
-    """Export a decoded model again, with the dimensions that were dynamic in the original.
+    """Export a decoded model again, with the dynamic dimensions of the original.
 
     Parameters
     ----------
     module : DecodedModel
-        A model made by `nnrcodec.graph.module.build_module`.
+        A model from `nnrcodec.graph.module.build_module`.
     limits : Limits, optional
         `Limits.max_program_work` and `Limits.max_value_bytes` bound the work.
 
     Returns
     -------
     torch.export.ExportedProgram
-        For instance for `torch.export.save`. Its example inputs are zeros that take no memory.
+        Its example inputs are zeros that take no memory.
 
     Raises
     ------
     SyntaxElementError
-        If an operator refuses the values that the graph gives it at the example sizes.
+        If an operator refuses its arguments at the example sizes.
     LimitExceededError
-        If it takes too much to find out about sizes.
+        If the work for symbolic sizes is too large.
     UnsupportedFeatureError
         If PyTorch cannot export the network.
     """
     graph = module._nnr_graph
     limits = limits or Limits()
     _require_names(module)
-    # Constants that a graph makes are made by torch.export within its own mode.
+    # Constants that a graph creates are created by torch.export within its own mode.
     device = device_of(module, [])
     with without_memory():
         examples = tuple(
@@ -134,7 +134,7 @@ def program_of_module(
                 done_with = run_node(module, position, values)
             except NnrError:
                 raise
-            except Exception as error:  # whatever the operators raise
+            except Exception as error:  # operators may raise any exception
                 raise SyntaxElementError(
                     f"{graph.nodes[position].op} refuses its arguments: {first_line(error)}",
                     path=f"graph/nodes[{position}]",
@@ -146,19 +146,19 @@ def program_of_module(
         return argument_of(module, graph.output, values)
 
     forward.__signature__ = signature_of(graph)  # type: ignore[attr-defined]
-    module.forward = forward  # type: ignore[method-assign]  # the exporter asks it for the names
+    module.forward = forward  # type: ignore[method-assign]  # its signature has the input names
     try:
         with torch.no_grad():
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
-    except Exception as error:  # the exporter wraps what comes from the network
-        own = _own_error(error)
-        if own is not None:
-            raise own from error
+    except Exception as error:  # the exporter wraps exceptions of the network
+        cause = _error_of_ours(error)
+        if cause is not None:
+            raise cause from error
         raise cannot_export(error) from error
     finally:
         del module.forward
-    _say_what_is_fixed(program, graph)
-    for node in program.graph.nodes:  # where this package is installed is nobody's business
+    _log_fixed_axes(program, graph)
+    for node in program.graph.nodes:  # it has paths of this machine
         node.meta.pop("stack_trace", None)
     zeros = (
         torch.zeros((), dtype=example.dtype, device=device).expand(example.shape)
@@ -169,7 +169,7 @@ def program_of_module(
 
 
 def cannot_export(error: Exception) -> UnsupportedFeatureError:
-    """Return the error that says that PyTorch cannot export a network, and why."""
+    """Return the error for a network that PyTorch cannot export, with the reason."""
     return UnsupportedFeatureError(
         f"PyTorch {torch.__version__} cannot export this network ({first_line(error)}); "
         "nnrcodec.decode_model runs it, and its tensors can be written to a .safetensors file",
@@ -178,12 +178,12 @@ def cannot_export(error: Exception) -> UnsupportedFeatureError:
 
 
 def _require_names(module: DecodedModel) -> None:
-    """Raise if PyTorch would lose a tensor because it has an attribute of that name itself."""
+    """Raise if a tensor has the name of an attribute of PyTorch, because it would be lost."""
     for name, _ in (*module.named_parameters(), *module.named_buffers()):
         if not fits_program(name):
-            own = name.partition(".")[0]
+            attribute = name.partition(".")[0]
             raise UnsupportedFeatureError(
-                f"an exported program cannot have a tensor {name!r}: PyTorch uses {own!r} itself; "
+                f"an exported program cannot have a tensor {name!r}: PyTorch uses {attribute!r}; "
                 "nnrcodec.decode_model runs the network, and its tensors can be written to a "
                 ".safetensors file",
                 feature="torch.export",
@@ -191,7 +191,7 @@ def _require_names(module: DecodedModel) -> None:
 
 
 def _export_shape(graph: Graph, value: Input) -> tuple[int, ...]:
-    """Return the shape to export an input with: PyTorch takes 0 and 1 for sizes that are fixed."""
+    """Return the shape for export of an input: PyTorch treats sizes 0 and 1 as fixed."""
     shape = []
     for size, example in zip(value.shape, example_shape(graph, value), strict=True):
         dim = graph.dims[size] if isinstance(size, str) else Dim(example, example, example)
@@ -201,22 +201,22 @@ def _export_shape(graph: Graph, value: Input) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _say_what_is_fixed(program: torch.export.ExportedProgram, graph: Graph) -> None:
-    """Say which sizes that may change in the stream are fixed in the program."""
+def _log_fixed_axes(program: torch.export.ExportedProgram, graph: Graph) -> None:
+    """Log which dynamic axes of the stream are fixed in the program."""
     nodes = {node.name: node for node in program.graph.nodes}
     for value, name in zip(graph.inputs, program.graph_signature.user_inputs, strict=True):
         shape = nodes[name].meta["val"].shape if isinstance(name, str) else ()
         for axis, (size, exported) in enumerate(zip(value.shape, shape, strict=False)):
             if isinstance(size, str) and is_fixed(exported):
                 logger.warning(
-                    "PyTorch fixes axis %d of input %r to %d in the exported program, which may "
-                    "change in the stream",
+                    "PyTorch fixes axis %d of input %r to %d in the exported program, which is "
+                    "dynamic in the stream",
                     *(axis, value.name, int(exported)),
                 )
 
 
-def _own_error(error: BaseException | None) -> NnrError | None:
-    """Return the error of ours among the causes of an error."""
+def _error_of_ours(error: BaseException | None) -> NnrError | None:
+    """Return the `NnrError` among the causes of an error."""
     seen = 0
     while error is not None and not isinstance(error, NnrError) and seen < 20:
         error, seen = error.__cause__ or error.__context__, seen + 1
@@ -224,14 +224,14 @@ def _own_error(error: BaseException | None) -> NnrError | None:
 
 
 class _Work:
-    """What it takes to export a network, in plain operators; raises when it is too much.
+    """Work to export a network, in units of a simple operator; raises above the limit.
 
     Parameters
     ----------
     graph : Graph
         The network.
     limits : Limits
-        How much is allowed.
+        With the largest work that is allowed.
     """
 
     def __init__(self, graph: Graph, limits: Limits) -> None:
@@ -242,7 +242,7 @@ class _Work:
         self._measured: dict[Any, tuple[int, int]] = {}
 
     def before_all(self) -> None:
-        """Count the inputs; raise if there are so many nodes that nothing has to be tried."""
+        """Count the inputs; raise at once if the number of nodes alone is above the limit."""
         inputs = self._graph.inputs
         sizes = sum(isinstance(size, str) for value in inputs for size in value.shape)
         self._take(len(inputs) + _AXIS * sizes, 0)
@@ -250,7 +250,7 @@ class _Work:
             self._take(len(self._graph.nodes), len(self._graph.nodes) - 1)
 
     def before(self, position: int, values: Sequence[Any]) -> None:
-        """Count what a node will take."""
+        """Count the work of a node before it runs."""
         node = self._graph.nodes[position]
         given = _given(node, values)
         expressions = self._expressions(list(given.values()))
@@ -265,7 +265,7 @@ class _Work:
             self._take(_length_of_list(node, first, given), position)
 
     def after(self, position: int, value: Any) -> None:
-        """Count what a node has taken, and look at what it has made."""
+        """Check the value of a node after it has run, and count its work."""
         if isinstance(value, tuple | list) and not value:
             raise UnsupportedFeatureError(
                 f"{self._graph.nodes[position].op} makes an empty list, which PyTorch cannot save",
@@ -287,7 +287,7 @@ class _Work:
         self._left -= work
         if self._left < 0:
             allowed = self._limits.allowed("program_work")
-            raise self._too_much(f"too much work (in plain operators {allowed})", position)
+            raise self._too_much(f"too much work (in simple operators {allowed})", position)
 
     def _too_much(self, what: str, position: int) -> LimitExceededError:
         return LimitExceededError(
@@ -297,7 +297,7 @@ class _Work:
         )
 
     def _expressions(self, value: Any) -> Counter[Any]:
-        """Return what stands for the sizes in a value that are not fixed, and how often."""
+        """Return the expressions of the dynamic sizes in a value, with their counts."""
         return Counter(
             expression_of(size)
             for size in _numbers_in(value)
@@ -305,7 +305,7 @@ class _Work:
         )
 
     def _sizes(self, position: int, expressions: Counter[Any]) -> int:
-        """Return the work for sizes; refuse expressions that are too large."""
+        """Return the work for sizes; raise for expressions that are too large."""
         terms = parts = 1
         for expression, times in expressions.items():
             if expression not in self._measured:
@@ -333,10 +333,10 @@ def _numbers_in(value: Any) -> Iterator[Any]:
 
 
 def _measured(expression: Any) -> tuple[int, int]:
-    """Return the summands of an expression of SymPy when multiplied out, and all of its parts.
+    """Return the number of terms of a SymPy expression when expanded, and of all its parts.
 
-    Parts are counted where they stand, however often. There are more than is allowed where a
-    number does not fit in 64 bits or a power is too high.
+    Repeated parts are counted each time. If a number does not fit in 64 bits or a power is too
+    high, more than the limits are returned.
     """
     too_much = _TERMS + 1, _EXPRESSION_PARTS + 1
     if not expression.args:
@@ -365,7 +365,7 @@ def _given(node: Node, values: Sequence[Any]) -> Mapping[str, Any]:
 
 
 def _length_of_list(node: Node, first: torch.Tensor, given: Mapping[str, Any]) -> int:
-    """Return the work for the list of tensors that a node makes, or for its steps."""
+    """Return the work for the list of tensors that a node returns, or for its steps."""
 
     def axis_size(name: str) -> int:
         axis = given.get(name, 0)

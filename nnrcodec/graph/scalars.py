@@ -1,8 +1,8 @@
 """Arithmetic on sizes: the operators of a graph that take and return numbers, within 64 bits.
 
-Numbers of Python have no bound, so that a few dozen squarings would make one of millions of digits.
-Here every result is an integer of 64 bits, a float or a truth value, or a `ScalarError`. Nothing
-here knows PyTorch; what its sizes are while a network is exported is for its own functions.
+Integers of Python are unbounded: a few dozen squarings give one with millions of digits. Here every
+result is an integer of 64 bits, a float or a bool, or a `ScalarError` is raised. This module does
+not use PyTorch; the symbolic sizes of an export are computed by its own functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ INT64_MAX = 2**63 - 1
 
 
 class ScalarError(ArithmeticError):
-    """A number that does not exist, or does not fit in 64 bits."""
+    """A result that is undefined or does not fit in 64 bits."""
 
 
 def _bounded(function: Callable[..., Any]) -> Callable[..., Number]:
@@ -38,7 +38,7 @@ def _bounded(function: Callable[..., Any]) -> Callable[..., Number]:
 
 
 def fits(number: object) -> bool:
-    """Return whether a value is a number, and if it is an integer fits in 64 bits."""
+    """Return whether a value is a float, or an integer of 64 bits."""
     if isinstance(number, int):
         return INT64_MIN <= number <= INT64_MAX
     return isinstance(number, float)
@@ -77,4 +77,4 @@ _UNBOUNDED: Mapping[str, Callable[..., Any]] = {
 FUNCTIONS: Mapping[str, Callable[..., Number]] = {
     name: _bounded(function) for name, function in _UNBOUNDED.items()
 }
-"""By the name in the allow-list, the operators whose arguments are all numbers."""
+"""The operators whose arguments are all numbers, by name in the allow-list."""

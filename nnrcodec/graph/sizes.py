@@ -1,9 +1,9 @@
-"""What is known of the values of a graph without running it: numbers, and shapes of tensors.
+"""Static analysis of a graph: numbers and tensor shapes that are known without running it.
 
-A graph says for which sizes of its inputs the network was exported. From these follow numbers that
-it computes from sizes, and many shapes: of what is made from nothing, repeated, padded or combined
-element by element. Where nothing is known the answer is None, never a guess. With that a reader
-refuses numbers beyond 64 bits and tensors beyond its limits before anybody runs the network.
+A graph has the example sizes of its inputs. From these follow numbers computed from sizes, and many
+shapes: of new, repeated, padded and elementwise combined tensors. Where nothing is known, the
+result is None, never a guess. So a reader refuses numbers beyond 64 bits and tensors beyond its
+limits before the network runs.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class AtLeast:
-    """A tensor of unknown shape that has so many elements, or more."""
+    """A tensor of unknown shape with at least this number of elements."""
 
     elements: int
 
 
 Known = Number | Shape | AtLeast | None
-"""A number, the shape of a tensor, what it has at least, or None where nothing is known."""
+"""A number, the shape of a tensor, its least number of elements, or None if nothing is known."""
 
 Given = Mapping[str, Any]
-"""The arguments of a node: numbers, shapes and words where they are known, else None."""
+"""The arguments of a node: numbers and shapes where they are known, else None."""
 
 
 def example_shape(graph: Graph, value: Input) -> Shape:
@@ -41,7 +41,7 @@ def example_shape(graph: Graph, value: Input) -> Shape:
 
 
 def known_inputs(graph: Graph) -> list[Known]:
-    """Return what is known of the inputs; an example of size 0 stands for none."""
+    """Return what is known of the inputs; nothing for an example of size 0."""
     shapes = [example_shape(graph, value) for value in graph.inputs]
     return [None if 0 in shape else shape for shape in shapes]
 
@@ -52,15 +52,14 @@ def known_value(node: Node, known: Sequence[Known]) -> Known:
     Parameters
     ----------
     node : Node
-        Checked, so that its arguments are of the kinds that its operator takes.
+        A node whose arguments have the kinds that its operator takes.
     known : sequence of Known
-        What is known of the values before it, by number.
+        What is known of earlier values, by number.
 
     Raises
     ------
     ScalarError
-        If it computes a number that does not exist or does not fit in 64 bits, or a shape that
-        does not exist.
+        If it computes a number that is undefined or does not fit in 64 bits, or an invalid shape.
     """
     if node.op in FUNCTIONS:
         numbers = [_resolved(argument, known) for argument in node.args]
@@ -75,7 +74,7 @@ def known_value(node: Node, known: Sequence[Known]) -> Known:
 
 
 def value_bytes(node: Node, value: Known) -> int:
-    """Return how many bytes a value takes at least, 0 where it is not known or only a view."""
+    """Return the least number of bytes of a value, 0 if it is not known or only a view."""
     if isinstance(value, tuple) and node.op not in _VIEWS:
         elements = math.prod(value)
     elif isinstance(value, AtLeast):
@@ -98,7 +97,7 @@ def _resolved(argument: Argument, known: Sequence[Known]) -> Any:
 
 
 def _sizes(value: Any) -> Shape | None:
-    """Return a list of sizes if all of them are known; one number stands for a list of it."""
+    """Return a list of sizes if all of them are known; a single number is a list of one."""
     items = value if isinstance(value, tuple) else (value,)
     return items if all(type(item) is int for item in items) else None
 
@@ -200,7 +199,7 @@ def _repeat_interleave(given: Given) -> Known:
 
 
 def _pad(given: Given) -> Known:
-    """Shape after padding; the sizes that are added begin with the last axis."""
+    """Return the shape after padding; padding starts with the last axis."""
     pad, shape = _sizes(given.get("pad", given.get("padding"))), given["self"]
     if pad is None or len(pad) % 2:
         return None
@@ -225,16 +224,17 @@ def _view(given: Given) -> Known:
     sizes, shape = _sizes(given.get("size", given.get("shape"))), given["self"]
     if sizes is None:
         return None
-    is_open = sizes.count(-1)
-    if is_open > 1:
-        raise ScalarError("only one size can be left open")
-    rest = math.prod(size for size in sizes if size != -1)
+    inferred = sizes.count(-1)
+    if inferred > 1:
+        raise ScalarError("only one size can be -1")
+    given_elements = math.prod(size for size in sizes if size != -1)
     if not isinstance(shape, tuple):
-        return None if is_open else _legal(*sizes)
+        return None if inferred else _legal(*sizes)
     elements = math.prod(shape)
-    if rest != elements if not is_open else (rest == 0 or elements % rest):
+    divides = given_elements != 0 and elements % given_elements == 0
+    if not (divides if inferred else given_elements == elements):
         raise ScalarError(f"{elements} elements have no shape {list(sizes)}")
-    return _legal(*(elements // rest if size == -1 else size for size in sizes))
+    return _legal(*(elements // given_elements if size == -1 else size for size in sizes))
 
 
 def _one_hot(given: Given) -> Known:

@@ -1,8 +1,8 @@
-"""The graph as JSON: compact, and accepted only if every bit of it is as ``spec/graph.md`` says.
+"""The graph as JSON: compact, and strictly checked against ``spec/graph.md``.
 
-`to_json` and `from_json` convert between a `Graph` and the value that the container record holds;
-the characters are the business of the `json` module. References are written as distances, which
-makes the rows of a deep network alike, so that deflating the record removes most of it.
+`to_json` and `from_json` convert between a `Graph` and the JSON value in the container record.
+References are written as distances, so that similar layers have the same text, which deflate
+compresses well.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from nnrcodec.graph.graph import (
 from nnrcodec.limits import Limits
 
 REF = "r"
-"""Member name of the object that stands for a reference."""
+"""Member name of the object for a reference."""
 
 FLOAT = "f"
-"""Member name of the object that stands for a float that JSON has no number for."""
+"""Member name of the object for a float that is not a number of JSON."""
 
 NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 MAX_ARGUMENT_DEPTH = 2
-"""How deep the lists of an argument may nest."""
+"""Largest nesting depth of the lists of an argument."""
 
 Item = TypeVar("Item")
 
 
 def to_json(graph: Graph) -> dict[str, Any]:
-    """Return the value that says in JSON what `graph` is.
+    """Return a graph as a JSON value.
 
     Parameters
     ----------
@@ -52,8 +52,7 @@ def to_json(graph: Graph) -> dict[str, Any]:
     Returns
     -------
     dict
-        Consists of what `json.dumps` takes; ``allow_nan=False`` and the shortest separators are
-        meant for it.
+        For `json.dumps`, with ``allow_nan=False`` and the shortest separators.
     """
     operators = list(dict.fromkeys(node.op for node in graph.nodes))
     numbers = {name: number for number, name in enumerate(operators)}
@@ -111,27 +110,27 @@ def _output_to_json(output: Output, number: int) -> Any:
 
 
 def from_json(value: object, limits: Limits | None = None, path: str = "graph") -> Graph:
-    """Return the graph that a value read from JSON stands for.
+    """Return the graph of a JSON value.
 
     Parameters
     ----------
     value : object
-        What `json.loads` returned, from a stranger.
+        Result of `json.loads`; it is not trusted.
     limits : Limits, optional
         Bounds on the number of nodes and dimensions.
     path : str
-        Where the value stands, for messages.
+        Position of the value, for messages.
 
     Returns
     -------
     Graph
-        A graph that `nnrcodec.graph.check.check` accepts. Whether the tensors that it names exist
-        is for the caller to check, who knows them.
+        A graph that `nnrcodec.graph.check.check` accepts. The caller checks that the tensors that
+        it names exist.
 
     Raises
     ------
     SyntaxElementError
-        If anything is not as ``spec/graph.md`` says; the message names the place.
+        If the value does not conform to ``spec/graph.md``; the message has the position.
     LimitExceededError
         If the graph has more nodes or dimensions than `limits` allow.
     """
@@ -140,8 +139,8 @@ def from_json(value: object, limits: Limits | None = None, path: str = "graph") 
     rows = _array(members["nodes"], f"{path}/nodes")
     count = len(_array(members["inputs"], f"{path}/inputs"))
     check_counts(len(rows), count, len(_object(members["dims"], f"{path}/dims")), limits, path)
-    inputs = _each(members["inputs"], _input, f"{path}/inputs")
-    operators = _each(members["ops"], _string, f"{path}/ops")
+    inputs = _items(members["inputs"], _input, f"{path}/inputs")
+    operators = _items(members["ops"], _string, f"{path}/ops")
     dims = {
         name: _dim(dim, f"{path}/dims/{name}")
         for name, dim in _object(members["dims"], f"{path}/dims").items()
@@ -178,7 +177,7 @@ def _array(value: object, path: str, length: int | None = None) -> list[object]:
     return value
 
 
-def _each(value: object, read: Callable[[object, str], Item], path: str) -> tuple[Item, ...]:
+def _items(value: object, read: Callable[[object, str], Item], path: str) -> tuple[Item, ...]:
     return tuple(read(item, f"{path}[{p}]") for p, item in enumerate(_array(value, path)))
 
 
@@ -200,7 +199,7 @@ def _size(value: object, path: str) -> int | str:
 
 def _input(value: object, path: str) -> Input:
     name, dtype, shape = _array(value, path, 3)
-    return Input(_string(name, path), _string(dtype, path), _each(shape, _size, path))
+    return Input(_string(name, path), _string(dtype, path), _items(shape, _size, path))
 
 
 def _dim(value: object, path: str) -> Dim:
@@ -275,9 +274,9 @@ def _output(value: object, number: int, path: str, depth: int) -> Output:
         return _output(value, number, path, depth + 1)
 
     if isinstance(value, list):
-        return _each(value, item, path)
+        return _items(value, item, path)
     if isinstance(value, dict) and list(value) == ["list"]:
-        return list(_each(value["list"], item, path))
+        return list(_items(value["list"], item, path))
     if isinstance(value, dict) and list(value) == ["dict"]:
         members = _object(value["dict"], path)
         return {key: item(member, f"{path}/{key}") for key, member in members.items()}

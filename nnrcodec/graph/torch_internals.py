@@ -1,7 +1,7 @@
-"""What this package uses of PyTorch that PyTorch does not document.
+"""All undocumented functions of PyTorch that this package uses.
 
-Everything of that kind is here and nowhere else. Each use looks whether the version of PyTorch
-that is installed has it, and says what is missing if not.
+Each use checks that the installed version of PyTorch has the function, and raises an error that
+names it if not.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 def storage_key(tensor: torch.Tensor) -> int:
-    """Return a number that two tensors share if they are views of the same memory.
+    """Return a number that is equal for tensors that are views of the same memory.
 
-    Unlike an address it is there for tensors without memory, too.
+    Unlike an address, fake tensors without memory have it as well.
     """
     key: int = _attribute(tensor.untyped_storage(), "_cdata")
     return key
 
 
 def without_memory() -> AbstractContextManager[Any]:
-    """Return a context in which tensors are made that have a size and no memory."""
+    """Return a context in which tensors have sizes but no memory."""
     fake_mode = _attribute(_module("torch._subclasses.fake_tensor"), "FakeTensorMode")
     environment = _attribute(_module("torch.fx.experimental.symbolic_shapes"), "ShapeEnv")
     context: AbstractContextManager[Any] = fake_mode(
@@ -38,27 +38,24 @@ def without_memory() -> AbstractContextManager[Any]:
 
 
 def expression_of(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
-    """Return the expression of SymPy that stands for a size while a network is exported."""
+    """Return the SymPy expression of a size while a network is exported."""
     return _attribute(_attribute(size, "node"), "expr")
 
 
 def hint_of(size: int | torch.SymInt) -> int:
-    """Return the size that an axis has in the example with which a network is exported."""
+    """Return the size of an axis in the example with which a network is exported."""
     if isinstance(size, int):
         return size
     return int(_attribute(_attribute(size, "node"), "hint") or 0)
 
 
 def is_fixed(size: int | torch.SymInt) -> bool:
-    """Return whether a size of an exported program is a number."""
+    """Return whether a size of an exported program is a constant."""
     return isinstance(size, int) or bool(expression_of(size).is_Integer)
 
 
 def has_fast_bfloat16() -> bool:
-    """Return whether this processor computes in bfloat16 without a detour.
-
-    Where PyTorch does not tell, it counts as one that does not.
-    """
+    """Return whether this processor has native bfloat16; False if PyTorch does not report it."""
     try:
         return bool(_attribute(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")())
     except UnsupportedFeatureError as error:

@@ -1,14 +1,14 @@
-"""What a second moment says of errors: how later columns can make up for earlier ones.
+"""Error feedback from a second moment: how later columns compensate the errors of earlier ones.
 
-The output error of a row e of errors is e S e^T, S being the second moment of what the row is
-multiplied by. With S = U D U^T, U upper triangular with ones on its diagonal and D diagonal, it is
-the sum over columns j of
+The output error of a row e of weight errors is e S e^T, where S is the second moment of the input.
+With S = U D U^T, U upper triangular with ones on its diagonal and D diagonal, it is the sum over
+columns j of
 
     D_j (e_j + sum_{i<j} U_ij e_i)^2,
 
-so that column j should err by the negative of what the columns before make of it, and only what
-differs from that counts. Rounding so is the method of GPTQ (Frantar et al., 2023), and of Babai's
-nearest plane.
+so that the best error of column j is the negative of that sum, and only the difference from it
+counts. This is the error feedback of GPTQ (E. Frantar et al., ICLR 2023), the same as Babai's
+nearest plane algorithm (J. Chen et al., "The geometry of LLM quantization", 2025).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def feedback_of(second_moment: np.ndarray, damping: float) -> tuple[np.ndarray, 
     second_moment : ndarray, shape (K, K)
         Symmetric, no negative eigenvalues.
     damping : float
-        Added to its diagonal, as part of the mean of that: inputs that were never seen, or only
-        together with others, count a little, too.
+        Part of the mean of the diagonal that is added to it: so the weights of inputs that were
+        always zero or never independent also keep a small influence.
 
     Returns
     -------

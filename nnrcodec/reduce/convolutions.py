@@ -1,8 +1,8 @@
 """Split one convolution or linear layer of a graph into two thin ones, and join them again.
 
-With the separable scheme a convolution of d x d' is one of d x 1 followed by one of 1 x d'. Stride,
-padding, output padding and dilation part along their axes. With the other schemes the first layer
-has all of these, and the second only mixes channels. The bias goes to the second.
+With the separable scheme a convolution of d x d' becomes one of d x 1 followed by one of 1 x d',
+each with stride, padding, output padding and dilation of its axis. With the other schemes the first
+layer has all of these, and the second only mixes channels. The second has the bias.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Kind:
     Parameters
     ----------
     axes : int
-        How many axes its kernel has; a linear layer has none.
+        Number of axes of its kernel; 0 for a linear layer.
     transposed : bool
         Whether it is a transposed convolution.
     arguments : tuple of str
-        Its arguments by position; those from the bias on may be left out at the end.
+        Its arguments by position; the bias and those after it may be omitted.
     pointwise : str
-        The operator with as many axes that only mixes channels.
+        The operator for a layer that only mixes channels, with the same number of axes.
     padding : Argument
-        Its padding unless that is given.
+        Default of its padding.
     """
 
     axes: int
@@ -63,34 +63,34 @@ KINDS: Mapping[str, Kind] = _kinds()
 def obstacle(node: Node, weight: TensorRef) -> str | None:
     """Return why a node that uses a weight cannot be split; None if it can."""
     if node.op not in KINDS:
-        return f"it is used by {node.op}, which is no convolution or linear layer"
+        return f"it is used by {node.op}, which is not a convolution or linear layer"
     kind = KINDS[node.op]
-    what = "convolution" if kind.axes else "linear layer"
+    layer = "convolution" if kind.axes else "linear layer"
     if node.kwargs:
-        return f"its {what} has keyword arguments"
+        return f"its {layer} has keyword arguments"
     if node.args[_WEIGHT : _WEIGHT + 1] != (weight,) or list(node.leaves()).count(weight) != 1:
-        return f"it is not just the kernel of a {what}"
+        return f"it is not only the weight of a {layer}"
     groups = _argument(node, "groups")
     if groups != 1:
         return f"its convolution has {groups} groups"
     for name in kind.arguments:
         argument = _argument(node, name)
-        known = isinstance(argument, Word) or _along_axes(argument, kind.axes) is not None
-        if name in _WITHOUT_EFFECT and not known:
+        constant = isinstance(argument, Word) or _along_axes(argument, kind.axes) is not None
+        if name in _WITHOUT_EFFECT and not constant:
             return "the stride, padding or dilation of its convolution is not constant"
     return None
 
 
 def stride(node: Node) -> tuple[int, ...]:
-    """Return the stride of a node without `obstacle` along each of its axes."""
+    """Return the stride of a node, which has no `obstacle`, along each of its axes."""
     return _along_axes(_argument(node, "stride"), KINDS[node.op].axes) or ()
 
 
 def split(node: Node, u: str, v: str, scheme: Scheme) -> tuple[Node, Node]:
-    """Return the nodes of two layers, with weights `u` and `v`, in place of that of one.
+    """Return the nodes of two layers, with weights `u` and `v`, that replace one layer.
 
-    They have the arguments that the one has, so that `join` gives it back as it was. The second
-    refers to the first as ``Local(0)``.
+    They keep its arguments, so that `join` restores the same node. The second refers to the first
+    as ``Local(0)``.
     """
     kind = KINDS[node.op]
     first, second = list(node.args), list(node.args)
@@ -109,9 +109,9 @@ def split(node: Node, u: str, v: str, scheme: Scheme) -> tuple[Node, Node]:
 
 
 def join(first: Node, second: Node, weight: str, scheme: Scheme) -> Node | None:
-    """Return the node of one layer in place of those of two; None if they cannot be joined.
+    """Return the node of one layer that replaces two; None if they cannot be joined.
 
-    It is up to the caller that the second takes the value of the first.
+    The caller ensures that the input of the second is the output of the first.
     """
     kind = KINDS.get(first.op)
     if kind is None or second.op not in KINDS or first.kwargs or second.kwargs:
@@ -159,7 +159,7 @@ def _only_mixes_channels(node: Node) -> bool:
 
 
 def _argument(node: Node, name: str) -> Argument:
-    """Return an argument, or its default if it is not given."""
+    """Return an argument, or its default if it is omitted."""
     kind = KINDS[node.op]
     position = kind.arguments.index(name) if name in kind.arguments else len(node.args)
     if position < len(node.args):
@@ -170,7 +170,7 @@ def _argument(node: Node, name: str) -> Argument:
 
 
 def _along_axes(argument: Argument, axes: int) -> tuple[int, ...] | None:
-    """Return a number for each axis; one number stands for all."""
+    """Return a number for each axis; a single number is repeated for all axes."""
     sizes = argument if isinstance(argument, tuple) else (argument,)
     if len(sizes) not in (1, axes) or not all(type(size) is int for size in sizes):
         return None

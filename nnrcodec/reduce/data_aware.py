@@ -98,7 +98,7 @@ def decompose_with_inputs(
     inputs: Inputs,
     allowance: Allowance | None = None,
     progress: Progress | None = None,
-    weighting: Mapping[str, np.ndarray] | None = None,
+    output_sensitivities: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Model, tuple[LayerReport, ...]]:
     """Replace layers by two thin ones each, for the lowest output error of the network.
 
@@ -114,7 +114,7 @@ def decompose_with_inputs(
         From which ranks follow if `config` has no rule.
     progress : callable, optional
         Called after each layer.
-    weighting : mapping of str to ndarray, optional
+    output_sensitivities : mapping of str to ndarray, optional
         The sensitivities of the model, if they are known already; where only their diagonals are,
         they are measured again, for low rank needs the whole matrices.
 
@@ -132,9 +132,9 @@ def decompose_with_inputs(
     ModelError
         If the model has no graph.
     """
-    weighting = _whole(model, inputs, weighting)
+    output_sensitivities = _whole(model, inputs, output_sensitivities)
     if config.needs_inputs:
-        choices = _choices(model, config, inputs, allowance, weighting)
+        choices = _choices(model, config, inputs, allowance, output_sensitivities)
         if not choices:
             logger.info("low rank leaves all layers as they are: for none of them it is worth it")
             return model, ()
@@ -148,7 +148,8 @@ def decompose_with_inputs(
             continue
         weight = model.tensors[layer.weight].read()
         moments = visit.moments()
-        (objective,) = _objectives(model, layer, weight, moments, weighting[layer.weight])
+        sensitivity = output_sensitivities[layer.weight]
+        (objective,) = _objectives(model, layer, weight, moments, sensitivity)
         of_layer = {
             candidate.scheme.name: _solve(
                 layer, candidate, weight, moments, objective, own_bias(model, layer.name)
@@ -186,7 +187,7 @@ def rank_choices(
     config: LowRankConfig,
     inputs: Inputs,
     progress: Progress | None = None,
-    weighting: Mapping[str, np.ndarray] | None = None,
+    output_sensitivities: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Selection, ...]:
     """Return the lowest-error schemes and ranks for all budgets.
 
@@ -200,7 +201,7 @@ def rank_choices(
         Calibration inputs.
     progress : callable, optional
         Called after each layer.
-    weighting : mapping of str to ndarray, optional
+    output_sensitivities : mapping of str to ndarray, optional
         The sensitivities of the model, if they are known already; where only their diagonals are,
         they are measured again, for low rank needs the whole matrices.
 
@@ -221,7 +222,7 @@ def rank_choices(
         model,
         config,
         inputs,
-        _whole(model, inputs, weighting),
+        _whole(model, inputs, output_sensitivities),
         lambda fit, moments: cost(fit.layer, fit.scheme, fit.rank, moments),
         progress,
     )
@@ -234,12 +235,13 @@ def rank_choices(
 
 
 def _whole(
-    model: Model, inputs: Inputs, weighting: Mapping[str, np.ndarray] | None
+    model: Model, inputs: Inputs, output_sensitivities: Mapping[str, np.ndarray] | None
 ) -> Mapping[str, np.ndarray]:
     """Return the sensitivities as whole matrices; measure them if only diagonals are known."""
-    if weighting is None or any(known.ndim == 1 for known in weighting.values()):
+    known = output_sensitivities
+    if known is None or any(sensitivity.ndim == 1 for sensitivity in known.values()):
         return sensitivities(model, inputs)
-    return weighting
+    return known
 
 
 def _choices(
@@ -247,12 +249,12 @@ def _choices(
     config: LowRankConfig,
     inputs: Inputs,
     allowance: Allowance | None,
-    weighting: Mapping[str, np.ndarray],
+    output_sensitivities: Mapping[str, np.ndarray],
 ) -> Mapping[str, LayerRank]:
     """Return the lowest-error ranks under a MAC budget, or ranks for the allowed error."""
     if config.target_macs is not None:
         by_time = replace(config, optimise="runtime")
-        by_cost = rank_choices(model, by_time, inputs, weighting=weighting)
+        by_cost = rank_choices(model, by_time, inputs, output_sensitivities=output_sensitivities)
         for selection in by_cost:
             if selection.cost <= config.target_macs:
                 return selection.choices
@@ -269,7 +271,7 @@ def _choices(
             model,
             config,
             inputs,
-            weighting,
+            output_sensitivities,
             lambda fit, _: fit.bits(error_per_weight) + fit.elements / _BIT,
         )
         price = _BIT * error_per_weight / allowance.left_after_distillation
@@ -282,9 +284,10 @@ def _choices(
                     name,
                 )
         return {name: o.choice for name, o in worth.items() if o.choice is not None}
+    by_cost = rank_choices(model, config, inputs, output_sensitivities=output_sensitivities)
     within = [
         selection
-        for selection in rank_choices(model, config, inputs, weighting=weighting)
+        for selection in by_cost
         if selection.error * allowance.left_after_distillation <= allowance.relative_error
     ]
     return within[-1].choices
@@ -304,7 +307,7 @@ def _options(
     model: Model,
     config: LowRankConfig,
     inputs: Inputs,
-    weighting: Mapping[str, np.ndarray],
+    output_sensitivities: Mapping[str, np.ndarray],
     cost: Callable[[_Fit, Moments], float],
     progress: Progress | None = None,
 ) -> dict[str, list[RankOption]]:
@@ -317,7 +320,7 @@ def _options(
     options: dict[str, list[RankOption]] = {}
     for number, visit in enumerate(walk(model, inputs), 1):
         layer, moments = visit.layer, visit.moments()
-        weight, sensitivity = model.tensors[layer.weight].read(), weighting[layer.weight]
+        weight, sensitivity = model.tensors[layer.weight].read(), output_sensitivities[layer.weight]
         whole = _Fit.whole(layer, _objectives(model, layer, weight, moments, sensitivity))
         options[layer.name] = [RankOption(cost(whole, moments), 0.0, None)]
         for candidate in candidates_of.get(layer.name, ()):
@@ -351,7 +354,7 @@ def _objectives(
         Objective.of(
             target, second, sensitivity[g * rows : (g + 1) * rows, g * rows : (g + 1) * rows]
         )
-        for g, (target, second) in enumerate(zip(targets, moments.second, strict=True))
+        for g, (target, second) in enumerate(zip(targets, moments.second_moment, strict=True))
     )
 
 

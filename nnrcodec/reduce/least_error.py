@@ -213,9 +213,9 @@ def _better_first(
     scale = np.einsum("jjrr,jjaa->ra", gram, by_column)
     scale[scale <= 0] = 1.0
     x = u.copy()
-    rest = np.einsum("nrj,naj->ra", v, wanted, optimize=True) - normal(x)
-    direction = rest / scale
-    size = float(np.sum(rest * direction))
+    residual = np.einsum("nrj,naj->ra", v, wanted, optimize=True) - normal(x)
+    direction = residual / scale
+    size = float(np.sum(residual * direction))
     for _ in range(_STEPS):
         if size <= 0:
             break
@@ -225,8 +225,8 @@ def _better_first(
             break
         step = size / curvature
         x += step * direction
-        rest -= step * image
-        scaled = rest / scale
-        size, before = float(np.sum(rest * scaled)), size
+        residual -= step * image
+        scaled = residual / scale
+        size, before = float(np.sum(residual * scaled)), size
         direction = scaled + size / before * direction
     return x

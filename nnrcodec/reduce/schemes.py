@@ -1,9 +1,9 @@
-"""Schemes: how the weight of one layer becomes the product of the weights of two thin layers.
+"""Schemes: how the weight of a layer is decomposed into the weights of two thin layers.
 
-Each scheme reshapes the weight to a matrix, with the inputs of the layer along its rows and its
-outputs along its columns. R channels between the two layers are a product of rank R. The schemes
-differ in where the axes of the kernel go. For a convolution from C to N channels with a kernel of
-d x d':
+Each scheme reshapes the weight to a matrix with the inputs of the layer along its rows and the
+outputs along its columns; a product of rank R is two layers with R channels between them. The
+schemes differ in the placement of the kernel axes. For a convolution from C to N channels with a
+kernel of d x d':
 
 ========= ===================== ====================== ======================================
 scheme    matrix                first weight, U        second weight, V
@@ -14,14 +14,15 @@ linear    (C, N)                (R, C)                 (N, R)
 ========= ===================== ====================== ======================================
 
 Separable is the scheme of C. Tai, T. Xiao, Y. Zhang, X. Wang, W. E, "Convolutional neural networks
-with low-rank regularization", ICLR 2016, for two-dimensional kernels: stride, padding and dilation
-part along the axes. Channel takes kernels of one, two or three axes: U has stride, padding and
-dilation of the layer, V mixes channels. Linear is for linear layers. V has the bias.
+with low-rank regularization", ICLR 2016, for two-dimensional kernels: each factor has stride,
+padding and dilation of its own axis. Channel is for kernels of one, two or three axes: U has
+stride, padding and dilation of the layer, V only mixes channels. Linear is for linear layers. V
+has the bias.
 
-The weight of a transposed convolution is (C, N, d, d'). Separable makes two transposed convolutions
-of it, U of shape (C, R, d, 1) and V of shape (R, N, 1, d'), whose output padding parts along the
-axes as well. Channel makes a transposed one, U of shape (C, R, d, d'), and an ordinary one after
-it, V of shape (N, R, 1, 1).
+The weight of a transposed convolution is (C, N, d, d'). Separable replaces it by two transposed
+convolutions, U of shape (C, R, d, 1) and V of shape (R, N, 1, d'), each with the output padding of
+its axis. Channel replaces it by a transposed convolution, U of shape (C, R, d, d'), followed by an
+ordinary one, V of shape (N, R, 1, 1).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ import numpy as np
 from nnrcodec.model.model import Factors, SchemeName
 
 Optimise = Literal["bytes", "runtime", "both"]
-"""What is to be small: elements, multiply-adds, or the larger of both."""
+"""What low rank reduces: number of elements, of multiply-adds, or the larger of both."""
 
 _DIMENSIONS: Mapping[SchemeName, tuple[tuple[int, ...], str]] = {
     "separable": ((4,), "that of a 2-D convolution has 4"),
@@ -45,11 +46,11 @@ _DIMENSIONS: Mapping[SchemeName, tuple[tuple[int, ...], str]] = {
 }
 
 SCHEMES: tuple[SchemeName, ...] = tuple(_DIMENSIONS)
-"""Their names, in the order in which they are tried."""
+"""Names of the schemes, in the order in which they are tried."""
 
 
 def misfit(name: SchemeName, kernel_shape: tuple[int, ...]) -> str | None:
-    """Return why a weight of this shape is not for a scheme; None if it is."""
+    """Return why a weight of this shape does not fit a scheme; None if it fits."""
     dimensions, expected = _DIMENSIONS[name]
     if len(kernel_shape) not in dimensions:
         return f"its weight has {len(kernel_shape)} dimensions, {expected}"
@@ -65,11 +66,11 @@ class Scheme:
     Parameters
     ----------
     name : "separable", "channel" or "linear"
-        Which it is.
+        Name of the scheme.
     kernel_shape : tuple of int
-        Shape of the weight, with as many dimensions as the scheme is for.
+        Shape of the weight.
     transposed : bool
-        Whether it is that of a transposed convolution, whose first axis is its inputs.
+        Whether it is the weight of a transposed convolution, whose first axis is its inputs.
 
     Examples
     --------
@@ -84,17 +85,17 @@ class Scheme:
 
     @classmethod
     def of(cls, factors: Factors) -> Scheme:
-        """Return the scheme by which factors were made."""
+        """Return the scheme of the factors."""
         return cls(factors.scheme, factors.kernel_shape, factors.transposed)
 
     @property
     def inputs(self) -> int:
-        """Channels that the layer takes."""
+        """Input channels of the layer."""
         return self.kernel_shape[0 if self.transposed else 1]
 
     @property
     def outputs(self) -> int:
-        """Channels that the layer makes."""
+        """Output channels of the layer."""
         return self.kernel_shape[1 if self.transposed else 0]
 
     @property
@@ -109,7 +110,7 @@ class Scheme:
 
     @property
     def maximum_rank(self) -> int:
-        """The rank at which every weight of this shape is represented in full."""
+        """The full rank, at which every weight of this shape is represented exactly."""
         return min(self.rows, self.columns)
 
     def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -120,17 +121,17 @@ class Scheme:
         return (*u, *first), (*v, *second)
 
     def elements(self, rank: int) -> int:
-        """Return how many elements both factors have together."""
+        """Return the number of elements of both factors together."""
         return rank * (self.rows + self.columns)
 
     def multiply_adds(self, rank: int, stride: tuple[int, ...] = ()) -> int:
-        """Return how much both layers compute, in the unit in which the one layer needs its size.
+        """Return the multiply-adds of both layers per position, where the whole layer has its size.
 
-        That is multiply-adds for each output position of a convolution, and for each input position
-        of a transposed one. The vertical convolution of a separable pair has the columns of its
-        input, stride[1] times as many as the output. The horizontal one of a transposed pair
-        takes stride[0] times the rows that the layer takes, and the 1 x 1 convolution after a
-        transposed one has all output positions.
+        Positions are those of the output of a convolution, and of the input of a transposed one.
+        The output of the vertical convolution of a separable pair has the columns of its input,
+        stride[1] times those of the pair. The input of the horizontal one of a transposed pair has
+        stride[0] times the rows of the input of the pair, and the 1 x 1 convolution after a
+        transposed one runs at all output positions.
 
         Parameters
         ----------
@@ -146,14 +147,14 @@ class Scheme:
         return u + v * math.prod(stride) if self.transposed else u + v
 
     def cost(self, rank: int, optimise: Optimise, stride: tuple[int, ...] = ()) -> int:
-        """Return elements, multiply-adds or the larger of both; of the one layer, all are its size.
+        """Return elements, multiply-adds or the larger of both; for the whole layer, all its size.
 
         Parameters
         ----------
         rank : int
             Channels between the two.
         optimise : "bytes", "runtime" or "both"
-            Which it is.
+            What is counted.
         stride : tuple of int
             As for `multiply_adds`.
         """
@@ -163,12 +164,12 @@ class Scheme:
         return multiply_adds if optimise == "runtime" else max(self.elements(rank), multiply_adds)
 
     def matrix(self, kernel: np.ndarray) -> np.ndarray:
-        """Return a weight as the matrix whose rank counts."""
+        """Return a weight as the matrix that is decomposed."""
         left, right = self._axes
         return kernel.transpose(left + right).reshape(self.rows, self.columns)
 
     def kernel(self, matrix: np.ndarray) -> np.ndarray:
-        """Return the weight that a matrix is: the inverse of `matrix`."""
+        """Return a matrix as the weight: the inverse of `matrix`."""
         axes = self._axes[0] + self._axes[1]
         shape = [self.kernel_shape[axis] for axis in axes]
         return np.ascontiguousarray(matrix.reshape(shape).transpose(np.argsort(axes)))
@@ -184,7 +185,7 @@ class Scheme:
         Returns
         -------
         u, v : ndarray
-            Of the shapes that `factor_shapes` says.
+            In the shapes that `factor_shapes` returns.
         """
         rank = len(right)
         first, second = self._kernel_sizes
@@ -195,15 +196,16 @@ class Scheme:
         return np.ascontiguousarray(u), np.ascontiguousarray(v)
 
     def matrices(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the two matrices that U and V are: the inverse of `factors`."""
+        """Return U and V as two matrices: the inverse of `factors`."""
         u = u.swapaxes(0, 1) if self.transposed else u
         v = v if self._v_is_transposed else v.swapaxes(0, 1)
         return u.reshape(len(u), self.rows).T, v.reshape(len(v), self.columns)
 
     def merge(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """Multiply U and V out: the weight that does the work of both.
+        """Return the weight of the single layer that equals the two layers.
 
-        The sums are formed in float64 and rounded once, to float32, or float64 if a factor is.
+        The product is computed in float64 and rounded once: to float64 if a factor is float64, else
+        to float32.
         """
         left, right = self.matrices(u.astype(np.float64), v.astype(np.float64))
         return self.kernel((left @ right).astype(np.result_type(u, v, np.float32)))

@@ -1,14 +1,14 @@
-"""Bits of headers: the descriptors of the standard over `bitstring`.
+"""Reading and writing the bits of headers, with the descriptors of the standard.
 
-Owns `BitReader` and `BitWriter`, which know descriptors and positions but no syntax elements.
-Bits are numbered from the start of the stream, the most significant bit of a byte first. Payload
-bytes do not pass through here; they stay slices of the stream.
+`BitReader` and `BitWriter` know descriptors and positions but no syntax elements. Bits are numbered
+from the start of the stream, the most significant bit of a byte first. Payloads are not read here;
+they stay slices of the stream.
 
 ======= ==========================================================================
 u(n)    unsigned integer of n bits
 i(n)    integer of n bits in two's complement
 ue(k)   unsigned integer in an exponential-Golomb code of order k
-ie(k)   integer in the same code: v > 0 is sent as 2v - 1, v <= 0 as -2v
+ie(k)   integer in the same code: v > 0 is coded as 2v - 1, v <= 0 as -2v
 flt(32)  IEEE 754 binary32, least significant byte first
 st(v)   UTF-8 bytes and one zero byte, starting on a byte boundary
 bs(v)   bytes up to the end of the unit, starting on a byte boundary
@@ -24,10 +24,10 @@ from bitstring import BitArray, Bits
 from nnrcodec.errors import EncodingError, SyntaxElementError, TruncatedBitstreamError
 
 UE_MAX_LEADING_ZEROS = 64
-"""Zeros that may open an exponential-Golomb code; bounds what such a code can hold."""
+"""Most leading zeros of an exponential-Golomb code, which bounds its value."""
 
 UE_MAX = 2**64 - 1
-"""The greatest value that ue(k) carries here."""
+"""Largest value of ue(k) that is read or written."""
 
 _WINDOW_BYTES = 256
 
@@ -38,16 +38,16 @@ class BitReader:
     Parameters
     ----------
     data : bytes or memoryview
-        The stream. It is not copied, apart from a small window around the position.
+        The stream. Only a small window around the position is copied.
     position : int
-        Bit to start at.
+        First bit to read.
 
     Attributes
     ----------
     position : int
         The next bit to be read, counted from the start of `data`.
     end : int
-        The first bit that must not be read; at first the end of `data`.
+        The first bit that must not be read; initially the end of `data`.
     """
 
     def __init__(self, data: bytes | bytearray | memoryview, position: int = 0) -> None:
@@ -60,7 +60,7 @@ class BitReader:
 
     @property
     def bits_left(self) -> int:
-        """Bits between the position and `end`."""
+        """Number of bits between the position and `end`."""
         return self.end - self.position
 
     def u(self, n: int) -> int:
@@ -83,11 +83,11 @@ class BitReader:
             zeros += 1
             if zeros > UE_MAX_LEADING_ZEROS:
                 raise SyntaxElementError(
-                    f"more than {UE_MAX_LEADING_ZEROS} zeros open an exponential-Golomb code",
+                    f"more than {UE_MAX_LEADING_ZEROS} leading zeros in an exponential-Golomb code",
                     bit_offset=first,
                 )
-        rest = self.u(k + zeros) if k + zeros else 0
-        value = (((1 << zeros) - 1) << k) + rest
+        suffix = self.u(k + zeros) if k + zeros else 0
+        value = (((1 << zeros) - 1) << k) + suffix
         if value > UE_MAX:
             raise SyntaxElementError(f"{value} is greater than {UE_MAX}", bit_offset=first)
         return value
@@ -107,38 +107,38 @@ class BitReader:
         """Read st(v)."""
         start = self._aligned()
         length = 64
-        while (found := bytes(self.data[start : start + length]).find(0)) < 0:
+        while (size := bytes(self.data[start : start + length]).find(0)) < 0:
             if 8 * (start + length) >= self.end:
                 break
             length *= 4
-        if found < 0 or 8 * (start + found) >= self.end:
+        if size < 0 or 8 * (start + size) >= self.end:
             raise TruncatedBitstreamError(
                 "the string has no zero byte at its end", bit_offset=self.position
             )
         try:
-            text = str(self.data[start : start + found], "utf-8")
+            text = str(self.data[start : start + size], "utf-8")
         except UnicodeDecodeError:
             raise SyntaxElementError("the string is not UTF-8", bit_offset=self.position) from None
-        self.position += 8 * (found + 1)
+        self.position += 8 * (size + 1)
         return text
 
     def bs(self) -> bytes:
         """Read bs(v): the bytes up to `end`."""
-        return bytes(self.rest())
+        return bytes(self.remaining_bytes())
 
-    def rest(self) -> memoryview:
+    def remaining_bytes(self) -> memoryview:
         """Return the bytes up to `end` as a slice of the stream."""
         start = self._aligned()
         self.position = self.end
         return self.data[start : self.end // 8]
 
     def byte_alignment(self) -> None:
-        """Read a one and the zeros up to the next byte boundary."""
+        """Read a 1 and the zeros up to the next byte boundary."""
         first = self.position
         n = 8 - first % 8
         if (value := self.u(n)) != 1 << (n - 1):
             raise SyntaxElementError(
-                f"byte_alignment() must be a one and {n - 1} zeros, not {value:0{n}b}",
+                f"byte_alignment() must be a 1 and {n - 1} zeros, not {value:0{n}b}",
                 bit_offset=first,
             )
 
@@ -148,12 +148,12 @@ class BitReader:
         return self.position // 8
 
     def _take(self, n: int) -> int:
-        """Step over `n` bits and return where they start in the window."""
+        """Advance by `n` bits and return where they start in the window."""
         start = self.position
         stop = start + n
         if stop > self.end:
             raise TruncatedBitstreamError(
-                f"{n} bits are needed and {self.end - start} are left", bit_offset=start
+                f"{n} bits are needed, but only {self.end - start} are left", bit_offset=start
             )
         self.position = stop
         if start < self._window_start or stop > self._window_end:
@@ -200,7 +200,7 @@ class BitWriter:
         """Write ue(k)."""
         if not 0 <= value <= UE_MAX:
             raise EncodingError(f"{value} is not in 0..{UE_MAX}")
-        code = value + (1 << k)  # a one and k + m bits, after m zeros
+        code = value + (1 << k)  # a 1 and k + m bits, after m zeros
         self.u(code, 2 * code.bit_length() - k - 1)
 
     def ie(self, value: int, k: int) -> None:
@@ -212,7 +212,7 @@ class BitWriter:
         try:
             self._bits.append(Bits(struct.pack("<f", value)))
         except OverflowError:
-            raise EncodingError(f"{value} is too great for flt(32)") from None
+            raise EncodingError(f"{value} is too large for flt(32)") from None
 
     def st(self, value: str) -> None:
         """Write st(v)."""
@@ -221,7 +221,7 @@ class BitWriter:
         except UnicodeEncodeError:
             raise EncodingError(f"{value!r} cannot be written as UTF-8") from None
         if 0 in text:
-            raise EncodingError(f"{value!r} contains a zero, which would end the string")
+            raise EncodingError(f"{value!r} contains a zero byte, which would end the string")
         self.bs(text + b"\0")
 
     def bs(self, value: bytes | memoryview) -> None:
@@ -231,7 +231,7 @@ class BitWriter:
         self._bits.append(Bits(bytes(value)))
 
     def byte_alignment(self) -> None:
-        """Write a one and the zeros up to the next byte boundary."""
+        """Write a 1 and the zeros up to the next byte boundary."""
         n = 8 - self.position % 8
         self.u(1 << (n - 1), n)
 

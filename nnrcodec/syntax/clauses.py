@@ -1,7 +1,7 @@
 """The registry of syntax tables, and their rendering as documents.
 
-A syntax function is registered with `clause` under the title of its table. `render` turns the
-source of the functions into the tables of ``spec/tables``, so the two cannot differ::
+A syntax function is registered with `clause` under the title of its table. `render` makes the
+tables of ``spec/tables`` from the source of the functions, so that the two cannot differ::
 
     python -m nnrcodec.syntax spec/tables
 """
@@ -108,8 +108,8 @@ def _call(call: ast.Call, depth: int, defaults: object) -> list[str] | None:
             return [f"{table}()" + (f" as {name}" if name != table else ""), "", "", ""]
         case "fixed", [name, n, value]:
             return [f"**{name}**", f"u({n})", f"= {value}", ""]
-        case kind, [_, name, *rest] if kind in _WITHOUT_PARAMETER:
-            descriptor, subscripts = _WITHOUT_PARAMETER[kind], rest
+        case kind, [_, name, *subscripts] if kind in _WITHOUT_PARAMETER:
+            descriptor = _WITHOUT_PARAMETER[kind]
         case kind, [_, name, parameter, *subscripts]:
             descriptor = f"{kind}({parameter})"
     bounds = [f"{sign} {ranges[key]}" for key, sign in _RANGES.items() if key in ranges]

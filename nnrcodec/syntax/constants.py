@@ -1,7 +1,6 @@
 """Enumerations of the standard, with its names and values.
 
-A value outside its enumeration stays a plain ``int``: it is reserved or private, and reading and
-writing keep it.
+A value outside its enumeration is reserved or private: it is read and written as a plain ``int``.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from enum import IntEnum, IntFlag
 
 
 class NnrUnitType(IntEnum):
-    """nnr_unit_type; 7..31 are reserved, 32..63 private, of which we use one."""
+    """nnr_unit_type; 7..31 are reserved, 32..63 private: 32 is our extended data unit."""
 
     NNR_STR = 0
     NNR_MPS = 1

@@ -1,4 +1,4 @@
-"""What the units read so far mean for the syntax of the next one."""
+"""Values of earlier units on which the syntax of the next unit depends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from nnrcodec.limits import Limits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamContext:
-    """Values of earlier units; `nnrcodec.syntax.unit.next_context` makes the next one.
+    """Values of earlier units; `nnrcodec.syntax.unit.next_context` updates them.
 
     Parameters
     ----------
     limits : Limits
-        What the caller accepts.
+        Limits of the decoder.
     general_profile_idc : int
-        Of NNR_STR; -1 as long as there was none.
+        Of NNR_STR; -1 before it.
     mps_present : bool
         Whether there was an NNR_MPS.
     mps_topology_indexed_reference_flag, mps_parent_signalling_enabled_flag : int

@@ -21,7 +21,7 @@ from nnrcodec.syntax.topology import (
 )
 
 LONGEST_CODEBOOK = 1 << 16
-"""Entries of a codebook that we read; reading takes much longer than sending one bit each."""
+"""Largest codebook that is read: an entry can cost a sender one bit, but takes time to read."""
 
 
 @dataclass(slots=True)
@@ -128,8 +128,8 @@ class NnrCompressedDataUnitHeader:
     def num_block_rows_minus1(self) -> int:
         """NumBlockRowsMinus1: the number of entry points.
 
-        A decomposed block has those of G and of H. A part of a decomposed tensor outside a block
-        has its own; as in deployed software, the end of its name says which part it is.
+        A decomposed block has the entry points of G and of H. A factor of a decomposed tensor
+        outside a block has its own; as in deployed software, its name ends in _G or _H.
         """
         block = 4 << self.scan_order
         decomposed = self.compressed_parameter_types & CompressedParameterTypes.NNR_CPT_DC
@@ -155,8 +155,8 @@ def nnr_compressed_data_unit_header(
 ) -> None:
     """Describe the payload, which follows up to the end of the unit.
 
-    Without tensor_dimensions only the topology knows how many there are, and so which of the last
-    elements are present. Such units are not supported.
+    Without tensor_dimensions, the number of dimensions is known from the topology only, and with it
+    which of the last elements are present. Such units are not supported.
     """
     s.u(
         h,
@@ -229,7 +229,7 @@ def nnr_compressed_data_unit_header(
 
 @clause("Node identifiers in nnr_compressed_data_unit_header( )")
 def node_identifiers(s: Syntax, h: NnrCompressedDataUnitHeader, ctx: StreamContext) -> None:
-    """Tell which update of which tensor this is, and which one it builds on."""
+    """Identify the tensor and its update, and the update on which it is based."""
     s.flag(h, "node_id_present_flag")
     if h.node_id_present_flag:
         s.ue(h, "device_id", 1)
@@ -261,7 +261,7 @@ def node_identifiers(s: Syntax, h: NnrCompressedDataUnitHeader, ctx: StreamConte
 def topology_tensor_dimension_mapping(
     s: Syntax, h: NnrCompressedDataUnitHeader, ctx: StreamContext
 ) -> None:
-    """Tell how tensors were joined along an axis; after published drafts."""
+    """Describe how tensors were concatenated along an axis, as in published drafts."""
     s.u(h, "concatenation_axis_index", 8)
     s.array(h, "split_index", h.count_topology_elements - 1)
     for i in range(h.count_topology_elements - 1):
@@ -278,7 +278,7 @@ def topology_tensor_dimension_mapping(
 
 @clause("Entry points in nnr_compressed_data_unit_header( )")
 def entry_points(s: Syntax, h: NnrCompressedDataUnitHeader, ctx: StreamContext) -> None:
-    """List where each row of blocks but the first starts."""
+    """List where each row of blocks after the first starts."""
     s.array(h, "cabac_offset_list", h.num_block_rows_minus1)
     for j in range(h.num_block_rows_minus1):
         s.u(h, "cabac_offset_list", 8, j)

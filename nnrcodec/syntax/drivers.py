@@ -1,12 +1,12 @@
-"""What runs a syntax function: the reader and the writer.
+"""The drivers that run a syntax function: a reader and a writer.
 
-A syntax function lists the elements of one table of the standard, once. It calls the descriptors
-of a `Syntax` driver on a record, and the driver does what it is for: `SyntaxReader` parses and
-sets, `SyntaxWriter` takes and emits. Range checks, trace events and the places in errors are in
-`Syntax._element`, for both.
+A syntax function lists the elements of one table of the standard. It calls the descriptors of a
+`Syntax` driver on a record: `SyntaxReader` parses each element into the record, `SyntaxWriter`
+writes it from the record. Range checks, trace events and the positions in errors are the same for
+both, in `Syntax._element`.
 
-An element that is not coded has the value that its record has by default. This is the inferred
-value of the standard; a reader leaves it alone and a writer insists on it.
+An element that is not coded has the default value of its record, the inferred value of the
+standard: a reader keeps it, and a writer requires it.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ Subscript = tuple[int, ...]
 
 
 class Range(TypedDict, total=False):
-    """What is known of a value besides its descriptor."""
+    """Constraints on a value, and the names of values."""
 
     low: int
-    """The least value the standard allows."""
+    """Smallest value that the standard allows."""
     high: int
-    """The greatest value the standard allows."""
+    """Largest value that the standard allows."""
     limit: int
-    """The greatest value the caller allows."""
+    """Largest value that the caller allows."""
     enum: type[IntEnum] | type[IntFlag]
-    """The names of the values."""
+    """Enumeration with the names of values."""
 
 
 class Element(NamedTuple):
-    """One syntax element, as the drivers see it."""
+    """One syntax element, as a syntax function passes it to a driver."""
 
     h: object
     name: str
@@ -58,24 +58,24 @@ class Element(NamedTuple):
 
     @property
     def descriptor(self) -> str:
-        """The descriptor as it is written in tables."""
+        """The descriptor as it is written in the syntax tables."""
         return f"{self.kind}({self.parameters[0] if self.parameters else 'v'})"
 
 
 class Syntax:
     """The descriptors that a syntax function calls.
 
-    They take the record, the name of the element, the parameter of the descriptor if it has one,
-    and the subscripts if the element is one of an array.
+    Their arguments are the record, the name of the element, the parameter of the descriptor if it
+    has one, and the subscripts if the element belongs to an array.
 
     Parameters
     ----------
     bits : BitReader or BitWriter
-        Where the bits come from or go to.
+        Source or destination of the bits.
     path : str
-        What stands before the names in traces and errors.
+        Prefix of the names in traces and errors.
     trace : callable, optional
-        Takes each `TraceEvent`.
+        Called with each `TraceEvent`.
     """
 
     bits: Any
@@ -86,7 +86,7 @@ class Syntax:
         self.bits = bits
         self.path = path
         self.trace = trace
-        self._coded: dict[str, int] = {}  # the elements of the record, by the last first subscript
+        self._coded: dict[str, int] = {}  # last first subscript of each coded element
 
     def u(self, h: object, name: str, n: int, *subscript: int, **values: Unpack[Range]) -> None:
         """Code an unsigned integer of `n` bits."""
@@ -121,16 +121,16 @@ class Syntax:
         self._element(Element(h, name, (), "bs", (), {}))
 
     def fixed(self, name: str, n: int, value: int) -> None:
-        """Code `n` bits that must have this value; they are in no record."""
+        """Code `n` bits of a fixed value, which is in no record."""
         self._element(Element(None, name, (), "u", (n,), {"low": value, "high": value}))
 
     def byte_alignment(self) -> None:
-        """Code a one and the zeros up to the next byte boundary."""
+        """Code a 1 and the zeros up to the next byte boundary."""
         n = 8 - self.bits.position % 8
         self.fixed("byte_alignment()", n, 1 << (n - 1))
 
     def array(self, h: object, name: str, count: int, *subscript: int) -> None:
-        """Begin an array of `count` elements, which follow; none if `count` is negative."""
+        """Begin an array; its `count` elements follow (none if `count` is negative)."""
         if subscript:
             self._coded[name] = subscript[0]
         self._array(Element(h, name, subscript, "", (), {}), max(count, 0))
@@ -143,7 +143,7 @@ class Syntax:
         ctx: object,
         *subscript: int,
     ) -> None:
-        """Code a record within the record, by its own table."""
+        """Code a record nested in the record, with its own syntax table."""
         record: R = self._record(Element(h, name, subscript, "", (), {}), record_of(table))
         self._coded[name] = subscript[0] if subscript else 0
         outer, self.path = self.path, self._where(name, subscript)
@@ -151,7 +151,7 @@ class Syntax:
         self.path = outer
 
     def code(self, record: R, tables: Sequence[Callable[[Any, R, Any], None]], ctx: object) -> None:
-        """Code a record by the tables that list its elements."""
+        """Code a record with the syntax tables that list its elements."""
         outer, self._coded = self._coded, {}
         for table in tables:
             table(self, record, ctx)
@@ -159,13 +159,13 @@ class Syntax:
         self._coded = outer
 
     def limit_product(self, h: object, name: str, limit: int) -> None:
-        """Bound the product of an array, counting zeros as ones."""
+        """Check the product of an array against a limit, with zeros counted as ones."""
         if (product := math.prod(max(value, 1) for value in getattr(h, name))) > limit:
             message = f"the product {product} exceeds the limit of {limit}"
             self._fail(message, self.bits.position, self._where(name), LimitExceededError)
 
     def unsupported(self, feature: str) -> None:
-        """Refuse what is legal but not implemented."""
+        """Raise for a feature that is legal but not implemented."""
         raise UnsupportedFeatureError(
             f"{feature}: not implemented",
             feature=feature,
@@ -174,7 +174,7 @@ class Syntax:
         )
 
     def _element(self, e: Element) -> None:
-        """Code one element: the only place that checks ranges and knows positions."""
+        """Code one element; all range checks and positions are here."""
         start = self.bits.position
         try:
             value = self._take(e)
@@ -190,7 +190,7 @@ class Syntax:
             self.trace(TraceEvent(start, length, where, e.descriptor, value))
 
     def _check(self, e: Element, start: int, value: int) -> int:
-        """Check the range of a value and return it, as an enumerator if it has a name."""
+        """Check the range of a value; return it, as a member of its enumeration if named there."""
         low, high, limit = e.range.get("low"), e.range.get("high"), e.range.get("limit")
         if (low is not None and value < low) or (high is not None and value > high):
             expected = f"{low}" if low == high else f"in {low or 0}..{'' if high is None else high}"
@@ -207,14 +207,14 @@ class Syntax:
     def _where(self, name: str, subscript: Subscript = ()) -> str:
         return f"{self.path}/{name}" + "".join(f"[{j}]" for j in subscript)
 
-    # What differs between the drivers.
+    # Overridden by the drivers.
 
     def _take(self, e: Element) -> Any:
-        """Return the value of the element."""
+        """Return the value of an element, from the bits or from the record."""
         raise NotImplementedError
 
     def _put(self, e: Element, value: Any) -> None:
-        """Keep the value of the element."""
+        """Store the value of an element, in the record or as bits."""
         raise NotImplementedError
 
     def _array(self, e: Element, count: int) -> None:
@@ -222,7 +222,7 @@ class Syntax:
         raise NotImplementedError
 
     def _record(self, e: Element, record_type: type[R]) -> R:
-        """Return the record within the record."""
+        """Return the nested record."""
         raise NotImplementedError
 
     def _check_absent(self, record: object) -> None:
@@ -233,7 +233,7 @@ class Syntax:
 
 
 class SyntaxReader(Syntax):
-    """Parse the elements from a `BitReader`, whose `end` is that of the unit, into the record."""
+    """Parse the elements from a `BitReader`, which ends with the unit, into the record."""
 
     def _take(self, e: Element) -> Any:
         return getattr(self.bits, e.kind)(*e.parameters)
@@ -243,8 +243,8 @@ class SyntaxReader(Syntax):
             set_element(e, value)
 
     def _array(self, e: Element, count: int) -> None:
-        if count > self.bits.bits_left:  # an element takes a bit at least
-            message = f"{count} elements are declared and {self.bits.bits_left} bits are left"
+        if count > self.bits.bits_left:  # each element takes at least one bit
+            message = f"{count} elements are declared, but only {self.bits.bits_left} bits are left"
             where = self._where(e.name, e.subscript)
             self._fail(message, self.bits.position, where, TruncatedBitstreamError)
         set_element(e, [])
@@ -260,7 +260,7 @@ class SyntaxReader(Syntax):
 
 
 class SyntaxWriter(Syntax):
-    """Take the elements from the record and emit them to a `BitWriter`."""
+    """Write the elements of the record to a `BitWriter`."""
 
     def _take(self, e: Element) -> Any:
         value = e.range["low"] if e.h is None else get_element(e)
@@ -273,7 +273,7 @@ class SyntaxWriter(Syntax):
 
     def _array(self, e: Element, count: int) -> None:
         if (length := len(get_element(e))) != count:
-            message = f"{length} elements, not the {count} that are declared"
+            message = f"{length} elements, but {count} are declared"
             self._fail(message, 0, self._where(e.name, e.subscript), EncodingError)
 
     def _record(self, e: Element, record_type: type[R]) -> R:
@@ -291,7 +291,7 @@ class SyntaxWriter(Syntax):
             if isinstance(value, list) and len(value) != coded:
                 message = f"{len(value)} elements, of which {coded} are coded"
             elif not coded and value != inferred:
-                message = f"{value!r} is not coded here, and {inferred!r} would be inferred"
+                message = f"{value!r} is not coded here, a decoder would infer {inferred!r}"
             else:
                 continue
             self._fail(message, 0, self._where(name), EncodingError)
@@ -312,7 +312,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def get_element(e: Element) -> Any:
-    """Return the value that a record has for an element."""
+    """Return the value of an element in its record."""
     value = getattr(e.h, e.name)
     try:
         for j in e.subscript:
@@ -323,7 +323,7 @@ def get_element(e: Element) -> Any:
 
 
 def set_element(e: Element, value: object) -> None:
-    """Set the value of an element in its record; elements of arrays come in order."""
+    """Set the value of an element in its record; elements of arrays are appended."""
     if not e.subscript:
         setattr(e.h, e.name, value)
         return

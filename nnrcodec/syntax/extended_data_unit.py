@@ -1,8 +1,7 @@
 """The extended data unit: our private unit for what the standard has no syntax for.
 
-One unit of type 32 carries one tensor, coded by static probability tables and asymmetric numeral
-systems, or as raw values; spec/extended-data-unit.md states all of it. Owns its header and
-the syntax of level models; what these mean is `nnrcodec.entropy.ans`.
+One unit of type 32 holds one tensor, coded with rANS or as raw values; spec/extended-data-unit.md
+specifies it. Here are its header and the syntax of level models, which `nnrcodec.entropy.ans` uses.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
 
 class Coding(IntEnum):
-    """xdu_coding: how the payload holds the tensor."""
+    """xdu_coding: how the tensor is coded in the payload."""
 
     RAW = 0
     ANS = 1
 
 
 class XduDataFormat(IntEnum):
-    """xdu_data_format: that of the standard where it has one, and private values from 64 on."""
+    """xdu_data_format: the values of the standard, and private values from 64 on."""
 
     INT32 = 0
     FLOAT32 = 1
@@ -88,7 +87,7 @@ def extended_data_unit(s: Syntax, h: ExtendedDataUnit, ctx: StreamContext) -> No
 
 @clause("Level model")
 def level_model(s: Syntax, h: LevelModel, ctx: StreamContext) -> None:
-    """Code which tables a tensor has."""
+    """Code the probability tables of a tensor."""
     s.u(h, "low_bits", 5)
     s.structure(h, "row_class_table", level_table, ctx)
     s.structure(h, "column_class_table", level_table, ctx)

@@ -66,7 +66,7 @@ class NnrModelParameterSet:
 def nnr_model_parameter_set_unit_payload(
     s: Syntax, h: NnrModelParameterSet, ctx: StreamContext
 ) -> None:
-    """Set what holds for the whole model; the unit has no header of its own."""
+    """Set the parameters of the whole model; this unit type has no header."""
     s.flag(h, "topology_carriage_flag")
     s.flag(h, "mps_sparsification_flag")
     s.flag(h, "mps_pruning_flag")
@@ -126,7 +126,7 @@ class NnrLayerParameterSet:
 def nnr_layer_parameter_set_unit_header(
     s: Syntax, h: NnrLayerParameterSet, ctx: StreamContext
 ) -> None:
-    """Say whether the units that refer to this one can be decoded without others."""
+    """State whether the units that refer to this one can be decoded without others."""
     s.flag(h, "lps_self_contained_flag")
     s.fixed("nnr_reserved_zero_7bits", 7, 0)
 

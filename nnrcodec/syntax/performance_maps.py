@@ -1,8 +1,8 @@
-"""Performance maps: how accurate the network is at several operating points.
+"""Performance maps: the accuracy of the network at several operating points.
 
-They inform and do not change decoding. A count of N is followed by N - 1 entries, as in deployed
-software; whether the standard means N entries is not known here. So 0 and 1 both mean none, and
-the count is kept as it is. Counts of classes are followed by as many entries.
+They do not change decoding. A count of N is followed by N - 1 entries, as in deployed software;
+whether the standard means N entries is not known here. So 0 and 1 both mean no entries, and the
+count is kept as it is. A count of N classes is followed by N entries.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def unification_performance_map(
 ) -> None:
     """Give the accuracy by unification threshold; a count of N means N - 1 entries.
 
-    Deployed software repeats upm_nn_class_accuracy by the value of the bit mask; this follows the
-    count of classes, as the other maps do.
+    Deployed software repeats upm_nn_class_accuracy by the value of the bit mask; here it is
+    repeated by the count of classes, as in the other maps.
     """
     s.u(h, "upm_count_thresholds", 8)
     for i in range(h.upm_count_thresholds - 1):
@@ -137,7 +137,7 @@ class DecompositionPerformanceMap:
 def decomposition_performance_map(
     s: Syntax, h: DecompositionPerformanceMap, ctx: StreamContext
 ) -> None:
-    """Give the accuracy by threshold of the squared error; a count of N means N - 1 entries."""
+    """Give the accuracy by mean squared error threshold; a count of N means N - 1 entries."""
     s.u(h, "dpm_count_thresholds", 8)
     for i in range(h.dpm_count_thresholds - 1):
         s.flt(h, "mse_threshold", i)

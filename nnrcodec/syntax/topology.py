@@ -1,6 +1,6 @@
 """Topology and quantization units, and how data units refer to elements of the topology.
 
-The pruning container follows published drafts; no software that writes it is known.
+The pruning container is that of published drafts; no software is known that writes it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TopologyElementsIdsList:
 
 @clause("topology_elements_ids_list( topologyIndexedFlag = 0 )")
 def topology_elements_ids_list(s: Syntax, h: TopologyElementsIdsList, ctx: StreamContext) -> None:
-    """Name elements."""
+    """Refer to elements by name."""
     s.ue(h, "count_topology_elements_minus2", 7)
     s.byte_alignment()
     s.array(h, "topology_elem_id_list", h.count_topology_elements_minus2 + 2)
@@ -34,7 +34,7 @@ def topology_elements_ids_list(s: Syntax, h: TopologyElementsIdsList, ctx: Strea
 
 @clause("topology_elements_ids_list( topologyIndexedFlag = 1 )")
 def topology_elements_index_list(s: Syntax, h: TopologyElementsIdsList, ctx: StreamContext) -> None:
-    """Give elements by their index in the list of an NNR_TPL_REFLIST topology unit."""
+    """Refer to elements by their index in the list of an NNR_TPL_REFLIST topology unit."""
     s.ue(h, "count_topology_elements_minus2", 7)
     s.array(h, "topology_elem_id_index_list", h.count_topology_elements_minus2 + 2)
     for j in range(h.count_topology_elements_minus2 + 2):
@@ -44,7 +44,7 @@ def topology_elements_index_list(s: Syntax, h: TopologyElementsIdsList, ctx: Str
 
 @dataclass(slots=True)
 class BitMask:
-    """bit_mask(); its bits are one integer, the first bit on top."""
+    """bit_mask(); its bits are one integer, most significant bit first."""
 
     count_bits: int = 0
     bit_mask_value: int = 0
@@ -52,7 +52,7 @@ class BitMask:
 
 @clause("bit_mask( )")
 def bit_mask(s: Syntax, h: BitMask, ctx: StreamContext) -> None:
-    """Tell for each element whether it is left."""
+    """State for each element whether it is kept."""
     s.u(h, "count_bits", 32)
     s.u(h, "bit_mask_value", h.count_bits)
     s.byte_alignment()
@@ -96,7 +96,7 @@ class NnrPruningTopologyContainer:
 def nnr_pruning_topology_container(
     s: Syntax, h: NnrPruningTopologyContainer, ctx: StreamContext
 ) -> None:
-    """Tell which elements pruning and sparsification left."""
+    """State which elements pruning and sparsification have kept."""
     s.u(h, "nnr_rep_type", 2, high=NnrRepType.NNR_TPL_DICT, enum=NnrRepType)
     s.flag(h, "prune_flag")
     s.flag(h, "order_flag")
@@ -126,16 +126,16 @@ class NnrTopologyUnit:
 
 @clause("NNR_TPL: nnr_topology_unit_header( )")
 def nnr_topology_unit_header(s: Syntax, h: NnrTopologyUnit, ctx: StreamContext) -> None:
-    """Say what the topology is written in."""
+    """State the storage and compression format of the topology."""
     s.u(h, "topology_storage_format", 8, enum=TopologyStorageFormat)
     s.u(h, "topology_compression_format", 8, enum=CompressionFormat)
 
 
 @clause("NNR_TPL: nnr_topology_unit_payload( )")
 def nnr_topology_unit_payload(s: Syntax, h: NnrTopologyUnit, ctx: StreamContext) -> None:
-    """Carry the topology.
+    """Hold the topology.
 
-    topology_data goes up to the end of the unit; deployed software ends it with a zero byte.
+    topology_data extends to the end of the unit; deployed software ends it with a zero byte.
     """
     if h.topology_storage_format == TopologyStorageFormat.NNR_TPL_PRUN:
         s.structure(h, "nnr_pruning_topology_container", nnr_pruning_topology_container, ctx)
@@ -156,12 +156,12 @@ class NnrQuantizationUnit:
 
 @clause("NNR_QNT: nnr_quantization_unit_header( )")
 def nnr_quantization_unit_header(s: Syntax, h: NnrQuantizationUnit, ctx: StreamContext) -> None:
-    """Say what the quantization data are written in."""
+    """State the storage and compression format of the quantization data."""
     s.u(h, "quantization_storage_format", 8)
     s.u(h, "quantization_compression_format", 8, enum=CompressionFormat)
 
 
 @clause("NNR_QNT: nnr_quantization_unit_payload( )")
 def nnr_quantization_unit_payload(s: Syntax, h: NnrQuantizationUnit, ctx: StreamContext) -> None:
-    """Carry bytes up to the end of the unit."""
+    """Hold bytes up to the end of the unit."""
     s.bs(h, "quantization_data")

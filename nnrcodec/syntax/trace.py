@@ -1,6 +1,6 @@
-"""What a trace shows: one event for each syntax element, and how an event is written down.
+"""Trace events, one for each syntax element, and how they are printed.
 
-A sink is any callable that takes a `TraceEvent`; ``list.append`` is one.
+A sink is any callable that takes a `TraceEvent`, such as ``list.append``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class TraceEvent:
     Parameters
     ----------
     bit_offset, bit_length : int
-        Where it lies, counted from the start of the stream.
+        Position from the start of the stream, and length.
     path : str
         Unit, structures, name and subscripts, such as ``unit[3] NNR_NDU/tensor_dimensions[1]``.
     descriptor : str

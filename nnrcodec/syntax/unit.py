@@ -1,7 +1,7 @@
 """Units: their sizes and headers, the table of unit types, and their order in a stream.
 
-`read_units` takes a stream apart and `write_units` puts it together. Payloads of data units, and
-all of a unit whose type is not in the table, stay bytes.
+`read_units` splits a stream into units and `write_units` writes them. Payloads of data units, and
+whole units whose type is not in the table, stay bytes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from nnrcodec.syntax.trace import TraceEvent, TraceSink
 class NnrUnitHeader:
     """Size and common header of a unit; writing computes nnr_unit_size.
 
-    A nnr_unit_size_flag of 1 is kept for a unit that is short enough for 0.
+    A nnr_unit_size_flag of 1 is kept even if the unit is short enough for 0.
     """
 
     nnr_unit_size_flag: int = 0
@@ -61,7 +61,7 @@ class NnrUnitHeader:
 
 @clause("nnr_unit_size( )")
 def nnr_unit_size(s: Syntax, h: NnrUnitHeader, ctx: StreamContext) -> None:
-    """Count the bytes of the whole unit, with the size itself."""
+    """Code the number of bytes of the whole unit, including this size."""
     s.flag(h, "nnr_unit_size_flag")
     if h.nnr_unit_size_flag:
         s.u(h, "nnr_unit_size", 31, low=5)
@@ -71,7 +71,7 @@ def nnr_unit_size(s: Syntax, h: NnrUnitHeader, ctx: StreamContext) -> None:
 
 @clause("nnr_unit_header( )")
 def nnr_unit_header(s: Syntax, h: NnrUnitHeader, ctx: StreamContext) -> None:
-    """Say what all units say; the header of the type follows."""
+    """Code the elements that all units have; the header of the unit type follows."""
     s.u(h, "nnr_unit_type", 6, enum=NnrUnitType)
     s.flag(h, "independently_decodable_flag")
     s.flag(h, "partial_data_counter_present_flag")
@@ -81,23 +81,23 @@ def nnr_unit_header(s: Syntax, h: NnrUnitHeader, ctx: StreamContext) -> None:
 
 @dataclass(slots=True)
 class OpaqueUnit:
-    """A unit whose type is not known; all of it is payload."""
+    """A unit of unknown type; all of it is payload."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnitSyntax:
-    """How a type of unit is coded.
+    """The syntax of a unit type.
 
     Parameters
     ----------
     record : type
-        Its record.
+        Record of its elements.
     tables : tuple of callable
         The syntax functions that list the elements of the record, in order.
     has_payload : bool
-        Whether bytes follow that are not syntax elements.
+        Whether a payload follows that is not made of syntax elements.
     needs_mps : bool
-        Whether an NNR_MPS must stand before it.
+        Whether an NNR_MPS must precede it.
     """
 
     record: type[Any]
@@ -126,7 +126,7 @@ UNIT_SYNTAX: dict[int, UnitSyntax] = {
     ),
     NnrUnitType.NNR_XDU: UnitSyntax(ExtendedDataUnit, (extended_data_unit,), has_payload=True),
 }
-"""The types that are taken apart. All others, NNR_AGG among them, are `OPAQUE`."""
+"""The unit types that are parsed. All others, such as NNR_AGG, are `OPAQUE`."""
 
 OPAQUE = UnitSyntax(OpaqueUnit, has_payload=True, needs_mps=False)
 
@@ -142,15 +142,15 @@ class Unit:
     header : NnrUnitHeader
         Size, type and flags.
     body : record
-        The elements of its type, as `UNIT_SYNTAX` says; `OpaqueUnit` if it is not known.
+        The record of its type, as in `UNIT_SYNTAX`; `OpaqueUnit` for an unknown type.
     payload : bytes or memoryview
-        What follows the elements; read from a stream, it is a slice of it.
+        What follows the elements; a slice of the stream if it was read.
     index : int
         Number of the unit in the stream.
     bit_offset, payload_bit_offset : int
         Where the unit and its payload start.
     context : StreamContext
-        What the units before it have set.
+        Values of earlier units.
     """
 
     header: NnrUnitHeader
@@ -163,7 +163,7 @@ class Unit:
 
     @property
     def path(self) -> str:
-        """How traces and errors call the unit, such as ``unit[3] NNR_NDU``."""
+        """Name of the unit in traces and errors, such as ``unit[3] NNR_NDU``."""
         unit_type = self.header.nnr_unit_type
         known = unit_type in NnrUnitType.__members__.values()
         return f"unit[{self.index}] {NnrUnitType(unit_type).name if known else unit_type}"
@@ -182,11 +182,11 @@ def read_units(
     data : bytes or memoryview
         The stream.
     limits : Limits, optional
-        What to accept.
+        Limits of the decoder.
     trace : callable, optional
-        Takes a `TraceEvent` for each element.
+        Called with a `TraceEvent` for each element.
     unit_syntax : mapping of int to UnitSyntax
-        The unit types to take apart.
+        The unit types to parse.
 
     Yields
     ------
@@ -196,9 +196,9 @@ def read_units(
     Raises
     ------
     BitstreamError
-        If the stream is wrong; the error knows the bit and the element.
+        If the stream is invalid; the error has the bit position and the element.
     UnsupportedFeatureError
-        If it is of an unknown profile, or leaves out the dimensions of a tensor.
+        If its profile is unknown, or a tensor has no dimensions in its data unit.
     """
     ctx = StreamContext(limits=limits or Limits())
     bits = BitReader(data)
@@ -212,9 +212,7 @@ def read_units(
         yield unit
     if not ctx.mps_present:
         expected = "NNR_STR" if ctx.general_profile_idc < 0 else "NNR_MPS"
-        raise UnitOrderError(
-            f"the stream ends and has no {expected}", bit_offset=end, path=f"unit[{index}]"
-        )
+        raise UnitOrderError(f"the stream has no {expected}", bit_offset=end, path=f"unit[{index}]")
 
 
 def _read_unit(
@@ -236,7 +234,7 @@ def _read_unit(
     size = unit.header.nnr_unit_size
     if unit.bit_offset + 8 * size > bits.end:
         raise TruncatedBitstreamError(
-            f"the unit declares {size} bytes and {(bits.end - unit.bit_offset) // 8} are left",
+            f"the unit declares {size} bytes, only {(bits.end - unit.bit_offset) // 8} are left",
             bit_offset=unit.bit_offset,
             path=f"{s.path}/nnr_unit_size",
         )
@@ -249,12 +247,12 @@ def _read_unit(
     s.code(unit.body, syntax.tables, ctx)
     unit.payload_bit_offset = bits.position
     if syntax.has_payload:
-        unit.payload = bits.rest()
+        unit.payload = bits.remaining_bytes()
         if trace:
             trace(_payload_event(unit, unit.payload_bit_offset))
     elif bits.bits_left:
         raise SyntaxElementError(
-            f"{bits.bits_left // 8} bytes are left unread at the end of the unit",
+            f"the unit has {bits.bits_left // 8} more bytes than its syntax",
             bit_offset=bits.position,
             path=s.path,
         )
@@ -274,7 +272,7 @@ def write_unit(
     unit : Unit
         The unit; its `index` and `bit_offset` are used in traces and errors only.
     ctx : StreamContext
-        What the units before it have set.
+        Values of earlier units.
     trace, unit_syntax : optional
         As in `read_units`.
 
@@ -283,7 +281,7 @@ def write_unit(
     EncodingError
         If a value does not fit its element, or an element that is not coded has a value.
     UnitOrderError
-        If the unit must not stand here.
+        If the unit is not allowed at this place.
     """
     syntax = unit_syntax.get(unit.header.nnr_unit_type, OPAQUE)
     _check_order(ctx, unit, syntax)
@@ -323,7 +321,7 @@ def write_units(
     Parameters
     ----------
     units : iterable of Unit
-        The units in their order.
+        The units, in order.
     limits, trace, unit_syntax : optional
         As in `read_units`.
 
@@ -335,15 +333,15 @@ def write_units(
     ctx = StreamContext(limits=limits or Limits())
     position = 0
     for index, unit in enumerate(units):
-        placed = replace(unit, index=index, bit_offset=position)
-        data = write_unit(placed, ctx, trace, unit_syntax)
+        numbered = replace(unit, index=index, bit_offset=position)
+        data = write_unit(numbered, ctx, trace, unit_syntax)
         ctx = next_context(ctx, unit)
         position += 8 * len(data)
         yield data
 
 
 def next_context(ctx: StreamContext, unit: Unit) -> StreamContext:
-    """Return what the units up to this one have set."""
+    """Return the context after a unit."""
     body = unit.body
     if isinstance(body, NnrStartUnit):
         return replace(ctx, general_profile_idc=body.general_profile_idc)
@@ -368,7 +366,7 @@ def next_context(ctx: StreamContext, unit: Unit) -> StreamContext:
 
 
 def _check_order(ctx: StreamContext, unit: Unit, syntax: UnitSyntax) -> None:
-    """Refuse a unit that must not stand where it does."""
+    """Raise if a unit is not allowed at its place in the stream."""
     unit_type = unit.header.nnr_unit_type
     started = ctx.general_profile_idc >= 0
     if not started and unit_type != NnrUnitType.NNR_STR:
@@ -378,7 +376,7 @@ def _check_order(ctx: StreamContext, unit: Unit, syntax: UnitSyntax) -> None:
     elif ctx.mps_present and unit_type == NnrUnitType.NNR_MPS:
         problem = "there is only one NNR_MPS in a stream"
     elif syntax.needs_mps and not ctx.mps_present:
-        problem = "NNR_MPS must stand before this unit"
+        problem = "NNR_MPS must precede this unit"
     else:
         return
     raise UnitOrderError(problem, bit_offset=unit.bit_offset, path=unit.path)

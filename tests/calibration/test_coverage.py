@@ -116,6 +116,6 @@ def test_shapes_of_the_export_are_said_where_they_are_taken(
 ) -> None:
     caplog.set_level(logging.INFO)
     synthetic_inputs(network("classifier").model(), 1)
-    ((level, text),) = said(caplog, "made-up inputs have the shapes of the export")
+    ((level, text),) = said(caplog, "synthetic inputs have the shapes of the export")
     assert level == "INFO"
     assert "does not run with" in text

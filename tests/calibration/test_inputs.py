@@ -208,7 +208,7 @@ def test_as_many_samples_are_taken_at_once_as_the_network_takes(tmp_path: Path) 
     found = only(load_inputs(tmp_path / "a.npy", graph, 9))
     assert [value[0, 0].item() / 3 for value in found] == [0, 7]
     assert [value.shape for value in found] == [(4, 3)] * 2
-    with pytest.raises(ConfigError, match="holds 11 samples, the model takes 12 at once"):
+    with pytest.raises(ConfigError, match="contains 11 samples, the model takes 12 at once"):
         load_inputs(tmp_path / "a.npy", graph_of(Input("x", "float32", (12, 3))), 9)
 
 
@@ -243,7 +243,7 @@ def test_one_input_takes_the_only_array_with_samples(tmp_path: Path) -> None:
     for name in ("a.npz", "a.pt"):
         assert len(load_inputs(tmp_path / name, VECTOR)) == 5
     np.savez(tmp_path / "two.npz", a=np.ones((5, 3)), b=np.ones((5, 3)))
-    with pytest.raises(ConfigError, match=r"two\.npz holds 'a', 'b'; expected x, the inputs"):
+    with pytest.raises(ConfigError, match=r"two\.npz contains 'a', 'b'; expected x, the inputs"):
         load_inputs(tmp_path / "two.npz", VECTOR)
 
 
@@ -278,7 +278,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", held)
     np.savez(tmp_path / "a.npz", x=held)
     for name in ("a.pt", "a.npy", "a.npz"):
-        with pytest.raises(ConfigError, match="holds no arrays"):
+        with pytest.raises(ConfigError, match="contains no arrays"):
             load_inputs(tmp_path / name, VECTOR)
     assert not mark.exists()
 
@@ -288,10 +288,10 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
     [
         (np.ones((5, 4), np.float32), "input 'x' has size 4 in axis 1, the model takes 3"),
         (np.ones((5, 3, 1), np.float32), "input 'x' has 3 axes, the model takes 2"),
-        (np.ones((0, 3), np.float32), "holds 0 samples, the model takes 1 at once"),
-        (np.float32(3), "holds a float32 array, expected arrays of numbers"),
-        (np.array([["a", "b", "c"]]), "holds a <U1 array, expected arrays of numbers"),
-        (np.ones((5, 3), np.complex64), "holds a complex64 array, expected arrays of numbers"),
+        (np.ones((0, 3), np.float32), "contains 0 samples, the model takes 1 at once"),
+        (np.float32(3), "contains a float32 array, expected arrays of numbers"),
+        (np.array([["a", "b", "c"]]), "contains a <U1 array, expected arrays of numbers"),
+        (np.ones((5, 3), np.complex64), "contains a complex64 array, expected arrays of numbers"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, content: Any, reason: str) -> None:
@@ -303,11 +303,11 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, content: Any, reason
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("text", "holds a str, expected arrays of numbers"),
-        ({"x": "text"}, "holds a str, expected arrays of numbers"),
-        ({"y": "text"}, "holds 'y'; expected x"),
-        ([torch.ones(5, 3)] * 2, "holds 2 arrays, the model takes 1"),
-        (torch.tensor(3.0), "holds a float32 array, expected arrays of numbers"),
+        ("text", "contains a str, expected arrays of numbers"),
+        ({"x": "text"}, "contains a str, expected arrays of numbers"),
+        ({"y": "text"}, "contains 'y'; expected x"),
+        ([torch.ones(5, 3)] * 2, "contains 2 arrays, the model takes 1"),
+        (torch.tensor(3.0), "contains a float32 array, expected arrays of numbers"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, content: Any, reason: str) -> None:
@@ -319,7 +319,7 @@ def test_tensors_that_do_not_fit_are_refused(tmp_path: Path, content: Any, reaso
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     for name in ("a.npy", "a.npz", "a.pt"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
-        with pytest.raises(ConfigError, match=f"{name} holds no arrays: "):
+        with pytest.raises(ConfigError, match=f"{name} contains no arrays: "):
             load_inputs(tmp_path / name, VECTOR)
 
 
@@ -350,7 +350,7 @@ def test_no_more_inputs_are_asked_for_than_are_used() -> None:
 
 @pytest.mark.parametrize("bad", ["text", object(), (values((2,)), None)])
 def test_what_is_no_tensor_is_refused_by_its_number(bad: object) -> None:
-    with pytest.raises(ConfigError, match="calibration input 1 is no tensor: "):
+    with pytest.raises(ConfigError, match="calibration input 1 is not a tensor: "):
         given_inputs([values((2,)), bad])
 
 

@@ -70,7 +70,7 @@ def test_moments_are_those_of_all_patches(single: SingleLayer) -> None:
     found = measure(single.layer(), before, behind)
     assert (found.count, found.positions) == (x.shape[1], x.shape[1])
     for value, expected in (
-        (found.second, second_moment(x)),
+        (found.second_moment, second_moment(x)),
         (found.cross, second_moment(y, x)),
         (found.original_square, np.trace(second_moment(y), axis1=1, axis2=2)),
         (found.mean, x.mean(1)),
@@ -84,8 +84,8 @@ def test_an_input_that_did_not_change_is_measured_once() -> None:
     value = [CONVOLUTION.input()]
     once = measure(CONVOLUTION.layer(), value, value)
     twice = measure(CONVOLUTION.layer(), value, [value[0].clone()])
-    assert once.cross is once.second
-    for name in ("second", "mean", "cross", "original_square", "original_mean"):
+    assert once.cross is once.second_moment
+    for name in ("second_moment", "mean", "cross", "original_square", "original_mean"):
         np.testing.assert_allclose(getattr(once, name), getattr(twice, name), atol=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_they_do_not_depend_on_how_patches_are_summed_up(monkeypatch: pytest.Mon
     whole = measure(CONVOLUTION.layer(), before, behind)
     monkeypatch.setattr(module_of_moments, "_BATCH", 7)
     parts = measure(CONVOLUTION.layer(), before, behind)
-    for name in ("second", "mean", "cross", "original_square", "original_mean"):
+    for name in ("second_moment", "mean", "cross", "original_square", "original_mean"):
         np.testing.assert_allclose(getattr(whole, name), getattr(parts, name), atol=1e-6)
     assert parts.count == whole.count
 
@@ -108,10 +108,10 @@ def test_of_too_many_patches_some_are_taken_by_the_seed(monkeypatch: pytest.Monk
     found, again, other = (measure(layer, many, many, seed) for seed in (1, 1, 2))
     assert found.positions == whole.positions == whole.count
     assert 1000 <= found.count <= 1000 + 8 * len(many)  # whole lines of the output, of 8 each
-    np.testing.assert_array_equal(found.second, again.second)
-    assert not np.array_equal(found.second, other.second)
+    np.testing.assert_array_equal(found.second_moment, again.second_moment)
+    assert not np.array_equal(found.second_moment, other.second_moment)
     np.testing.assert_allclose(found.mean, whole.mean, atol=0.2)
-    np.testing.assert_allclose(found.second, whole.second, atol=0.4)
+    np.testing.assert_allclose(found.second_moment, whole.second_moment, atol=0.4)
 
 
 def test_the_same_patches_of_either_network_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,8 +122,8 @@ def test_the_same_patches_of_either_network_are_taken(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module_of_moments, "_OPERATIONS", 1.0)
     found = measure(layer, many, [2 * value for value in many])
     assert found.count < found.positions
-    np.testing.assert_allclose(found.second, 2 * found.cross, atol=1e-5)
-    traces = np.trace(found.second, axis1=1, axis2=2)
+    np.testing.assert_allclose(found.second_moment, 2 * found.cross, atol=1e-5)
+    traces = np.trace(found.second_moment, axis1=1, axis2=2)
     np.testing.assert_allclose(traces, 4 * found.original_square, rtol=1e-5)
 
 
@@ -134,14 +134,14 @@ def test_centred_moments_are_covariances() -> None:
     original, changed = inputs_to_linear(1), inputs_to_linear(2, mean=-2)
     found = moments_of(original, changed).centered()
     x, y = changed - changed.mean(0, dtype=float), original - original.mean(0, dtype=float)
-    np.testing.assert_allclose(found.second[0], x.T @ x / 500, atol=1e-5)
+    np.testing.assert_allclose(found.second_moment[0], x.T @ x / 500, atol=1e-5)
     np.testing.assert_allclose(found.cross[0], y.T @ x / 500, atol=1e-5)
     np.testing.assert_allclose(found.original_square[0], np.trace(y.T @ y) / 500, rtol=1e-5)
     assert not found.mean.any()
     assert not found.original_mean.any()
     alone = moments_of(original).centered()
-    assert alone.cross is alone.second
-    np.testing.assert_allclose(alone.second[0], y.T @ y / 500, atol=1e-5)
+    assert alone.cross is alone.second_moment
+    np.testing.assert_allclose(alone.second_moment[0], y.T @ y / 500, atol=1e-5)
 
 
 @pytest.mark.parametrize("mean", [0.0, 10.0, 3000.0])
@@ -151,8 +151,8 @@ def test_covariances_are_right_wherever_the_mean_is(mean: float) -> None:
     covariance = x.T @ x / 500
     for found in (moments_of(inputs_to_linear(1), changed), moments_of(changed)):
         size = np.trace(covariance)
-        np.testing.assert_allclose(found.centered().second[0], covariance, atol=1e-4 * size)
-        assert np.linalg.eigvalsh(found.centered().second[0]).min() > 0
+        np.testing.assert_allclose(found.centered().second_moment[0], covariance, atol=1e-4 * size)
+        assert np.linalg.eigvalsh(found.centered().second_moment[0]).min() > 0
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1.7, 100.0])
@@ -160,16 +160,16 @@ def test_what_does_not_vary_has_no_variance(constant: float) -> None:
     flat = np.full((500, 6), constant, np.float32)
     flat[::2] = np.nextafter(flat[::2], np.float32(1e9))  # as the rounding of a kernel does
     varied, matrices = inputs_to_linear(), np.random.default_rng(0).normal(size=(1, 4, 6))
-    assert moments_of(varied).centered().second.all()
-    assert not moments_of(flat).centered().second.any()
+    assert moments_of(varied).centered().second_moment.all()
+    assert not moments_of(flat).centered().second_moment.any()
     for original in (flat.copy(), varied):
         found = moments_of(original, flat).centered()
-        assert not found.second.any()
+        assert not found.second_moment.any()
         assert not found.cross.any()
         np.testing.assert_array_equal(found.fitted(matrices), matrices)
     found = moments_of(flat, varied).centered()
     assert not found.cross.any()
-    assert found.second.all()
+    assert found.second_moment.all()
     assert np.abs(found.fitted(matrices, 1e-3)).max() < 0.2  # what comes out shall not vary either
 
 
@@ -223,11 +223,11 @@ def test_a_ridge_keeps_the_fitted_weight_near_the_original(ridge: float) -> None
     before, behind = single.input(1), single.input(1) + 0.5 * single.input(2)
     moments = measure(single.layer(), [before], [behind])
     original = single.layer().matrices(single.weight()).astype(np.float64)
-    means = np.trace(moments.second, axis1=1, axis2=2) / original.shape[2]
+    means = np.trace(moments.second_moment, axis1=1, axis2=2) / original.shape[2]
 
     def objective(matrices: np.ndarray) -> float:
         distance = np.square(matrices - original).sum((1, 2))
-        error = np.einsum("grk,gkl,grl->", matrices, moments.second, matrices)
+        error = np.einsum("grk,gkl,grl->", matrices, moments.second_moment, matrices)
         error -= 2 * np.einsum("grk,gkl,grl->", original, moments.cross, matrices)
         return float(error + ridge * means @ distance)
 

@@ -65,7 +65,7 @@ def moments_with(model: Model, inputs: Inputs, changes: dict[str, np.ndarray]) -
 
 
 def assert_same(found: Moments, expected: Moments) -> None:
-    for name in ("second", "mean", "cross", "original_square", "original_mean"):
+    for name in ("second_moment", "mean", "cross", "original_square", "original_mean"):
         np.testing.assert_allclose(
             getattr(found, name), getattr(expected, name), atol=1e-5, rtol=1e-4
         )
@@ -108,7 +108,7 @@ def test_without_a_change_both_networks_are_the_same(name: str) -> None:
     expected = taken(chosen.module(), inputs)
     for visit in walk(chosen.model(), inputs):
         moments = visit.moments()
-        assert moments.cross is moments.second
+        assert moments.cross is moments.second_moment
         original = expected[visit.layer.weight]
         assert_same(moments, measure(visit.layer, original, original))
 
@@ -119,7 +119,7 @@ def test_only_what_lies_behind_a_change_is_measured_twice() -> None:
     seen = {}
     for visit in walk(chosen.model(), inputs_for(chosen)):
         moments = visit.moments()
-        seen[visit.layer.name] = moments.cross is not moments.second
+        seen[visit.layer.name] = moments.cross is not moments.second_moment
         if visit.layer.name == "down.1":
             visit.replace("down.1.weight", np.zeros(visit.layer.shape, np.float32))
     assert [name for name, twice in seen.items() if twice] == [
@@ -144,7 +144,7 @@ def test_other_tensors_may_be_replaced_as_well(name: str) -> None:
     first, last = moments_with(model, inputs, {name: np.full(3, 2, np.float32)})
     sign = -1 if "mean" in name else 1
     shift = sign * (2 - dict(module.state_dict())[name].numpy()) / np.sqrt(1 + 1e-5)
-    assert first.cross is first.second
+    assert first.cross is first.second_moment
     np.testing.assert_allclose((last.mean - last.original_mean)[0], shift, rtol=1e-4)
 
 

@@ -188,8 +188,8 @@ def test_streams_of_the_same_name_are_called_by_their_paths(call, net, streams, 
         (["--task", "psnr"], "--task and --data go together"),
         (["--data", "."], "--task and --data go together"),
         (["--task", "psnr", "--data", "nowhere"], "cannot read nowhere: No such file"),
-        (["--task", "psnr", "--data", "."], "holds no pairs of pictures"),
-        (["--task", "accuracy", "--data", "."], "no .npz file with images and labels"),
+        (["--task", "psnr", "--data", "."], "contains no pairs of pictures"),
+        (["--task", "accuracy", "--data", "."], "not an .npz file with images and labels"),
         (["--task", "outputs", "--data", "."], "there are no"),
         (["--task", "beauty", "--data", "."], "invalid choice"),
         (["--mean", "0.5"], "are for the images of --task accuracy"),
@@ -263,7 +263,11 @@ def test_a_task_that_is_not_for_the_network_exits_with_2(call, models, streams, 
     (tmp_path / "shrinks.nnr").write_bytes(nnrcodec.encode(shrinks))
     for model, stream, hint in (
         (tmp_path / "linear.pt2", tmp_path / "linear.nnr", "does not take pictures"),
-        (tmp_path / "shrinks.pt2", tmp_path / "shrinks.nnr", "does not make pictures of the size"),
+        (
+            tmp_path / "shrinks.pt2",
+            tmp_path / "shrinks.nnr",
+            "does not return pictures of the size",
+        ),
         (models / "net.pt", streams[0], "tensors only, no graph"),
     ):
         result = measure(call, model, stream, "--task", "psnr", "--data", pictures)

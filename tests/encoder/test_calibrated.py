@@ -280,8 +280,10 @@ def test_whole_sensitivities_and_their_diagonals_give_the_same(case: str) -> Non
     make, shape = CASES[case]
     model, inputs = made(make, shape), inputs_of(shape, 2)
     found, other = (
-        quantize_with_inputs(model, inputs, EncoderConfig(), weighting=weighting).quantized
-        for weighting in (None, sensitivities(model, inputs))
+        quantize_with_inputs(
+            model, inputs, EncoderConfig(), output_sensitivities=output_sensitivities
+        ).quantized
+        for output_sensitivities in (None, sensitivities(model, inputs))
     )
     assert found.keys() == other.keys()
     for name, each in found.items():

@@ -81,13 +81,13 @@ def test_spectra_are_singular_values_of_the_original(evaluation, original):
     first, last = evaluation.spectra
     assert (first.layer, last.layer) == ("first", "last")
     assert (first.ranks, last.ranks) == ({"thin": 2}, {"thin": 3})
-    for found in evaluation.spectra:
-        kernel = original.tensors[f"{found.layer}.weight"].read()
+    for spectrum in evaluation.spectra:
+        kernel = original.tensors[f"{spectrum.layer}.weight"].read()
         scheme = Scheme("separable", kernel.shape)
         values = Decomposition.of(scheme, kernel).singular_values
-        np.testing.assert_allclose(found.values, values / values[0], atol=1e-6)
-        assert found.energy(1) == pytest.approx(values[0] ** 2 / np.sum(values**2))
-        assert found.energy(len(values)) == pytest.approx(1)
+        np.testing.assert_allclose(spectrum.values, values / values[0], atol=1e-6)
+        assert spectrum.energy(1) == pytest.approx(values[0] ** 2 / np.sum(values**2))
+        assert spectrum.energy(len(values)) == pytest.approx(1)
 
 
 def test_everything_is_json(evaluation):
@@ -95,8 +95,8 @@ def test_everything_is_json(evaluation):
         evaluation.original,
         score=Score(math.inf, "dB", {"a": {"b": math.nan}}, {"c": -math.inf, "d": 1.5}),
     )
-    found = replace(evaluation, networks=(infinite, *evaluation.coded)).as_dict()
-    again = json.loads(json.dumps(found, allow_nan=False))
+    values = replace(evaluation, networks=(infinite, *evaluation.coded)).as_dict()
+    again = json.loads(json.dumps(values, allow_nan=False))
     assert again["networks"][0]["score"] == {
         "value": None,
         "unit": "dB",
@@ -117,40 +117,40 @@ def test_a_module_with_example_inputs_is_timed_on_these(module, streams):
         return max(float(p.abs().max()) for p in network.parameters())
 
     picture = torch.rand(1, 1, 6, 7)
-    found = evaluate(module, streams, largest_weight, example_inputs=(picture,), **QUICK)
-    assert found.input_shapes == ((1, 1, 6, 7),)
-    assert (found.task, found.name, len(seen)) == ("largest_weight", "network", 3)
+    evaluation = evaluate(module, streams, largest_weight, example_inputs=(picture,), **QUICK)
+    assert evaluation.input_shapes == ((1, 1, 6, 7),)
+    assert (evaluation.task, evaluation.name, len(seen)) == ("largest_weight", "network", 3)
     expected = max(float(p.detach().abs().max()) for p in module.parameters())
-    assert found.original.score.value == pytest.approx(expected)
-    assert found.original.decode_seconds is None
-    assert found.original.encode_seconds is None
+    assert evaluation.original.score.value == pytest.approx(expected)
+    assert evaluation.original.decode_seconds is None
+    assert evaluation.original.encode_seconds is None
 
 
 def test_an_exported_program_and_a_file(module, file, streams):
     program = torch.export.export(module, (torch.rand(1, 1, 6, 7),))
     assert evaluate(program, streams, **QUICK).input_shapes == ((1, 1, 6, 7),)
-    found = evaluate(file, streams, input_size=(8, 12), **QUICK)
-    assert (found.name, found.input_shapes) == ("filter.pt2", ((1, 1, 8, 12),))
+    evaluation = evaluate(file, streams, input_size=(8, 12), **QUICK)
+    assert (evaluation.name, evaluation.input_shapes) == ("filter.pt2", ((1, 1, 8, 12),))
 
 
 def test_agreement_with_the_original(original, streams):
     task = OutputsTask(original, [torch.rand(1, 1, 9, 9)])
-    found = evaluate(original, streams, task, **QUICK)
-    assert found.original.score.value > 120  # other threads may sum in another order
-    assert all(10 < network.score.value < 200 for network in found.coded)
-    json.dumps(found.as_dict(), allow_nan=False)
+    evaluation = evaluate(original, streams, task, **QUICK)
+    assert evaluation.original.score.value > 120  # other threads may sum in another order
+    assert all(10 < network.score.value < 200 for network in evaluation.coded)
+    json.dumps(evaluation.as_dict(), allow_nan=False)
 
 
 def test_state_dicts_are_compared_in_size_and_decoding(module, original, streams):
     state = module.state_dict()
-    found = evaluate(state, streams, **QUICK)
-    for network in found.networks:
+    evaluation = evaluate(state, streams, **QUICK)
+    for network in evaluation.networks:
         assert (network.run_seconds, network.multiply_adds, network.score) == (None, None, None)
-    assert found.input_shapes == ()
-    assert found.notes == ("networks did not run: the original has tensors only, no graph",)
-    assert found.coded[0].decode_seconds.median > 0
-    assert found.original.fp32_bytes == 4 * 115
-    assert [spectrum.layer for spectrum in found.spectra] == ["first", "last"]
+    assert evaluation.input_shapes == ()
+    assert evaluation.notes == ("networks did not run: the original has tensors only, no graph",)
+    assert evaluation.coded[0].decode_seconds.median > 0
+    assert evaluation.original.fp32_bytes == 4 * 115
+    assert [spectrum.layer for spectrum in evaluation.spectra] == ["first", "last"]
     bare = evaluate(original, {"bare": nnrcodec.encode(state)}, **QUICK)
     assert bare.coded[0].run_seconds is not None
     for options in ({"task": lambda network: 1.0}, {"input_size": (8, 8)}):
@@ -177,11 +177,13 @@ def test_networks_whose_input_cannot_be_made_up_are_not_timed(export):
     inputs = (torch.rand(2, 3), torch.ones(2, 3, dtype=torch.int64))
     program = torch.export.export(Masked(), inputs)
     data = nnrcodec.encode(program)
-    found = evaluate(program, {"a": data}, lambda network: float(network(*inputs).sum()), **QUICK)
-    assert found.original.run_seconds is None
-    assert found.original.score.value > 0
-    assert len(found.notes) == 1
-    assert found.notes[0].startswith("run time was not measured: input 'mask' is int64")
+    evaluation = evaluate(
+        program, {"a": data}, lambda network: float(network(*inputs).sum()), **QUICK
+    )
+    assert evaluation.original.run_seconds is None
+    assert evaluation.original.score.value > 0
+    assert len(evaluation.notes) == 1
+    assert evaluation.notes[0].startswith("run time was not measured: input 'mask' is int64")
     timed = evaluate(Masked(), {"a": data}, example_inputs=inputs, **QUICK)
     assert timed.original.run_seconds is not None
 

@@ -85,7 +85,7 @@ def test_a_folder_of_pairs_is_read_as_the_network_takes_pictures(tmp_path: Path)
 def test_what_cannot_be_measured_says_so(inputs: Inputs) -> None:
     classifier = network("resnet")
     images = inputs_of(classifier.shape, 2)
-    with pytest.raises(ConfigError, match="pictures of pictures"):
+    with pytest.raises(ConfigError, match="pictures as input and output"):
         score_for("dB", None, classifier.model(), images)
     with pytest.raises(ConfigError, match="give either"):
         score_for("%", None, classifier.model(), None)

@@ -31,10 +31,10 @@ def test_actions_take_turns_and_the_first_round_does_not_count(monkeypatch):
         "a": clock.action("a", log, [100, 1, 2, 9, 3, 4]),
         "b": clock.action("b", log, [0, 5, 5, 5, 50, 5]),
     }
-    found = interleaved(actions, 5, lambda done, total: told.append((done, total)))
+    seconds = interleaved(actions, 5, lambda done, total: told.append((done, total)))
     assert log == ["a", "b"] * 6
-    assert found["a"] == Seconds(3, (2, 4))
-    assert found["b"] == Seconds(5, (5, 5))
+    assert seconds["a"] == Seconds(3, (2, 4))
+    assert seconds["b"] == Seconds(5, (5, 5))
     assert told == [(k, 12) for k in range(1, 13)]
 
 

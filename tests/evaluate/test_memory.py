@@ -9,11 +9,11 @@ from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.errors import ConfigError
 from nnrcodec.evaluate import evaluate, memory
-from nnrcodec.evaluate.memory import decoding_memory, memory_is_told, running_memory
+from nnrcodec.evaluate.memory import decoding_memory, peak_is_available, running_memory
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.model.model import Model, Tensor
 
-needs_peak = pytest.mark.skipif(not memory_is_told(), reason="the system does not tell")
+needs_peak = pytest.mark.skipif(not peak_is_available(), reason="the system does not tell")
 
 
 @needs_peak
@@ -21,8 +21,8 @@ def test_decoding_takes_the_memory_of_the_tensors_and_not_much_more():
     weight = np.random.default_rng(0).integers(-1, 2, (1500, 1000)).astype(np.float32)
     model = Model.of([Tensor.of("w", weight)])
     stream = encode_model(model, EncoderConfig(entropy="ans")).data
-    found = decoding_memory(stream, 1)
-    assert weight.nbytes <= found < 12 * weight.nbytes
+    growth = decoding_memory(stream, 1)
+    assert weight.nbytes <= growth < 12 * weight.nbytes
 
 
 @needs_peak
@@ -52,7 +52,7 @@ def test_a_process_that_is_killed_is_reported(monkeypatch, original):
     class Killed:
         returncode, stderr = -9, ""
 
-    monkeypatch.setattr(memory, "memory_is_told", lambda: True)
+    monkeypatch.setattr(memory, "peak_is_available", lambda: True)
     monkeypatch.setattr(memory.subprocess, "run", lambda *given, **options: Killed)
     with pytest.raises(ConfigError, match="exit code -9"):
         running_memory(original, (torch.rand(1, 1, 8, 8),), 1)
@@ -60,11 +60,13 @@ def test_a_process_that_is_killed_is_reported(monkeypatch, original):
 
 def test_where_the_system_does_not_tell_memory_is_left_out(monkeypatch, original, streams):
     monkeypatch.setattr(memory, "_STATUS", Path("/nowhere/status"))
-    assert not memory_is_told()
+    assert not peak_is_available()
     assert decoding_memory(streams["plain"], 1) is None
     assert running_memory(original, (torch.rand(1, 1, 8, 8),), 1) is None
-    found = evaluate(original, streams, rounds=1, encode_time=False)
-    assert {n.run_memory for n in found.networks} == {n.decode_memory for n in found.networks}
-    assert found.original.run_memory is None
-    assert any("memory was not measured" in note for note in found.notes)
-    assert found.original.run_seconds is not None
+    evaluation = evaluate(original, streams, rounds=1, encode_time=False)
+    assert {n.run_memory for n in evaluation.networks} == {
+        n.decode_memory for n in evaluation.networks
+    }
+    assert evaluation.original.run_memory is None
+    assert any("memory was not measured" in note for note in evaluation.notes)
+    assert evaluation.original.run_seconds is not None

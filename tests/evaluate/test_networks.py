@@ -26,7 +26,7 @@ PICTURE = torch.rand(1, 1, 10, 12, generator=torch.Generator().manual_seed(0))
 
 def ran(network, picture=PICTURE):
     with torch.inference_mode():
-        return running(network.runs)(picture)
+        return running(network.runnable)(picture)
 
 
 def test_originals_of_every_kind(module, original, file, tmp_path):
@@ -39,7 +39,7 @@ def test_originals_of_every_kind(module, original, file, tmp_path):
     assert torch.allclose(ran(original_network(exported)), expected, atol=1e-6)
     for source in (module, module.state_dict(), tmp_path / "net.pt"):
         network = original_network(original_of(source))
-        assert network.runs is None
+        assert network.runnable is None
         assert network.model.tensors.keys() == original.tensors.keys()
     with pytest.raises(ConfigError, match="no tensors"):
         original_network(original_of({}))
@@ -49,7 +49,7 @@ def test_a_stream_runs_with_its_own_graph(original, streams):
     plain, thin = (coded_network(label, data, original) for label, data in streams.items())
     expected = ran(original_network(original))
     assert (ran(plain) - expected).abs().max() < 0.02
-    assert {"first.u.weight", "last.v.weight"} <= thin.runs.tensors.keys()
+    assert {"first.u.weight", "last.v.weight"} <= thin.runnable.tensors.keys()
     assert torch.equal(ran(thin), nnrcodec.decode_model(streams["thin"])(PICTURE))
 
 
@@ -61,7 +61,7 @@ def test_a_stream_of_tensors_runs_with_the_graph_of_the_original(module, origina
     ):
         data = nnrcodec.encode(module.state_dict(), config=config)
         network = coded_network("a", data, original)
-        assert network.runs.tensors.keys() == original.tensors.keys()
+        assert network.runnable.tensors.keys() == original.tensors.keys()
         assert ("first.u.weight" in network.model.tensors) == (config.low_rank is not None)
         changed = type(module)()
         nnrcodec.load_into(changed, data, merge=True)
@@ -77,8 +77,8 @@ def test_a_graph_gets_its_constants_and_its_dtypes_from_the_original(module, ori
     )
     state = {n: v for n, v in module.state_dict().items() if n != "last.bias"}
     network = coded_network("a", nnrcodec.encode(state), changed)
-    assert network.runs.tensors["last.bias"] is constant
-    assert network.runs.tensors["first.bias"].dtype == "float16"
+    assert network.runnable.tensors["last.bias"] is constant
+    assert network.runnable.tensors["first.bias"].dtype == "float16"
 
 
 def test_batch_norms_may_be_folded(export):
@@ -158,8 +158,8 @@ def test_limits_let_a_stream_decode_to_as_much_as_the_original_is():
 
 def test_streams_from_paths_and_bytes(streams, tmp_path):
     (tmp_path / "a.nnr").write_bytes(streams["plain"])
-    found = streams_of({"a": tmp_path / "a.nnr", "b": str(tmp_path / "a.nnr"), **streams})
-    assert found == {"a": streams["plain"], "b": streams["plain"], **streams}
+    read = streams_of({"a": tmp_path / "a.nnr", "b": str(tmp_path / "a.nnr"), **streams})
+    assert read == {"a": streams["plain"], "b": streams["plain"], **streams}
     with pytest.raises(ConfigError, match=r"cannot read .*none.nnr: No such file"):
         streams_of({"a": tmp_path / "none.nnr"})
     with pytest.raises(ConfigError, match="no streams"):

@@ -14,9 +14,9 @@ def parsed(svg):
 def shown(svg, kind):
     """Return the texts of a kind, with their places."""
     return {
-        each.text: (float(each.get("x")), float(each.get("y")))
-        for each in parsed(svg).iter("text")
-        if each.get("class") == kind and each.get("x")
+        element.text: (float(element.get("x")), float(element.get("y")))
+        for element in parsed(svg).iter("text")
+        if element.get("class") == kind and element.get("x")
     }
 
 
@@ -56,12 +56,12 @@ def test_ticks_are_round_and_inside(low, high, expected):
 @pytest.mark.parametrize("span", [1e-9, 3e-4, 0.07, 1, 12, 999, 5e7])
 @pytest.mark.parametrize("low", [-3.7, 0, 123.4])
 def test_ticks_are_evenly_spaced_and_neither_few_nor_many(low, span):
-    found = ticks(low, low + span)
-    steps = [b - a for a, b in pairwise(found)]
-    assert 3 <= len(found) <= 9
+    shown = ticks(low, low + span)
+    steps = [b - a for a, b in pairwise(shown)]
+    assert 3 <= len(shown) <= 9
     assert max(steps) == pytest.approx(min(steps), rel=1e-3)
-    assert low - 1e-12 <= found[0]
-    assert found[-1] <= low + span + 1e-6 * span
+    assert low - 1e-12 <= shown[0]
+    assert shown[-1] <= low + span + 1e-6 * span
 
 
 def test_a_range_has_room_and_is_never_empty():
@@ -82,9 +82,9 @@ POINTS = [
 
 def test_a_scatter_plot_has_its_points_where_they_belong():
     svg = scatter(POINTS, {"original": 35.8, "none": 35.3}, "kB", "dB")
-    found = dots(svg)
-    assert [kind for *_, kind in found] == ["s0", "s1", "s2", "s3", "original"]
-    xs, ys = [x for x, _, _ in found], [y for _, y, _ in found]
+    drawn = dots(svg)
+    assert [kind for *_, kind in drawn] == ["s0", "s1", "s2", "s3", "original"]
+    xs, ys = [x for x, _, _ in drawn], [y for _, y, _ in drawn]
     for k in range(5):
         assert xs[k] - xs[0] == pytest.approx((xs[4] - xs[0]) * (POINTS[k].x - 40) / 60, abs=0.11)
         wanted = (ys[3] - ys[0]) * (POINTS[k].y - 35.2) / 0.6
@@ -181,7 +181,7 @@ def test_names_are_only_text(name):
         spectrum([1, 0.5], [(name, 1, 0)], name, name),
     ):
         root = parsed(svg)
-        kinds = {each.tag for each in root.iter()}
+        kinds = {element.tag for element in root.iter()}
         assert kinds <= {"svg", "text", "line", "polyline", "circle", "title"}
-        assert name in [each.text for each in root.iter("title")]
-        assert any((each.text or "").startswith(name[:20]) for each in root.iter("text"))
+        assert name in [element.text for element in root.iter("title")]
+        assert any((element.text or "").startswith(name[:20]) for element in root.iter("text"))

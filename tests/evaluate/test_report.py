@@ -152,10 +152,10 @@ def test_scores_that_are_not_finite_are_not_plotted(timed, tmp_path):
     networks = tuple(
         replace(n, score=score) for n, score in zip(timed.networks, scores, strict=True)
     )
-    found = replace(timed, networks=networks, baseline=None, spectra=())
-    assert page_of(found, tmp_path).elements["svg"] == 0
+    evaluation = replace(timed, networks=networks, baseline=None, spectra=())
+    assert page_of(evaluation, tmp_path).elements["svg"] == 0
     third = replace(timed.networks[2], label="more", score=Score(30.0, "dB SNR"))
-    page = page_of(replace(found, networks=(*networks, third)), tmp_path)
+    page = page_of(replace(evaluation, networks=(*networks, third)), tmp_path)
     assert page.elements["svg"] == 2
     assert {"equal", "not a number"} <= set(page.text)
 

@@ -107,10 +107,10 @@ def test_other_files_are_passed_over(pictures, tmp_path):
 
 
 def test_pictures_that_are_no_pairs(tmp_path):
-    with pytest.raises(ConfigError, match="holds no pairs of pictures: expected NAME_orig"):
+    with pytest.raises(ConfigError, match="contains no pairs of pictures: expected NAME_orig"):
         PsnrTask(tmp_path / "none")
     save(tmp_path / "a_orig.png", np.zeros((4, 4)))
-    with pytest.raises(ConfigError, match="holds no pairs"):
+    with pytest.raises(ConfigError, match="contains no pairs"):
         PsnrTask(tmp_path)
     save(tmp_path / "a_qp30_dec.png", np.zeros((4, 5)))
     with pytest.raises(ConfigError, match="another size"):
@@ -123,8 +123,8 @@ def test_pictures_that_are_no_pairs(tmp_path):
 @pytest.mark.parametrize(
     ("function", "hint"),
     [
-        (lambda x: x[..., 1:], "does not make pictures of the size"),
-        (lambda x: (x, x), "does not make pictures of the size"),
+        (lambda x: x[..., 1:], "does not return pictures of the size"),
+        (lambda x: (x, x), "does not return pictures of the size"),
         (lambda x, y: x, "does not run on an input of 1x1x12x16"),
         (lambda x: x @ x, "does not run on an input of 1x1x12x16"),
     ],
@@ -209,7 +209,7 @@ IMAGES, LABELS = np.zeros((2, 4, 5, 3), np.uint8), np.array([0, 1])
 @pytest.mark.parametrize(
     ("held", "options", "hint"),
     [
-        ({"pictures": IMAGES, "labels": LABELS}, {}, "no .npz file with images and labels"),
+        ({"pictures": IMAGES, "labels": LABELS}, {}, "not an .npz file with images and labels"),
         ({"images": IMAGES, "labels": LABELS[:1]}, {}, "and 1 labels"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, {}, "and 0 labels"),
         ({"images": IMAGES, "labels": LABELS / 2}, {}, "one integer for each image"),
@@ -234,7 +234,7 @@ def test_files_that_are_no_npz(tmp_path):
     (tmp_path / "empty.npz").write_bytes(b"")
     np.savez(tmp_path / "objects.npz", images=np.array([None, 1]), labels=LABELS)
     for name in ("a.npy", "cut.npz", "empty.npz", "objects.npz", "none.npz", "."):
-        with pytest.raises(ConfigError, match=r"is no \.npz file with images and labels"):
+        with pytest.raises(ConfigError, match=r"is not an \.npz file with images and labels"):
             AccuracyTask(tmp_path / name)
 
 

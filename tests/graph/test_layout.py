@@ -8,12 +8,15 @@ from networks import NETWORKS, Network, model_of
 from torch import nn
 
 import nnrcodec
-from nnrcodec.graph.module import build_module, made_fast
+from nnrcodec.graph.module import build_module, optimized_for_inference
 
 
 @pytest.mark.parametrize("chosen", NETWORKS, ids=lambda network: network.name)
 def test_every_network_computes_the_same_with_channels_last(chosen: Network) -> None:
-    plain, fast = build_module(chosen.model()), made_fast(build_module(chosen.model()))
+    plain, fast = (
+        build_module(chosen.model()),
+        optimized_for_inference(build_module(chosen.model())),
+    )
     with torch.inference_mode():
         torch.testing.assert_close(
             fast(chosen.example()), plain(chosen.example()), rtol=1e-4, atol=1e-5
@@ -64,7 +67,7 @@ def test_a_relu_writes_into_what_nothing_else_wants() -> None:
 
     torch.manual_seed(0)
     model = model_of(Mixed().eval(), (2, 3, 6, 6))
-    plain, fast = build_module(model), made_fast(build_module(model))
+    plain, fast = build_module(model), optimized_for_inference(build_module(model))
     x = torch.randn(2, 3, 6, 6)
     kept = x.clone()
     with torch.inference_mode():

@@ -342,7 +342,7 @@ def test_every_layer_that_is_left_alone_has_its_reason():
     assert (dict(folded.tensors), folded.graph) == (dict(model.tensors), model.graph)
     assert reasons(reports) == {
         "plain": "no batch norm follows it",
-        "branching": "a batch norm is not all that uses its result",
+        "branching": "a batch norm is not the only user of its result",
         "shared": "no batch norm follows it",
         "other": "'norms.3.running_mean' is used more than once",
         "one": "'norms.3.running_mean' is used more than once",
@@ -469,8 +469,8 @@ def test_tensors_that_do_not_fit_are_left_alone(changes, reason):
 def test_what_the_graph_returns_as_well_is_left_alone():
     model = simple_model()
     for output, reason in (
-        ((Ref(1), Ref(2)), "a batch norm is not all that uses its result"),
-        (Ref(1), "a batch norm is not all that uses its result"),
+        ((Ref(1), Ref(2)), "a batch norm is not the only user of its result"),
+        (Ref(1), "a batch norm is not the only user of its result"),
         ((Ref(2), TensorRef("0.weight")), "'0.weight' is used more than once"),
         ((Ref(2), TensorRef("1.bias")), "'1.bias' is used more than once"),
     ):

@@ -127,14 +127,14 @@ def test_defaults_that_an_exporter_left_out_do_not_hinder_join(node, scheme):
         (Node("aten.bilinear.default", (Ref(0), Ref(1), W)), "used by aten.bilinear"),
         (Node(TRANSPOSED, (Ref(0), W, B, 2, 0, (Ref(1), 0))), "not constant"),
         (Node(TRANSPOSED, (Ref(0), W, B, 2, 0, 0, 3)), "3 groups"),
-        (Node(FULLY, (W, W)), "not just the kernel of a linear layer"),
+        (Node(FULLY, (W, W)), "not only the weight of a linear layer"),
         (Node("aten.add.Tensor", (W, Ref(0))), "used by aten.add.Tensor"),
         (Node(PLAIN, (Ref(0), W, B, (1, 1), (1, 1), (1, 1), 4)), "4 groups"),
         (Node(PLAIN, (Ref(0), W, None, (Ref(1), 1))), "not constant"),
         (Node(PLAIN, (Ref(0), W), (("stride", (1, 1)),)), "keyword"),
-        (Node(PLAIN, (W, TensorRef("x"))), "not just the kernel"),
-        (Node(PLAIN, (W, W)), "not just the kernel"),
-        (Node(PLAIN, (W,)), "not just the kernel"),
+        (Node(PLAIN, (W, TensorRef("x"))), "not only the weight"),
+        (Node(PLAIN, (W, W)), "not only the weight"),
+        (Node(PLAIN, (W,)), "not only the weight"),
     ],
 )
 def test_what_cannot_be_split_has_a_reason(node, reason):

@@ -125,8 +125,8 @@ def test_diagonals_of_sensitivities_are_not_enough_and_are_measured_again() -> N
     model, inputs = made(make, shape), inputs_of(shape, 2)
     config = LowRankConfig(ranks=ranks)
     found, again, known = (
-        decompose_with_inputs(model, config, inputs, weighting=weighting)[0]
-        for weighting in (
+        decompose_with_inputs(model, config, inputs, output_sensitivities=output_sensitivities)[0]
+        for output_sensitivities in (
             None,
             sensitivities(model, inputs, diagonal=True),
             sensitivities(model, inputs),

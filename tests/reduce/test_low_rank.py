@@ -363,7 +363,8 @@ def test_a_shared_kernel_that_is_used_for_something_else_too_is_left_alone():
 
     _, (report,) = decompose(model_of(Odd(), 1, 4, 8, 8), LowRankConfig(rank_ratio=0.3))
     assert (
-        report.reason == "it is used by aten.sum.default, which is no convolution or linear layer"
+        report.reason
+        == "it is used by aten.sum.default, which is not a convolution or linear layer"
     )
 
 

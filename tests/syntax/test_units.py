@@ -238,7 +238,7 @@ def test_the_payload_is_a_slice_of_the_stream():
         ({"dq_flag": 2}, r"/dq_flag: 2 is not in u\(1\)"),
         ({"dq_flag": None}, "/dq_flag: None cannot be coded"),
         ({"topology_elem_id": "a\0"}, "/topology_elem_id: .* zero"),
-        ({"tensor_dimensions": [3]}, "/tensor_dimensions: 1 elements, not the 2"),
+        ({"tensor_dimensions": [3]}, "/tensor_dimensions: 1 elements, but 2"),
         ({"put_node_depth": 1}, "/put_node_depth: 1 is not coded here"),
         ({"cabac_offset_list": [1]}, "/cabac_offset_list: 1 elements, of which 0 are coded"),
         ({"codebook_present_flag": 1}, "/codebook: None is not a Codebook"),

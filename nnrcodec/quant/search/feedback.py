@@ -1,13 +1,14 @@
-"""Quantization with error feedback: least error of what a layer puts out, for its bits.
+"""Quantization with error feedback: lowest output error of a layer plus cost of bits.
 
-Each row of a weight is quantized from its first column to its last; a column is moved by the errors
-of those before it, so that together they matter least for the inputs that the layer has seen
-(`nnrcodec.quant.second_moment`). Levels are searched as in `nnrcodec.quant.search.trellis`, with
-bits as part of the cost and, in dependent quantization, with its states; but here each path that
-survives has errors of its own, and so wants values of its own.
+Each row of a weight is quantized from its first column to its last, and the errors of earlier
+columns shift the values of later ones so that the output error is lowest: the method of GPTQ
+(E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, ICLR 2023), which goes back to Optimal Brain
+Surgeon (B. Hassibi, D. G. Stork, NIPS 1992). Levels are searched as in
+`nnrcodec.quant.search.trellis`, with bits in the cost and, in dependent quantization, its states;
+but here each surviving path has its own errors, and so its own values to quantize.
 
-The plain loops that define the search are in `nnrcodec.quant.search.plain_feedback`, the compiled
-ones in `nnrcodec.quant.search.feedback_kernels`.
+The plain loops in `nnrcodec.quant.search.plain_feedback` define the search, those in
+`nnrcodec.quant.search.feedback_kernels` are compiled.
 """
 
 from __future__ import annotations
@@ -19,27 +20,27 @@ import numpy as np
 
 from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH
 from nnrcodec.errors import ConfigError
-from nnrcodec.quant.search.parameters import PACE, REHEARSALS
+from nnrcodec.quant.search.parameters import SCHEDULE, WARMUP_PASSES
 from nnrcodec.quant.search.trellis import check_peak, estimates_before, sample_of
 from nnrcodec.quant.second_moment import feedback_of, output_error
 from nnrcodec.quant.step_size import step_size
 
 DEFAULT_LAMBDA = 0.1
-"""Squared steps that a bit is worth in dependent quantization: less than without feedback, for what
-is lost to save bits is what later columns cannot make up for."""
+"""Cost of a bit in dependent quantization, in squared steps: lower than without feedback, because
+later columns cannot correct the errors that save bits."""
 
 UNIFORM_LAMBDA = 0.05
-"""The same without."""
+"""The same in uniform quantization."""
 
 DAMPING = 0.01
 
-_REHEARSED = 2**15
-"""Levels of rows that are searched once before, to learn estimates."""
+_WARMUP_LEVELS = 2**15
+"""Number of levels in the rows of the last warm-up pass, which adapts the probability estimates."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackResult:
-    """Levels, and what they do.
+    """Levels with their output error and bits.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class FeedbackResult:
     error : float
         Squared error of the outputs, summed over the rows with their weights.
     bits : float
-        What they will take, about.
+        Estimated bits of the levels.
     """
 
     levels: np.ndarray
@@ -58,7 +59,7 @@ class FeedbackResult:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """How errors in a weight are fed back, and what they count.
+    """How errors of a weight are fed back, and the output error that they cause.
 
     Parameters
     ----------
@@ -66,9 +67,9 @@ class Feedback:
     scales : ndarray of float64, shape (groups, K)
         By group, as `nnrcodec.quant.second_moment.feedback_of` returns them.
     row_weights : ndarray of float64, shape (groups, N)
-        What the squared error of each output counts.
+        Weight of the squared error of each output.
     second_moment : ndarray of float64, shape (groups, K, K)
-        What it all follows from.
+        Second moment of the input of the layer, from which factors and scales follow.
     """
 
     factors: np.ndarray
@@ -83,7 +84,7 @@ class Feedback:
         row_weights: np.ndarray,
         damping: float = DAMPING,
     ) -> Feedback:
-        """Derive it from the second moment of what the layer takes.
+        """Derive it from the second moment of the input of the layer.
 
         Parameters
         ----------
@@ -92,29 +93,28 @@ class Feedback:
         row_weights : ndarray, shape (groups, N)
             Not negative.
         damping : float
-            Part of the mean of the diagonal that is added to it, and of the mean of `row_weights`
-            that each counts at least: what these inputs do not show may matter to others.
+            Part of its mean that is added to the diagonal, and part of the mean of `row_weights`
+            that is the least of each: other inputs may need what these do not use.
         """
-        found = [feedback_of(moment.astype(np.float64), damping) for moment in second_moment]
+        of_groups = [feedback_of(moment.astype(np.float64), damping) for moment in second_moment]
         weights = row_weights.astype(np.float64)
         if not weights.sum() > 0:
             weights = np.ones_like(weights)
         weights = np.maximum(weights, damping * weights.mean())
-        factors, scales = (np.stack(part) for part in zip(*found, strict=True))
+        factors, scales = (np.stack(part) for part in zip(*of_groups, strict=True))
         return cls(factors, scales, weights, second_moment)
 
     @property
     def sensitivity(self) -> float:
-        """What the squared error of the outputs grows by with that of a weight.
+        """Mean squared output error for a squared error of 1 in one weight.
 
-        With a step size of s, rounding with feedback leaves about s^2 / 12 times this for each
-        weight.
+        Rounding with feedback and a step size of s causes about s^2 / 12 times this per weight.
         """
         by_group = self.scales.mean(1) * self.row_weights.mean(1)
         return float(by_group.mean())
 
     def error(self, difference: np.ndarray) -> float:
-        """Return the squared error of the outputs, shape of the argument (groups, N, K)."""
+        """Return the squared output error of a weight error, shape (groups, N, K)."""
         return float(np.sum(self.row_weights * output_error(difference, self.second_moment)))
 
 
@@ -129,36 +129,36 @@ def quantize_with_feedback(
     unary_length: int = DEFAULT_UNARY_LENGTH,
     name: str = "tensor",
 ) -> FeedbackResult:
-    """Search levels of least output error for their bits.
+    """Search levels with the lowest output error plus cost of bits.
 
     Parameters
     ----------
     values : ndarray of float, shape (groups, N, K)
-        Weights as matrices, finite; they are coded in this order.
+        Weights as matrices, finite, in coding order.
     feedback : Feedback
-        From the second moment of what they are multiplied by.
+        From the second moment of the input of the layer.
     qp, qp_density : int
         See `nnrcodec.quant.step_size.step_size`.
     lambda_ : float, optional
-        What a bit is worth, in squared steps of a weight of mean sensitivity; 0 looks for the least
-        error. By default `DEFAULT_LAMBDA` or `UNIFORM_LAMBDA`.
+        Cost of a bit, in squared steps of a weight of mean sensitivity; with 0 only the error
+        counts. By default `DEFAULT_LAMBDA` or `UNIFORM_LAMBDA`.
     dq : bool
-        Whether the levels shall be those of dependent quantization.
+        Whether to use dependent quantization.
     unary_length : int
-        Of the binarization that they will be coded with.
+        Of the binarization with which the levels will be coded.
     name : str
-        Named in errors.
+        Name of the tensor in error messages.
 
     Returns
     -------
     FeedbackResult
-        With `lambda_` 0 and without `dq`, its error is never larger than that of rounding.
+        With `lambda_` 0 and without `dq`, the error is never larger than that of rounding.
 
     Raises
     ------
     ConfigError
-        If a level could exceed the largest there is, the message names a qp that works; or if
-        `lambda_` is out of range.
+        If a level could exceed `MAX_LEVEL` (the message names a qp that works), or `lambda_` is
+        out of range.
     ModelError
         If a value is not finite.
     """
@@ -180,18 +180,18 @@ def quantize_with_feedback(
     estimates = estimates_before(unary_length)
     groups = np.repeat(np.arange(len(values)), values.shape[1])
 
-    def run(picked: np.ndarray) -> float:
+    def run(selected: np.ndarray) -> float:
         return float(
             feedback_search(
-                rows[picked],
-                weights[picked],
-                groups[picked],
+                rows[selected],
+                weights[selected],
+                groups[selected],
                 feedback.factors,
                 scales,
                 lambda_,
                 unary_length,
                 dq,
-                PACE,
+                SCHEDULE,
                 estimates,
                 levels,
             )
@@ -201,16 +201,18 @@ def quantize_with_feedback(
         if lambda_:
             if dq:
                 sample = sample_of(rows.ravel())
-                for _ in range(REHEARSALS):
-                    search(sample, 1.0, lambda_, unary_length, sample.size, PACE, estimates, levels)
-            few = max(_REHEARSED // rows.shape[1], 1)
-            run(np.arange(0, len(rows), max(len(rows) // few, 1)))
+                for _ in range(WARMUP_PASSES):
+                    search(
+                        sample, 1.0, lambda_, unary_length, sample.size, SCHEDULE, estimates, levels
+                    )
+            warmup_rows = max(_WARMUP_LEVELS // rows.shape[1], 1)
+            run(np.arange(0, len(rows), max(len(rows) // warmup_rows, 1)))
         bits = run(np.arange(len(rows)))
-    found = levels.reshape(values.shape)
-    error = feedback.error(found * step - values)
+    searched = levels.reshape(values.shape)
+    error = feedback.error(searched * step - values)
     if not dq and not lambda_:
         rounded = np.rint(values / step).astype(np.int32)
-        plain = feedback.error(rounded * step - values)
-        if plain < error:
-            found, error = rounded, plain
-    return FeedbackResult(found, error, bits)
+        rounding_error = feedback.error(rounded * step - values)
+        if rounding_error < error:
+            searched, error = rounded, rounding_error
+    return FeedbackResult(searched, error, bits)

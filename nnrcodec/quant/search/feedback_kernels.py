@@ -1,7 +1,7 @@
 """The search with error feedback, compiled.
 
-`nnrcodec.quant.search.plain_feedback` says the same in plain Python and is the definition.
-Everything is double precision in a fixed order: the same values and moments give the same levels.
+`nnrcodec.quant.search.plain_feedback` defines the same search in plain Python. All arithmetic is
+double precision in a fixed order: the same values and moments give the same levels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnrcodec.entropy.compiled import inlined, kernel
-from nnrcodec.quant.search.parameters import NEIGHBOURS, PATHS, RATE_UNIT, STATES, WINDOW
+from nnrcodec.quant.search.parameters import MAX_UNDECIDED, NEIGHBOURS, PATHS, RATE_UNIT, STATES
 from nnrcodec.quant.search.trellis_kernels import (
     CONTEXTS,
     NEXT_STATE,
@@ -23,7 +23,7 @@ from nnrcodec.quant.search.trellis_kernels import (
 
 @kernel
 def _bits(table, unary_length, k, negative, m):
-    """Return the bits of a level of magnitude m; the table is that of `trellis_kernels`, in one."""
+    """Return the bits of a level of magnitude m; `table` joins the tables of `trellis_kernels`."""
     if m == 0:
         return table[k]
     size = unary_length + TABULATED
@@ -36,7 +36,7 @@ def _bits(table, unary_length, k, negative, m):
 
 @inlined
 def _nearest(whole, dq):
-    """Return the levels to try: two for even states, and two for odd ones."""
+    """Return the levels above 0 to try: two for even states, then two for odd ones."""
     if dq:
         return candidates(whole)
     low = max(whole, 1)
@@ -53,41 +53,41 @@ def feedback_search(
     lambda_,
     unary_length,
     dq,
-    pace,
+    schedule,
     estimates,
     levels,
 ):
-    """Choose levels, row by row, such that later ones make up for the errors of earlier ones.
+    """Choose levels, row by row, so that later columns compensate the errors of earlier ones.
 
     Parameters
     ----------
     values : ndarray of float64, shape (R, K)
         Rows in steps.
     weights : ndarray of float64, shape (R,)
-        What squared errors of each row count.
+        Weight of the squared errors of each row.
     groups : ndarray of int64, shape (R,)
-        Which of the groups each row is of.
+        Group of each row.
     factors : ndarray of float64, shape (groups, K, K)
-        How errors of columns (first index) move what later ones (second index) should be.
+        How errors of columns (first index) shift the values of later ones (second index).
     scales : ndarray of float64, shape (groups, K)
-        What the squared error that is left counts in each column.
+        Weight of the remaining squared error of each column.
     lambda_ : float
-        What a bit is worth.
+        Cost of a bit.
     unary_length : int
         Of the binarization.
     dq : bool
-        Whether there are the states of dependent quantization, or one.
-    pace : Pace
-        Its `chunk` is the number of levels between two looks at the estimates.
+        Whether there are the states of dependent quantization, or only one.
+    schedule : SearchSchedule
+        Its `chunk` is the number of levels between two updates of the rates.
     estimates : ndarray of float64, shape (contexts, 2)
         See `nnrcodec.quant.search.trellis.estimates_before`; updated.
     levels : ndarray of int32, shape (R * K,)
-        Written: multiples of the step size.
+        Output: multiples of the step size.
 
     Returns
     -------
     float
-        Bits of the levels, about.
+        Estimated bits of the levels.
     """
     rows, columns = values.shape
     states = STATES if dq else 1
@@ -100,41 +100,41 @@ def feedback_search(
     costs, arrivals = np.full(PATHS, np.inf), np.empty(PATHS)
     neighbours = np.zeros(PATHS, np.int64)
     parents, multiples = np.zeros(PATHS, np.uint64), np.zeros(PATHS, np.int64)
-    errors = np.zeros(WINDOW * PATHS)
-    line, feedback = np.empty(PATHS), np.empty(PATHS)
-    wanted = np.empty(columns)
+    errors = np.zeros(MAX_UNDECIDED * PATHS)
+    reordered, feedback = np.empty(PATHS), np.empty(PATHS)
+    target = np.empty(columns)
     costs[0] = 0
     state = neighbour = np.int64(0)
     decided = np.int64(0)
     for row in range(rows):
         factor, scale = factors[groups[row]], scales[groups[row]]
         begin = row * columns
-        wanted[:] = values[row]
+        target[:] = values[row]
         for j in range(columns):
             n = begin + j
-            if decided % pace.chunk == 0:
+            if decided % schedule.chunk == 0:
                 make_tables(estimates, unary_length, 1 / RATE_UNIT, zero, other, magnitude, escape)
             feedback[:] = 0
             for i in range(max(decided, begin), n):
-                share = factor[i - begin, j]
-                slot = np.uint64(PATHS * (i % WINDOW))
+                feedback_factor = factor[i - begin, j]
+                slot = np.uint64(PATHS * (i % MAX_UNDECIDED))
                 for p in range(PATHS):
-                    feedback[p] += share * errors[slot + np.uint64(p)]
+                    feedback[p] += feedback_factor * errors[slot + np.uint64(p)]
             arrivals[:] = np.inf
             importance = scale[j] * weights[row]
             for p in range(PATHS):
                 if costs[p] == np.inf:
                     continue
-                value = wanted[j] - feedback[p]
+                value = target[j] - feedback[p]
                 negative = np.int64(value < 0)
                 value = abs(value)
                 before = p // survivors
                 k = NEIGHBOURS * before + neighbours[p]
                 offset = 2 * (before & 1)
                 nearest = _nearest(np.int64(value), dq)
-                for way in range(3):  # zero, and the nearest of either parity, or on either side
-                    m = nearest[offset + way - 1] if way else np.int64(0)
-                    multiple = 2 * m - (before & 1) if dq and way else m
+                for choice in range(3):  # zero, the nearest of each parity, or the two neighbours
+                    m = nearest[offset + choice - 1] if choice else np.int64(0)
+                    multiple = 2 * m - (before & 1) if dq and choice else m
                     bits = _bits(table, unary_length, k, negative, m)
                     error = value - multiple
                     cost = costs[p] + (lambda_ * bits + importance * (error * error))
@@ -152,19 +152,19 @@ def feedback_search(
                     parents[at] = p
                     multiples[at] = -multiple if negative else multiple
             for i in range(decided, n):
-                slot = np.uint64(PATHS * (i % WINDOW))
+                slot = np.uint64(PATHS * (i % MAX_UNDECIDED))
                 for p in range(PATHS):
-                    line[p] = errors[slot + parents[p]]
+                    reordered[p] = errors[slot + parents[p]]
                 for p in range(PATHS):
-                    errors[slot + np.uint64(p)] = line[p]
-            slot = np.uint64(PATHS * (n % WINDOW))
+                    errors[slot + np.uint64(p)] = reordered[p]
+            slot = np.uint64(PATHS * (n % MAX_UNDECIDED))
             for p in range(PATHS):
                 errors[slot + np.uint64(p)] = multiples[p] - values[row, j]
                 neighbours[p] = 0 if multiples[p] == 0 else (1 if multiples[p] < 0 else 2)
             costs, arrivals = arrivals, costs
             last = n == rows * columns - 1
-            while n - decided >= WINDOW - 1 or (last and decided <= n):
-                oldest = np.uint64(PATHS * (decided % WINDOW))
+            while n - decided >= MAX_UNDECIDED - 1 or (last and decided <= n):
+                oldest = np.uint64(PATHS * (decided % MAX_UNDECIDED))
                 error = errors[oldest + np.uint64(np.argmin(costs))]
                 for p in range(PATHS):
                     if errors[oldest + np.uint64(p)] != error:
@@ -174,12 +174,12 @@ def feedback_search(
                 if decided >= begin:
                     of_column = factor[decided - begin]
                     for i in range(j + 1, columns):
-                        wanted[i] -= of_column[i] * error
+                        target[i] -= of_column[i] * error
                 m = (abs(q) + 1) >> 1 if dq else abs(q)
                 k = NEIGHBOURS * state + neighbour
                 total += _bits(table, unary_length, k, np.int64(q < 0), m)
                 neighbour = learn_level(
-                    estimates, pace.memory, unary_length, m, q < 0, state, neighbour
+                    estimates, schedule.memory, unary_length, m, q < 0, state, neighbour
                 )
                 if dq:
                     state = NEXT_STATE[state, m & 1]

@@ -1,4 +1,4 @@
-"""Numbers that the searches share with their loops, plain and compiled."""
+"""Constants of the searches, shared by the plain loops and the compiled ones."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import numpy as np
 
 STATES = 8
 NEIGHBOURS = 3
-"""Signs that the level before may have: zero, negative, positive."""
+"""Number of signs of the previous level: zero, negative, positive."""
 
 
-class Pace(NamedTuple):
-    """How fast the search goes on, and forgets.
+class SearchSchedule(NamedTuple):
+    """How often levels are decided and rates estimated.
 
     Parameters
     ----------
     chunk : int
-        Levels decided before rates are estimated anew.
+        Number of levels that are decided between two updates of the rates.
     lookahead : int
-        Levels searched beyond a chunk before it is decided.
+        Number of levels that are searched beyond a chunk before it is decided.
     memory : int
-        Bins from which the frequency in a context is estimated; older ones fade.
+        Number of bins from which the probability in a context is estimated; the weight of older
+        ones decays.
     """
 
     chunk: int = 1024
@@ -29,20 +30,20 @@ class Pace(NamedTuple):
     memory: int = 256
 
 
-PACE = Pace()
+SCHEDULE = SearchSchedule()
 
 RATE_UNIT = 2**15
-"""Rates are integers; this is a bit."""
+"""Rates are integers in this fraction of a bit."""
 
 RATES = np.rint(-RATE_UNIT * np.log2((np.arange(4096) + 0.5) / 4096))
-"""Rate of a bin by its probability, rounded down to a multiple of 1/4096."""
+"""Rate of a bin, by its probability in multiples of 1/4096."""
 
-REHEARSALS = 8
-"""Searches of a sample that only serve to learn estimates: levels that are cheap become more
-frequent, and cheaper, and it takes some rounds until that settles."""
+WARMUP_PASSES = 8
+"""Searches of a sample that only adapt the probability estimates: cheap levels become more frequent
+and so cheaper, and it takes some passes until that converges."""
 
 PATHS = 16
-"""Paths that survive: two to each state of dependent quantization."""
+"""Number of surviving paths: two for each state of dependent quantization."""
 
-WINDOW = 32
-"""Levels after which one is decided."""
+MAX_UNDECIDED = 32
+"""Number of undecided levels at which the oldest is decided."""

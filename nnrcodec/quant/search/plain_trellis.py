@@ -1,7 +1,7 @@
-"""The search of dependent quantization, in plain Python: what it is, for whoever reads it.
+"""The search of dependent quantization in plain Python: the definition.
 
-`nnrcodec.quant.search.trellis_kernels` does the same, and the same levels and estimates come out to
-the last bit; so costs are added up in the order in which they are there.
+`nnrcodec.quant.search.trellis_kernels` returns exactly the same levels and estimates, and so costs
+are added in the same order here as there.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nnrcodec.entropy.cabac.tables import GREATER, SIGN, STATE_TRANSITION
-from nnrcodec.quant.search.parameters import NEIGHBOURS, RATE_UNIT, RATES, Pace
+from nnrcodec.quant.search.parameters import NEIGHBOURS, RATE_UNIT, RATES, SearchSchedule
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """The cheapest way to a state: its cost, and what the next level depends on.
+    """The cheapest path to a state: its cost, and what the next level depends on.
 
     Parameters
     ----------
@@ -26,11 +26,11 @@ class Path:
     state : int
         Of dependent quantization.
     neighbour : int
-        The last level's sign: 0 for zero, 1 for negative, 2 for positive.
+        Sign of the last level: 0 for zero, 1 for negative, 2 for positive.
     level : int
         The last level, as it is coded.
     before : Path, optional
-        The path without it; None where the chunk begins.
+        The path without the last level; None at the start of a chunk.
     """
 
     cost: float
@@ -41,17 +41,17 @@ class Path:
 
 
 def multiple(state: int, level: int) -> int:
-    """Return the multiple of the step size that a level of 0 or more stands for."""
+    """Return the multiple of the step size to which a level of 0 or more is dequantized."""
     return 2 * level - (state & 1) if level else 0
 
 
 def nearest(value: float, state: int, parity: int) -> int:
     """Return the level above 0 of a parity that is nearest to a value of 0 or more.
 
-    Of two at the same distance it is the larger one.
+    Of two levels at the same distance, it is the larger one.
     """
-    about = int(value) // 2
-    levels = [c for c in range(max(1, about - 3), about + 5) if c & 1 == parity]
+    middle = int(value) // 2
+    levels = [c for c in range(max(1, middle - 3), middle + 5) if c & 1 == parity]
     return min(levels, key=lambda c: (abs(value - multiple(state, c)), -c))
 
 
@@ -70,20 +70,20 @@ def magnitude_bins(level: int, unary_length: int) -> Iterator[tuple[int, int]]:
 
 
 def remainder_bits(level: int, unary_length: int) -> int:
-    """Return how many bins of a level have no context."""
+    """Return the number of bins of a level without context."""
     return max(abs(level) - unary_length, 1).bit_length() - 1
 
 
 def rate(estimates: np.ndarray, context: int, b: int) -> float:
     """Return the rate of a bin, in units of `RATE_UNIT`."""
-    share = float(estimates[context, 0])
-    probability = share if b else 1 - share
+    of_one = float(estimates[context, 0])
+    probability = of_one if b else 1 - of_one
     return float(RATES[min(int(probability * len(RATES)), len(RATES) - 1)])
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What levels cost as long as estimates stay as they are.
+    """Costs of levels for fixed probability estimates.
 
     Parameters
     ----------
@@ -104,19 +104,19 @@ class Costs:
         return self.weight * rate(self.estimates, NEIGHBOURS * path.state + path.neighbour, 0)
 
     def of_sign(self, path: Path, negative: int) -> float:
-        """Return the cost of another level, without its magnitude."""
+        """Return the cost of a level other than 0, without its magnitude."""
         significant = rate(self.estimates, NEIGHBOURS * path.state + path.neighbour, 1)
         return self.weight * (significant + rate(self.estimates, SIGN + path.neighbour, negative))
 
     def of_magnitude(self, level: int) -> float:
-        """Return the cost of its magnitude."""
+        """Return the cost of the magnitude of a level other than 0."""
         bins = magnitude_bins(level, self.unary_length)
         total = sum(rate(self.estimates, context, b) for context, b in bins)
         return self.weight * (total + RATE_UNIT * remainder_bits(level, self.unary_length))
 
 
 def extend(path: Path, value: float, parity: int, costs: Costs) -> Path:
-    """Return a path made longer by the cheapest level of a parity for a value in steps."""
+    """Return a path extended by the cheapest level of a parity for a value in steps."""
     negative = int(value < 0)
     value = abs(value)
     level = nearest(value, path.state, parity)
@@ -133,38 +133,38 @@ def extend(path: Path, value: float, parity: int, costs: Costs) -> Path:
 
 
 def cheapest(paths: dict[int, Path]) -> Path:
-    """Return the path of least cost, of several the one to the first state."""
+    """Return the path of lowest cost; among equal costs, the one to the first state."""
     return min(paths.values(), key=lambda path: (path.cost, path.state))
 
 
 def search_chunk(values: list[float], start: Path, costs: Costs) -> list[tuple[Path, Path]]:
-    """Return the cheapest levels for values in steps: the paths before and after each."""
+    """Return the cheapest levels for values in steps, as the paths before and after each."""
     paths = {start.state: start}
     for value in values:
         arrivals: dict[int, Path] = {}
-        for parity in (0, 1):  # where costs are the same, the even level stays
+        for parity in (0, 1):  # among equal costs, the even level is kept
             for path in paths.values():
                 longer = extend(path, value, parity, costs)
-                known = arrivals.get(longer.state)
-                if known is None or longer.cost < known.cost:
+                best = arrivals.get(longer.state)
+                if best is None or longer.cost < best.cost:
                     arrivals[longer.state] = longer
         paths = arrivals
-    found = []
+    steps = []
     path = cheapest(paths)
     while path.before is not None:
-        found.append((path.before, path))
+        steps.append((path.before, path))
         path = path.before
-    return found[::-1]
+    return steps[::-1]
 
 
 def count(estimates: np.ndarray, memory: int, context: int, b: int) -> None:
-    """Let an estimate follow a bin."""
-    share, seen = estimates[context]
-    estimates[context] = share + (b - share) / (seen + 2), min(seen + 1, memory)
+    """Update the estimate of a context with a bin."""
+    probability, bins = estimates[context]
+    estimates[context] = probability + (b - probability) / (bins + 2), min(bins + 1, memory)
 
 
 def learn(before: Path, level: int, estimates: np.ndarray, memory: int, unary_length: int) -> None:
-    """Let estimates follow the bins of a level after a path."""
+    """Update the estimates with the bins of a level after a path."""
     significant = int(level != 0)
     count(estimates, memory, NEIGHBOURS * before.state + before.neighbour, significant)
     if significant:
@@ -179,7 +179,7 @@ def search(
     lambda_: float,
     unary_length: int,
     segment: int,
-    pace: Pace,
+    schedule: SearchSchedule,
     estimates: np.ndarray,
     levels: np.ndarray,
 ) -> None:
@@ -192,17 +192,17 @@ def search(
     step : float
         Step size.
     lambda_ : float
-        Squared steps that a bit is worth.
+        Cost of a bit, in squared steps.
     unary_length : int
         Of the binarization.
     segment : int
-        After as many levels the neighbour is forgotten, again and again.
-    pace : Pace
-        See there.
+        Number of levels after which the neighbour is reset to zero.
+    schedule : SearchSchedule
+        How often levels are decided and rates estimated.
     estimates : ndarray of float64, shape (contexts, 2)
         See `nnrcodec.quant.search.trellis.estimates_before`; updated.
     levels : ndarray of int32, shape (n,) or longer
-        Written: multiples of the step size.
+        Output: multiples of the step size.
     """
     scaled = [float(value) / step for value in values]
     costs = Costs(estimates, unary_length, lambda_ / RATE_UNIT)
@@ -210,12 +210,12 @@ def search(
     for begin in range(0, len(scaled), segment):
         path = replace(path, neighbour=0)
         end = min(begin + segment, len(scaled))
-        for start in range(begin, end, pace.chunk):
-            decided = min(start + pace.chunk, end)
-            stop = min(decided + pace.lookahead, end)
+        for start in range(begin, end, schedule.chunk):
+            decided = min(start + schedule.chunk, end)
+            stop = min(decided + schedule.lookahead, end)
             path = Path(0.0, path.state, path.neighbour)
-            found = search_chunk(scaled[start:stop], path, costs)
-            for i, (before, path) in enumerate(found[: decided - start], start):
-                learn(before, path.level, estimates, pace.memory, unary_length)
+            steps = search_chunk(scaled[start:stop], path, costs)
+            for i, (before, path) in enumerate(steps[: decided - start], start):
+                learn(before, path.level, estimates, schedule.memory, unary_length)
                 q = multiple(before.state, abs(path.level))
                 levels[i] = -q if path.level < 0 else q

@@ -1,14 +1,14 @@
-"""Dependent quantization: a search for levels that cost little and err little.
+"""Dependent quantization (trellis-coded quantization): search for levels of lowest cost.
 
-A state machine with eight states says which multiples of the step size the next value may take:
-even ones, or odd ones and zero. Values see a lattice twice as fine as the levels that are coded.
-The search is Viterbi's: of all sequences that reach a state it keeps the one of least cost, which
-is squared error plus `lambda_` times bits. Bits follow from how often each bin of each context of
-DeepCABAC was 1 in what is decided already.
+A state machine with eight states selects the multiples of the step size that the next value may
+take: even ones, or odd ones and zero (P. Haase et al., "Dependent scalar quantization for neural
+network compression", ICIP 2020; trellis-coded quantization is of M. W. Marcellin, T. R. Fischer,
+IEEE Trans. Commun. 1990). The search is the Viterbi algorithm: of all paths to a state it keeps
+that of lowest cost, the squared error plus `lambda_` times bits. Bits are estimated from the
+decided levels: the frequency of ones in each context of DeepCABAC.
 
-Owns what the loops have in common and what surrounds them. The loops are in
-`nnrcodec.quant.search.plain_trellis`, which defines them, and, compiled, in
-`nnrcodec.quant.search.trellis_kernels`.
+The loops in `nnrcodec.quant.search.plain_trellis` define the search, those in
+`nnrcodec.quant.search.trellis_kernels` are compiled. Here is what surrounds them.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ import numpy as np
 from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH
 from nnrcodec.entropy.cabac.tables import count_contexts
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.quant.search.parameters import PACE, REHEARSALS
+from nnrcodec.quant.search.parameters import SCHEDULE, WARMUP_PASSES
 from nnrcodec.quant.step_size import qp_of_step_size, step_size
 from nnrcodec.quant.uniform import MAX_LEVEL
 
 DEFAULT_LAMBDA = 0.33
-"""Squared steps that a bit is worth.
+"""Cost of a bit, in squared steps.
 
-Found with examples/speed/trellis_curve.py on the example filter and a ResNet-20: at equal error 0.4
-is as good within 0.3 % of the size from 2 to 7 bits per weight; 0.2 loses 1 % near 2 bits.
+Measured with examples/speed/trellis_curve.py on the example filter and a ResNet-20: at equal error
+0.4 gives the same size within 0.3 % from 2 to 7 bits per weight; 0.2 loses 1 % near 2 bits.
 """
 
 SAMPLE_PIECES = 32
-"""A sample is taken in this many pieces, evenly spaced over the tensor."""
+"""Number of pieces of a sample, evenly spaced over the tensor."""
 
 SAMPLE_PIECE = 1024
 
-FINER = 0.86
-"""Octaves by which the step is finer than in uniform quantization with about the same error."""
+FINER_OCTAVES = 0.86
+"""Octaves by which the step is finer than in uniform quantization of about the same error."""
 
 _MARGIN = 2
-"""The search may go beyond the nearest multiple by this."""
+"""Distance from the nearest multiple that the search may choose at most."""
 
 
 def dependent_qp(uniform_qp: int, qp_density: int) -> int:
@@ -54,17 +54,17 @@ def dependent_qp(uniform_qp: int, qp_density: int) -> int:
     qp_density : int
         Logarithm of the steps of qp per octave, 0 to 7.
     """
-    return uniform_qp - round(FINER * (1 << qp_density))
+    return uniform_qp - round(FINER_OCTAVES * (1 << qp_density))
 
 
 def estimates_before(unary_length: int) -> np.ndarray:
-    """Return the estimates that the search starts from: nothing is known.
+    """Return the probability estimates with which the search starts, from no bins.
 
     Returns
     -------
     ndarray of float64, shape (contexts, 2)
-        For each context how often its bin was 1, and how many bins that is from, as far as memory
-        goes.
+        For each context the probability of a 1, and the number of bins from which it is estimated,
+        at most the memory of the `SearchSchedule`.
     """
     estimates = np.zeros((count_contexts(unary_length), 2))
     estimates[:, 0] = 0.5
@@ -86,18 +86,18 @@ def quantize_dependent(
     Parameters
     ----------
     values : ndarray of float
-        Any shape, finite; the first dimension is that of rows.
+        Any shape, finite; rows are along the first dimension.
     qp, qp_density : int
-        See `nnrcodec.quant.step_size.step_size`; for about the error of uniform quantization, see
-        `dependent_qp`.
+        See `nnrcodec.quant.step_size.step_size`; `dependent_qp` gives the qp for about the error
+        of uniform quantization.
     lambda_ : float
-        What a bit is worth, in squared steps. With 0 only the squared error counts.
+        Cost of a bit, in squared steps. With 0 only the squared error counts.
     unary_length : int
-        Of the binarization that the levels will be coded with.
+        Of the binarization with which the levels will be coded.
     scan_order : int
-        The order in which they will be coded, 0 to 4.
+        Scan order in which they will be coded, 0 to 4.
     name : str
-        Named in errors.
+        Name of the tensor in error messages.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def quantize_dependent(
     Raises
     ------
     ConfigError
-        If a level could exceed `MAX_LEVEL`, the message names a qp that works; or if `lambda_` or
+        If a level could exceed `MAX_LEVEL` (the message names a qp that works), or `lambda_` or
         `scan_order` is out of range.
     ModelError
         If a value is not finite.
@@ -133,9 +133,11 @@ def quantize_dependent(
     with announced("the search of dependent quantization"):
         if lambda_:
             sample = sample_of(ordered)
-            for _ in range(REHEARSALS):
-                search(sample, step, lambda_, unary_length, sample.size, PACE, estimates, levels)
-        search(ordered, step, lambda_, unary_length, segment, PACE, estimates, levels)
+            for _ in range(WARMUP_PASSES):
+                search(
+                    sample, step, lambda_, unary_length, sample.size, SCHEDULE, estimates, levels
+                )
+        search(ordered, step, lambda_, unary_length, segment, SCHEDULE, estimates, levels)
     if not block:
         return levels.reshape(values.shape)
     restored = np.empty(matrix.shape, np.int32)
@@ -161,7 +163,7 @@ def check_peak(values: np.ndarray, qp: int, qp_density: int, name: str) -> None:
 
 
 def _parts(matrix: np.ndarray, block: int) -> Iterator[np.ndarray]:
-    """Yield views of a matrix whose elements, one view after the other, are in scan order."""
+    """Yield views of a matrix whose elements, view by view, are in scan order."""
     height, width = matrix.shape
     full = width // block * block
     for top in range(0, height, block):
@@ -171,7 +173,7 @@ def _parts(matrix: np.ndarray, block: int) -> Iterator[np.ndarray]:
 
 
 def _in_scan_order(matrix: np.ndarray, block: int) -> np.ndarray:
-    """Return the elements in scan order, as float32, or float64 if they are that."""
+    """Return the elements in scan order: float64 if they are float64, else float32."""
     dtype = np.float64 if matrix.dtype == np.float64 else np.float32
     if not block:
         return np.ascontiguousarray(matrix, dtype).ravel()
@@ -179,7 +181,7 @@ def _in_scan_order(matrix: np.ndarray, block: int) -> np.ndarray:
 
 
 def sample_of(ordered: np.ndarray) -> np.ndarray:
-    """Return a part of the values, or all if they are few."""
+    """Return evenly spaced pieces of the values, or all values if they are few."""
     if ordered.size <= SAMPLE_PIECES * SAMPLE_PIECE:
         return ordered
     starts = [

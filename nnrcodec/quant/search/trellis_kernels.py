@@ -1,19 +1,19 @@
 """The search of dependent quantization, compiled.
 
-`nnrcodec.quant.search.plain_trellis` says the same in plain Python and is the definition; here the
-survivors are in registers, and the costs in tables, made anew for each chunk. Everything is double
-precision in a fixed order, and rates are integers: levels are the same on every machine.
+`nnrcodec.quant.search.plain_trellis` defines the same search in plain Python; here the surviving
+paths are in registers, and the costs in tables that are recomputed for each chunk. All arithmetic
+is double precision in a fixed order, and rates are integers: all machines find the same levels.
 
 The tables, all float64:
 
 zero, shape (24,)
     Cost of a level 0, by state and neighbour.
 other, shape (48,)
-    Cost of a positive level without its magnitude, the same way, and of a negative one.
+    Cost of a positive level without its magnitude, by state and neighbour; then of a negative one.
 magnitude, shape (2 n,)
-    Cost of the magnitude of a positive level, and of a negative one.
+    Cost of the magnitude of a positive level, then of a negative one.
 escape, shape (31 + 2,)
-    The same for larger ones: of the remainder, by its logarithm, and of the flags before it.
+    For larger magnitudes: rate of the remainder, by its logarithm, then of the flags before it.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ from nnrcodec.entropy.compiled import inlined, kernel
 from nnrcodec.quant.search.parameters import NEIGHBOURS, RATE_UNIT, RATES, STATES
 
 NEXT_STATE = STATE_TRANSITION.astype(np.int64)
-_BEFORE = np.argsort(NEXT_STATE, axis=0)
-"""The state before, by state and parity of the level."""
+_PREVIOUS_STATE = np.argsort(NEXT_STATE, axis=0)
+"""The previous state, by state and parity of the level."""
 
 CONTEXTS = STATES * NEIGHBOURS
 _RATE_UNIT = float(RATE_UNIT)
 TABULATED = 128
-"""Magnitudes with a remainder whose cost is in the table."""
+"""Number of magnitudes with a remainder whose cost is in the table."""
 _ODD, _ZERO = 0, 2
-"""What a survivor's last level is: odd, even but not zero (1), or zero."""
+"""Kinds of the last level of a path: odd (0), even but not zero (1), or zero (2)."""
 
 
 @kernel
 def _rate(estimates, k, b):
     """Return the rate of a bin."""
-    share = estimates[k, 0] if b else 1 - estimates[k, 0]
-    return RATES[min(np.int64(share * RATES.size), RATES.size - 1)]
+    probability = estimates[k, 0] if b else 1 - estimates[k, 0]
+    return RATES[min(np.int64(probability * RATES.size), RATES.size - 1)]
 
 
 @kernel
 def make_tables(estimates, unary_length, weight, zero, other, magnitude, escape):
-    """Fill the tables; `weight` is the cost of the unit of rates."""
+    """Fill the tables; `weight` is the cost of a rate of 1."""
     for k in range(CONTEXTS):
         zero[k] = weight * _rate(estimates, k, 0)
-        one = _rate(estimates, k, 1)
+        significant = _rate(estimates, k, 1)
         for negative in range(2):
             sign = _rate(estimates, SIGN + k % NEIGHBOURS, negative)
-            other[CONTEXTS * negative + k] = weight * (one + sign)
+            other[CONTEXTS * negative + k] = weight * (significant + sign)
     first = GREATER + 4 * unary_length
     flags = 0.0
     for bits in range(REMAINDERS):
@@ -73,16 +73,16 @@ def make_tables(estimates, unary_length, weight, zero, other, magnitude, escape)
 def escape_cost(escape, weight, unary_length, negative, m):
     """Return the cost of a magnitude that has a remainder."""
     bits = 0
-    rest = (m - unary_length) >> 1
-    while rest:
-        rest >>= 1
+    remainder = (m - unary_length) >> 1
+    while remainder:
+        remainder >>= 1
         bits += 1
     return weight * (escape[REMAINDERS + negative] + escape[bits])
 
 
 @inlined
 def candidates(whole):
-    """Return the nearest levels c > 0 in even states, parity 0 and 1, then in odd states."""
+    """Return the nearest levels above 0: even and odd for even states, then for odd states."""
     return (
         max(2, 2 * ((whole + 2) >> 2)),
         2 * (whole >> 2) + 1,
@@ -93,7 +93,7 @@ def candidates(whole):
 
 @kernel
 def _leave(cost, k, zero, other, sign, zero_error, even, odd):
-    """Return costs after an even and an odd level, and whether the even one is zero."""
+    """Return the costs after an even and an odd level, and whether the even level is zero."""
     stay = cost + (zero[np.uint64(k)] + zero_error)
     move = cost + other[np.uint64(sign + k)]
     is_zero = stay <= move + even
@@ -102,7 +102,7 @@ def _leave(cost, k, zero, other, sign, zero_error, even, odd):
 
 @kernel
 def _arrive(even, is_zero, odd, neighbour):
-    """Keep one of two paths; return cost, the last level's kind, and the neighbour it is."""
+    """Keep the cheaper of two paths; return its cost, and kind and sign of its last level."""
     is_even = even <= odd
     kind = 1 + is_zero if is_even else np.int64(0)
     return (even if is_even else odd), kind, (np.int64(0) if kind == 2 else neighbour)
@@ -110,7 +110,7 @@ def _arrive(even, is_zero, odd, neighbour):
 
 @kernel
 def _extend(values, step, weight, unary_length, start, stop, state, neighbour, tables, kinds):
-    """Extend paths from one state over values; return the state of the cheapest."""
+    """Extend the paths from one state over values; return the final state of the cheapest."""
     zero, other, magnitude, escape = tables
     size = magnitude.size // 2
     costs = np.full(STATES, np.inf)
@@ -174,10 +174,10 @@ def _extend(values, step, weight, unary_length, start, stop, state, neighbour, t
 
 @kernel
 def _trace(values, step, start, decided, stop, state, kinds, levels):
-    """Follow the path back from a state, and write the levels that are decided."""
+    """Follow the path back from a state, and write its levels up to `decided`."""
     for i in range(stop - 1, start - 1, -1):
         kind = (np.int64(kinds[i - start]) >> (2 * state)) & 3
-        state = _BEFORE[state, np.int64(kind == _ODD)]
+        state = _PREVIOUS_STATE[state, np.int64(kind == _ODD)]
         if i < decided:
             value = np.float64(values[i]) / step
             m0, m1, m2, m3 = candidates(np.int64(abs(value)))
@@ -192,15 +192,15 @@ def _trace(values, step, start, decided, stop, state, kinds, levels):
 
 @kernel
 def count(estimates, memory, k, b):
-    """Let an estimate follow a bin."""
-    seen = estimates[k, 1]
-    estimates[k, 0] += (b - estimates[k, 0]) / (seen + 2)
-    estimates[k, 1] = min(seen + 1, memory)
+    """Update the estimate of a context with a bin."""
+    bins = estimates[k, 1]
+    estimates[k, 0] += (b - estimates[k, 0]) / (bins + 2)
+    estimates[k, 1] = min(bins + 1, memory)
 
 
 @kernel
 def learn_level(estimates, memory, unary_length, m, is_negative, state, neighbour):
-    """Let the estimates follow the bins of a level of magnitude m; return the neighbour it is."""
+    """Update the estimates with the bins of a level of magnitude m; return its sign."""
     b = np.int64(m > 0)
     count(estimates, memory, NEIGHBOURS * state + neighbour, b)
     if not b:
@@ -212,10 +212,10 @@ def learn_level(estimates, memory, unary_length, m, is_negative, state, neighbou
         b = np.int64(m > j + 1)
         count(estimates, memory, GREATER + 2 * j + negative, b)
         j += 1
-    rest = m - unary_length
+    remainder = m - unary_length
     bits = 0
     while b:
-        b = np.int64(rest >= 2 << bits)
+        b = np.int64(remainder >= 2 << bits)
         count(estimates, memory, GREATER + 4 * unary_length + bits, b)
         bits += 1
     return 2 - negative
@@ -223,7 +223,7 @@ def learn_level(estimates, memory, unary_length, m, is_negative, state, neighbou
 
 @kernel
 def _learn(estimates, memory, unary_length, levels, start, stop, state, neighbour):
-    """Let the estimates follow the bins of levels; return state and neighbour after them."""
+    """Update the estimates with the bins of levels; return state and neighbour after them."""
     for i in range(start, stop):
         q = np.int64(levels[i])
         m = (abs(q) + 1) >> 1
@@ -233,7 +233,7 @@ def _learn(estimates, memory, unary_length, levels, start, stop, state, neighbou
 
 
 @kernel
-def search(values, step, lambda_, unary_length, segment, pace, estimates, levels):
+def search(values, step, lambda_, unary_length, segment, schedule, estimates, levels):
     """Choose levels for values in scan order.
 
     Parameters
@@ -243,21 +243,21 @@ def search(values, step, lambda_, unary_length, segment, pace, estimates, levels
     step : float
         Step size.
     lambda_ : float
-        Squared steps that a bit is worth.
+        Cost of a bit, in squared steps.
     unary_length : int
         Of the binarization.
     segment : int
-        After as many levels the neighbour is forgotten, again and again.
-    pace : Pace
-        See there.
+        Number of levels after which the neighbour is reset to zero.
+    schedule : SearchSchedule
+        How often levels are decided and rates estimated.
     estimates : ndarray of float64, shape (contexts, 2)
         See `nnrcodec.quant.search.trellis.estimates_before`; updated.
     levels : ndarray of int32, shape (n,) or longer
-        Written.
+        Output: multiples of the step size.
     """
     size = unary_length + TABULATED
     tables = (np.empty(CONTEXTS), np.empty(2 * CONTEXTS), np.zeros(2 * size), np.empty(33))
-    kinds = np.empty(pace.chunk + pace.lookahead, np.uint16)
+    kinds = np.empty(schedule.chunk + schedule.lookahead, np.uint16)
     weight = lambda_ / RATE_UNIT
     state = neighbour = np.int64(0)
     for begin in range(0, values.size, segment):
@@ -265,14 +265,14 @@ def search(values, step, lambda_, unary_length, segment, pace, estimates, levels
         neighbour = np.int64(0)
         start = begin
         while start < end:
-            decided = min(start + pace.chunk, end)
-            stop = min(decided + pace.lookahead, end)
+            decided = min(start + schedule.chunk, end)
+            stop = min(decided + schedule.lookahead, end)
             make_tables(estimates, unary_length, weight, *tables)
             last = _extend(
                 values, step, weight, unary_length, start, stop, state, neighbour, tables, kinds
             )
             _trace(values, step, start, decided, stop, last, kinds, levels)
             state, neighbour = _learn(
-                estimates, pace.memory, unary_length, levels, start, decided, state, neighbour
+                estimates, schedule.memory, unary_length, levels, start, decided, state, neighbour
             )
             start = decided

@@ -18,7 +18,7 @@ from nnrcodec.formats import load
 from nnrcodec.graph.layers import Layer
 from nnrcodec.quant.search import feedback_kernels, plain_feedback
 from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
-from nnrcodec.quant.search.parameters import Pace
+from nnrcodec.quant.search.parameters import SearchSchedule
 from nnrcodec.quant.search.trellis import estimates_before, quantize_dependent
 from nnrcodec.quant.second_moment import feedback_of, output_error
 from nnrcodec.quant.step_size import step_size
@@ -61,9 +61,11 @@ def real_layer() -> tuple[np.ndarray, np.ndarray]:
     model = load(EXAMPLE / "filter.pt2")
     assert model.graph is not None
     inputs = load_inputs(EXAMPLE / "eval" / "*_dec.png", model.graph, 4)
-    stop = next(stop for stop in walk(model, inputs) if stop.layer.name == "net.6")
-    layer: Layer = stop.layer
-    return layer.matrices(model.tensors[layer.weight].read()), stop.moments().centered().second
+    visit = next(visit for visit in walk(model, inputs) if visit.layer.name == "net.6")
+    layer: Layer = visit.layer
+    return layer.matrices(
+        model.tensors[layer.weight].read()
+    ), visit.moments().centered().second_moment
 
 
 @settings(deadline=None, max_examples=40)  # the first call compiles
@@ -74,7 +76,7 @@ def real_layer() -> tuple[np.ndarray, np.ndarray]:
     st.sampled_from([0.0, 0.2, 2.0]),
     st.booleans(),
     st.sampled_from([1, 3, 11]),
-    st.builds(Pace, st.integers(1, 50), st.integers(0, 9), st.integers(1, 40)),
+    st.builds(SearchSchedule, st.integers(1, 50), st.integers(0, 9), st.integers(1, 40)),
 )
 def test_compiled_and_plain_search_are_the_same(
     shape: tuple[int, int, int],
@@ -83,7 +85,7 @@ def test_compiled_and_plain_search_are_the_same(
     lambda_: float,
     dq: bool,
     unary_length: int,
-    pace: Pace,
+    schedule: SearchSchedule,
 ) -> None:
     groups, rows, columns = shape
     values = size * weights_of(*shape, seed).reshape(-1, columns)
@@ -102,7 +104,7 @@ def test_compiled_and_plain_search_are_the_same(
             lambda_,
             unary_length,
             dq,
-            pace,
+            schedule,
             estimates,
             levels,
         )

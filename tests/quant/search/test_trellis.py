@@ -15,7 +15,7 @@ from nnrcodec.entropy.cabac.tables import STATE_TRANSITION
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.quant import uniform
 from nnrcodec.quant.search import plain_trellis, trellis_kernels
-from nnrcodec.quant.search.parameters import Pace
+from nnrcodec.quant.search.parameters import SearchSchedule
 from nnrcodec.quant.search.trellis import dependent_qp, estimates_before, quantize_dependent
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.quant.uniform import MAX_LEVEL
@@ -28,7 +28,7 @@ FLOATS = hnp.arrays(
     | st.sampled_from([0.0, -0.0, 0.5, 1.0, -1.5, 2.0])
     | st.floats(-4e5, 4e5, width=32),
 )
-PACES = st.builds(Pace, st.integers(1, 50), st.integers(0, 9), st.integers(1, 40))
+SCHEDULES = st.builds(SearchSchedule, st.integers(1, 50), st.integers(0, 9), st.integers(1, 40))
 
 
 def bits_of(levels: np.ndarray, dq_flag: int, scan_order: int = 0) -> int:
@@ -56,17 +56,22 @@ def gaussian(*shape: int) -> np.ndarray:
     st.sampled_from([0.0, 0.33, 3.0]),
     st.sampled_from([1, 3, 11]),
     st.integers(1, 130),
-    PACES,
+    SCHEDULES,
 )
 def test_compiled_and_plain_search_are_the_same(
-    values: np.ndarray, step: float, lambda_: float, unary_length: int, segment: int, pace: Pace
+    values: np.ndarray,
+    step: float,
+    lambda_: float,
+    unary_length: int,
+    segment: int,
+    schedule: SearchSchedule,
 ) -> None:
     results = []
     for search in (trellis_kernels.search, plain_trellis.search):
         levels = np.zeros(values.size, np.int32)
         estimates = estimates_before(unary_length)
         for _ in range(2):
-            search(values, step, lambda_, unary_length, segment, pace, estimates, levels)
+            search(values, step, lambda_, unary_length, segment, schedule, estimates, levels)
         results.append((levels, estimates))
     np.testing.assert_array_equal(results[0][0], results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
