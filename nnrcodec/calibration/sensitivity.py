@@ -9,7 +9,6 @@ combinations of all outputs with random signs estimates it without one backward 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +18,10 @@ import torch
 from nnrcodec.calibration.inputs import require_fit, running
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def sensitivities(

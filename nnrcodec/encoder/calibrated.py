@@ -16,7 +16,6 @@ layer. At high rates this holds if all weights contribute the same error.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -33,6 +32,7 @@ from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH, effective_
 from nnrcodec.graph.graph import TensorRef
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.normalized import normalized_convolutions
+from nnrcodec.messages import logger_of
 from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.progress import Progress
@@ -41,7 +41,7 @@ from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, are_quantizable
 from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
 from nnrcodec.reduce.low_rank import own_bias
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

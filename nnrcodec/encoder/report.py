@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -181,25 +180,6 @@ def report_of(
         stage_seconds=stage_seconds,
         notes=tuple(notes),
     )
-
-
-@contextmanager
-def collected_notes() -> Iterator[list[str]]:
-    """Collect what the package logs as a warning; of all threads, each message once."""
-    notes: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            message = record.getMessage()
-            if message not in notes:
-                notes.append(message)
-
-    collector, logger = Collector(logging.WARNING), logging.getLogger("nnrcodec")
-    logger.addHandler(collector)
-    try:
-        yield notes
-    finally:
-        logger.removeHandler(collector)
 
 
 def _inspected(data: bytes) -> tuple[TensorInfo, ...]:
