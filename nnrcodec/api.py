@@ -114,7 +114,13 @@ def encode(
             inputs = calibration_inputs(source, calib, calib_count, seed)
         found = encode_best(source, config, stages, inputs, score)
         seconds = time.perf_counter() - start
-        report = report_of(found, seconds=seconds, stage_seconds=stages.seconds, notes=notes)
+        report = report_of(
+            found,
+            source.graph,
+            seconds=seconds,
+            stage_seconds=stages.seconds,
+            notes=notes,
+        )
     return EncodeResult.of(found.encoded.data, report)
 
 
