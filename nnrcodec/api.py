@@ -17,12 +17,13 @@ from nnrcodec.checks import check_whole
 from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, require_update, runnable, state_of
-from nnrcodec.encoder.report import EncodeResult, collected_notes, report_of
+from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.search import ScoreOf, encode_best
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import load, read_stream_file, save, write_atomically
 from nnrcodec.formats.sources import model_of
 from nnrcodec.limits import Limits
+from nnrcodec.messages import said_once
 from nnrcodec.progress import StageProgress, TimedStages
 
 if TYPE_CHECKING:
@@ -107,13 +108,19 @@ def encode(
     True
     """
     start, stages, config = time.perf_counter(), TimedStages(progress), as_config(config)
-    with collected_notes() as notes:
+    with said_once() as notes:
         source = model_of(model, example_inputs, dynamic_shapes)
         with stages("calibration inputs"):
             inputs = calibration_inputs(source, calib, calib_count, seed)
         found = encode_best(source, config, stages, inputs, score)
         seconds = time.perf_counter() - start
-        report = report_of(found, seconds=seconds, stage_seconds=stages.seconds, notes=notes)
+        report = report_of(
+            found,
+            source.graph,
+            seconds=seconds,
+            stage_seconds=stages.seconds,
+            notes=notes,
+        )
     return EncodeResult.of(found.encoded.data, report)
 
 

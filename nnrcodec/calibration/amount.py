@@ -7,7 +7,6 @@ much time or memory.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -21,9 +20,10 @@ from nnrcodec.calibration.synthetic import COUNT, Inputs
 from nnrcodec.calibration.walk import walk
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 MOST = 512
 

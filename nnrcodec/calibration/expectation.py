@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,11 +12,12 @@ from nnrcodec.calibration.coverage import unmeasured_layers
 from nnrcodec.calibration.sensitivity import diagonal_of, output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import walk
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.quant.uniform import UniformConfig
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

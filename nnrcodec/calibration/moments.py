@@ -18,6 +18,9 @@ import numpy as np
 import torch
 
 from nnrcodec.graph.layers import Layer
+from nnrcodec.messages import logger_of
+
+logger = logger_of(__name__)
 
 RIDGE = 1e-3
 """Smallest ridge of `Moments.fitted`, relative to the mean of the second moments: it keeps a weight
@@ -177,6 +180,12 @@ def measure(
     x_sums, y_sums = _Sums(_Lines.of(layer, changed[0])), _Sums(lines)
     second = torch.zeros(groups, k, k, dtype=torch.float64)
     both = torch.zeros(groups, k, k, dtype=torch.float64)
+    if share < 1:
+        logger.info(
+            "the second moments of layer %s are measured at about %d of %d positions, picked at "
+            "random: all of them would take too long",
+            *(layer.name, round(share * total_positions), total_positions),
+        )
     total = 0
     for value, changed_value in zip(original, changed, strict=True):
         lines = _Lines.of(layer, value)  # a padded copy: of one input at a time

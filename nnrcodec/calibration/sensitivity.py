@@ -10,7 +10,6 @@ splines", 1990).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +19,10 @@ import torch
 from nnrcodec.calibration.inputs import require_fit, running
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def sensitivities(

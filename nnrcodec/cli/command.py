@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from nnrcodec.errors import BitstreamError, ConfigError, NnrError, UnsupportedFeatureError
 from nnrcodec.formats import FORMATS, MAX_STREAM_BYTES, read_stream_file
+from nnrcodec.messages import said_once
 from nnrcodec.progress import Progress
 from nnrcodec.version import __version__
 
@@ -159,7 +160,6 @@ def run(made: Parser, work: Callable[[argparse.Namespace], None], argv: list[str
         The arguments; those of the process by default.
     """
     options = made.parse_args(argv)
-    options.warnings = []
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of tensors may be in any script
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -203,33 +203,19 @@ def _exit_code(error: Exception) -> int:
 @contextmanager
 def _own_messages_only(name: str, options: argparse.Namespace) -> Iterator[None]:
     """Show what this package logs, and warnings of other libraries only for ``--debug``."""
-    shown, kept = logging.StreamHandler(), _Keeper(options.warnings)
+    shown = logging.StreamHandler()
     shown.setFormatter(logging.Formatter(f"{name}: %(message)s"))
     own = logging.getLogger("nnrcodec")
     level = own.level
     own.setLevel(logging.INFO if options.verbose else logging.WARNING)
-    for handler in (shown, kept):
-        own.addHandler(handler)
+    own.addHandler(shown)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), said_once() as options.warnings:
             warnings.simplefilter("default" if options.debug else "ignore")
             yield
     finally:
         own.setLevel(level)
-        for handler in (shown, kept):
-            own.removeHandler(handler)
-
-
-class _Keeper(logging.Handler):
-    """Puts warnings into a list."""
-
-    def __init__(self, messages: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._messages = messages
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep one."""
-        self._messages.append(record.getMessage())
+        own.removeHandler(shown)
 
 
 @contextmanager

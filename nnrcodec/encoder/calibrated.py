@@ -16,7 +16,6 @@ layer. At high rates this holds if all weights contribute the same error.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -33,6 +32,7 @@ from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH, effective_
 from nnrcodec.graph.graph import TensorRef
 from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.normalized import normalized_convolutions
+from nnrcodec.messages import logger_of
 from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.progress import Progress
@@ -41,7 +41,7 @@ from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, are_quantizable
 from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
 from nnrcodec.reduce.low_rank import own_bias
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,16 @@ def quantize_with_inputs(
     weights = {layer.weight for layer in layers}
     if expected is None:
         expected = expectation(model, inputs, config.quantization.qp_density, output_sensitivities)
+    shifts = _shifts(model)
+    fixed = [layer.name for layer in layers if layer.weight not in shifts]
+    if fixed:
+        logger.info(
+            "there is no bias correction for %s: no bias is theirs alone, and no batch norm after "
+            "them has means that could be corrected, so the means of their outputs may shift",
+            ", ".join(fixed),
+        )
     quantizer = _LayerQuantizer(
-        config, expected.error_per_weight(config.quantization.scale), _shifts(model)
+        config, expected.error_per_weight(config.quantization.scale), shifts
     )
     if not quantizer.error > 0:
         logger.warning(
@@ -181,7 +189,15 @@ class _Shift:
             return {self.name: value + change}
         # for an output y, the batch norm is to return what it returned before for
         # gain * (y - mean of y) + original mean
-        gain = np.clip(moments.gains(original, quantized), *_GAINS)
+        wanted = moments.gains(original, quantized)
+        gain = np.clip(wanted, *_GAINS)
+        if limited := int(np.count_nonzero(gain != wanted)):
+            logger.warning(
+                "the batch norm of %s cannot make up for what quantization does to %d of %d "
+                "outputs: the gain they need is not between %g and %g, and is limited to that; "
+                "take a smaller scale or qp",
+                *(self.name, limited, gain.size, *_GAINS),
+            )
         mean = moments.output_mean(quantized)
         variance = tensors[self.variance].read().astype(np.float64)
         return {

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from nnrcodec.encoder.search import Found, Trial
 from nnrcodec.errors import LimitExceededError
+from nnrcodec.graph.graph import Graph
+from nnrcodec.graph.names import original_name
 from nnrcodec.inspection import TensorInfo, inspect
 from nnrcodec.limits import Limits
 from nnrcodec.reduce.batch_norm import FoldReport
@@ -20,6 +21,8 @@ from nnrcodec.reduce.distillation import DistillationReport
 from nnrcodec.reduce.low_rank import LayerReport
 
 logger = logging.getLogger(__name__)
+
+_OfLayer = TypeVar("_OfLayer", LayerReport, FoldReport)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class TensorReport:
     Parameters
     ----------
     name : str
-        Its name in the model that was coded: the factors, where a layer became two.
+        Its name in the model that was coded: of the factors, where a layer became two. Where it is
+        coded under a safe name, this is the original one.
     shape : tuple of int
         Its dimensions.
     dtype : str
@@ -153,7 +157,12 @@ class EncodeResult(bytes):
 
 
 def report_of(
-    found: Found, *, seconds: float, stage_seconds: Mapping[str, float], notes: Sequence[str]
+    found: Found,
+    graph: Graph | None,
+    *,
+    seconds: float,
+    stage_seconds: Mapping[str, float],
+    notes: Sequence[str],
 ) -> EncodeReport:
     """Return the report of a stream.
 
@@ -161,19 +170,21 @@ def report_of(
     ----------
     found : Found
         The stream, and the search for it.
+    graph : Graph, optional
+        Of the model that was given; it knows names that the stream has under safe ones.
     seconds, stage_seconds, notes
         As in `EncodeReport`.
     """
     encoded = found.encoded
-    tensors = tuple(_tensors(_inspected(encoded.data), encoded.errors))
+    tensors = tuple(_tensors(_inspected(encoded.data), encoded.errors, graph))
     return EncodeReport(
         stream_bytes=len(encoded.data),
         original_bytes=encoded.original_bytes,
         original_elements=encoded.original_elements,
         tensors=tensors,
         coders=dict(encoded.coders),
-        layers=encoded.layers,
-        folds=encoded.folds,
+        layers=_with_original_names(encoded.layers, graph),
+        folds=_with_original_names(encoded.folds, graph),
         distillation=encoded.distilled,
         trials=found.trials,
         taken=found.taken,
@@ -183,23 +194,8 @@ def report_of(
     )
 
 
-@contextmanager
-def collected_notes() -> Iterator[list[str]]:
-    """Collect what the package logs as a warning; of all threads, each message once."""
-    notes: list[str] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            message = record.getMessage()
-            if message not in notes:
-                notes.append(message)
-
-    collector, logger = Collector(logging.WARNING), logging.getLogger("nnrcodec")
-    logger.addHandler(collector)
-    try:
-        yield notes
-    finally:
-        logger.removeHandler(collector)
+def _with_original_names(rows: Iterable[_OfLayer], graph: Graph | None) -> tuple[_OfLayer, ...]:
+    return tuple(replace(row, layer=original_name(row.layer, graph)) for row in rows)
 
 
 def _inspected(data: bytes) -> tuple[TensorInfo, ...]:
@@ -214,11 +210,13 @@ def _inspected(data: bytes) -> tuple[TensorInfo, ...]:
         return inspect(data, limits=Limits().lifted()).tensors
 
 
-def _tensors(units: tuple[TensorInfo, ...], errors: Mapping[str, float]) -> Iterator[TensorReport]:
+def _tensors(
+    units: tuple[TensorInfo, ...], errors: Mapping[str, float], graph: Graph | None
+) -> Iterator[TensorReport]:
     for unit in units:
         for name, shape in zip(unit.names, unit.shapes or (), strict=True):
             yield TensorReport(
-                name=name,
+                name=original_name(name, graph),
                 shape=shape,
                 dtype=unit.dtype or "float32",
                 coder=unit.coder,

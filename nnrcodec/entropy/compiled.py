@@ -113,6 +113,15 @@ def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
+def shared(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function part of each kernel that calls it, before types are known.
+
+    It may take arrays. What a constant argument rules out is not compiled.
+    """
+    compiled: Any = numba.njit(inline="always")(function)
+    return compiled
+
+
 _done: set[str] = set()
 _said: set[str] = set()
 

@@ -7,15 +7,15 @@ names it if not.
 from __future__ import annotations
 
 import importlib
-import logging
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from nnrcodec.errors import UnsupportedFeatureError
+from nnrcodec.messages import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def storage_key(tensor: torch.Tensor) -> int:

@@ -10,19 +10,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from nnrcodec.errors import ConfigError
+from nnrcodec.messages import logger_of
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS
 from nnrcodec.quant.search.trellis import dependent_qp
 from nnrcodec.quant.step_size import qp_of_step_size, step_size
 from nnrcodec.quant.uniform import FINEST_STEPS, MAX_LEVEL, UniformConfig
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def qp_offset_range(qp_density: int) -> range:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -86,7 +86,10 @@ def fold_batch_norm(model: Model) -> tuple[Model, tuple[FoldReport, ...]]:
         gone |= set(_tensors_of_batch_norm(fold.layers, search))
     tensors = (changed.get(t.name, (t,)) for t in model.tensors.values() if t.name not in gone)
     graph = _folded_graph(search.graph, folds)
-    return Model.of(itertools.chain.from_iterable(tensors), graph, model.factors), tuple(reports)
+    folded = Model.of(itertools.chain.from_iterable(tensors), graph, model.factors)
+    left = set(_names_and_layers(folded))
+    names = {safe: name for safe, name in graph.original_names.items() if safe in left}
+    return replace(folded, graph=replace(graph, original_names=names)), tuple(reports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class _Fold:
 
 
 def _names_and_layers(model: Model) -> Iterator[str]:
-    """Yield the names that a new tensor must not have."""
+    """Yield the names of all tensors, and of the layers that they are in."""
     for name in model.tensors:
         yield from itertools.accumulate(name.split("."), "{}.{}".format)
 

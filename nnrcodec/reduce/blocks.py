@@ -6,17 +6,17 @@ weight with one scale for each row. `merge_blocks` computes the weight from both
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from nnrcodec.messages import logger_of
 from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Tensor
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 @dataclass(frozen=True, slots=True)

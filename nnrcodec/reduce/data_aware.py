@@ -12,7 +12,6 @@ Ranks are selected for the lowest error under a MAC budget, or by the error that
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import LayerVisit, walk
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.layers import Layer, find_layers
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model, SchemeName, Tensor
 from nnrcodec.progress import Progress
 from nnrcodec.reduce.budget import RankOption, Selection, selections
@@ -37,7 +37,7 @@ from nnrcodec.reduce.low_rank import LayerReport, decompose, own_bias
 from nnrcodec.reduce.ranks import LayerRank, LowRankConfig
 from nnrcodec.reduce.schemes import Scheme
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _TRIES = 10
 """Number of ranks that are tried for each scheme of a layer."""

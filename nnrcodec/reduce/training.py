@@ -9,7 +9,6 @@ for all networks. Some inputs are held out for validation, and the best student 
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -25,12 +24,13 @@ from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Ref
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
 from nnrcodec.graph.torch_internals import has_fast_bfloat16
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.torch_values import from_torch
 from nnrcodec.progress import Progress
 from nnrcodec.reduce.distillation import DistillationConfig, DistillationReport
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _BATCH_ELEMENTS = 80_000
 """Input elements in a batch, about: 16 patches of 64 x 64, or 8 of 96 x 96."""

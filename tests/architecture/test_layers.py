@@ -3,7 +3,7 @@
 =====  =======================================================================================
 floor  rooms
 =====  =======================================================================================
-0      what knows nothing of the others: errors, limits, progress, parallel, version
+0      what knows nothing of the others: errors, limits, messages, progress, parallel, version
 1      what is coded (model); types of what callers give (checks); the package itself
        (__init__), which loads every name when it is used first
 2      coders of levels (entropy); networks as data (graph)
@@ -31,6 +31,7 @@ from architecture.rooms import PACKAGE, arrows, floors, imported_modules, import
 FLOORS = {
     "errors": 0,
     "limits": 0,
+    "messages": 0,
     "parallel": 0,
     "progress": 0,
     "version": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -99,14 +100,20 @@ def test_they_do_not_depend_on_how_patches_are_summed_up(monkeypatch: pytest.Mon
     assert parts.count == whole.count
 
 
-def test_of_too_many_patches_some_are_taken_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_patches_some_are_taken_by_the_seed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     layer = CONVOLUTION.layer()
     many = [CONVOLUTION.input(seed) for seed in range(40)]
     whole = measure(layer, many, many)
+    assert not caplog.messages
     monkeypatch.setattr(module_of_moments, "_BATCH", 50)
     monkeypatch.setattr(module_of_moments, "_OPERATIONS", layer.groups * layer.columns**2 * 1000)
     found, again, other = (measure(layer, many, many, seed) for seed in (1, 1, 2))
     assert found.positions == whole.positions == whole.count
+    said = f"layer {layer.name} are measured at about 1000 of {whole.count} positions"
+    assert [said in message for message in caplog.messages] == [True] * 3
     assert 1000 <= found.count <= 1000 + 8 * len(many)  # whole lines of the output, of 8 each
     np.testing.assert_array_equal(found.second_moment, again.second_moment)
     assert not np.array_equal(found.second_moment, other.second_moment)

@@ -18,6 +18,7 @@ from nnrcodec.calibration.amount import in_batches
 from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.config import CabacConfig, EncoderConfig, Profile, UniformConfig
 from nnrcodec.decoder.pipeline import decode_stream
+from nnrcodec.encoder import calibrated as module_of_quantization
 from nnrcodec.encoder.calibrated import QuantizedModel, quantize_with_inputs
 from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.errors import ConfigError, ModelError
@@ -540,6 +541,29 @@ def test_layers_without_steps_influence_or_order_are_said(caplog: pytest.LogCapt
         ("INFO", "layer small is not quantized with"),
         ("INFO", "layer back gets uniform instead of"),
         ("WARNING", "layer dead has no influence on"),
+    ]
+
+
+def test_layers_without_bias_correction_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for make, expected in ((without_biases, 1), (convolutions, 0), (normalized, 0)):
+        caplog.clear()
+        quantize_with_inputs(made(make, IMAGES), inputs_of(IMAGES, 2), EncoderConfig())
+        said = "no bias correction for 0, 2: no bias is theirs alone, and no batch norm after"
+        assert sum(said in message for message in caplog.messages) == expected
+
+
+def test_gains_that_a_batch_norm_does_not_get_are_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs = made(normalized, IMAGES), inputs_of(IMAGES, 2)
+    quantize_with_inputs(model, inputs, EncoderConfig())
+    assert not caplog.messages
+    monkeypatch.setattr(module_of_quantization, "_GAINS", (0.25, 0.5))
+    quantize_with_inputs(model, inputs, EncoderConfig())
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        f"the batch norm of {mean} cannot make up for what quantization does to 18 of 18 outputs"
+        for mean in ("1.running_mean", "4.running_mean")
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 
@@ -143,6 +144,17 @@ def test_bytes_keep_to_their_target_with_inputs_and_open_ranks(
     assert 2 <= len(found.trials) <= TRIALS
     assert found.taken in found.trials
     assert all(trial.loss is None for trial in found.trials)
+
+
+def test_trials_do_not_repeat_what_was_said(
+    model: Model, inputs: Inputs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "nnrcodec")
+    config = EncoderConfig(target_bytes=3000, low_rank=LowRankConfig(scheme="auto"))
+    report = nnrcodec.encode(model, config=config, calib=inputs).report
+    assert len(report.trials) > 1
+    assert any("no rank is clearly worth its error" in message for message in caplog.messages)
+    assert len(set(caplog.messages)) == len(caplog.messages)
 
 
 def test_a_target_below_all_streams_names_the_smallest() -> None:

@@ -101,6 +101,18 @@ class Odd(nn.Module):
 IMAGE = torch.linspace(-1, 1, 4 * 6 * 5).reshape(1, 4, 6, 5)
 
 
+def test_reports_of_batch_norms_have_the_original_names() -> None:
+    layers = {"conv 1": nn.Conv2d(4, 4, 3), "norm 1": nn.BatchNorm2d(4)}
+    network = nn.Sequential()
+    for name, layer in layers.items():
+        network.add_module(name, layer)
+    config = nnrcodec.EncoderConfig(fold_batch_norm=True)
+    report = nnrcodec.encode(network.eval(), (IMAGE,), config, calib=None).report
+    assert [(fold.layer, fold.folded) for fold in report.folds] == [("conv 1", True)]
+    assert [tensor.name for tensor in report.tensors] == ["conv 1.weight", "conv 1.bias"]
+    assert report.to_json()["folds"][0]["layer"] == "conv 1"
+
+
 @pytest.mark.parametrize("rank", [None, 3])
 def test_odd_names_come_back(
     rank: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -110,6 +122,10 @@ def test_odd_names_come_back(
     low_rank = nnrcodec.LowRankConfig(ranks={"layers.conv_1": rank}) if rank else None
     config = nnrcodec.EncoderConfig(low_rank=low_rank)
     data = nnrcodec.encode(network, (IMAGE,), config, calib=None)
+    assert [tensor.name for tensor in data.report.tensors] == list(nnrcodec.decode(data))
+    assert [layer.layer for layer in data.report.layers] == (
+        [f"layers.{name}" for name in network.layers] if rank else []
+    )
     assert "'layers.conv 1', which is coded as 'layers.conv_1'" in caplog.text
 
     runs = nnrcodec.decode_model(data)

@@ -96,11 +96,9 @@ def _with_sets(
     costs = np.zeros((count_contexts(syntax.cabac_unary_length), sets), np.int64)
     with announced():
         count, seen = loops.list_bins(
-            levels,
-            *contexts_of(syntax, parameters),
-            skipped_rows(levels, parameters),
-            syntax.block_size,
-            *loop_options(syntax),
+            (levels, *contexts_of(syntax, parameters), skipped_rows(levels, parameters)),
+            loop_options(syntax),
+            (0, syntax.count_block_rows),
             most,
             bins,
         )

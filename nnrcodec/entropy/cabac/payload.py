@@ -126,13 +126,13 @@ class PayloadDecoder:
             raise PayloadError(f"{len(entry_points)} entry points, expected {block_rows - 1}")
         height, width = matrix_of(syntax)
         levels = np.empty((height, width), np.int32)
-        arguments = (levels, *contexts_of(syntax, parameters), skipped, syntax.block_size)
+        arrays = (levels, *contexts_of(syntax, parameters), skipped)
         options = loop_options(syntax)
         found = np.zeros((block_rows, 3), np.int64)
         if entry_points and threads > 1:
-            self._decode_at_once(arguments, options, initial, entry_points, found, threads)
+            self._decode_at_once(arrays, options, initial, entry_points, found, threads)
         else:
-            self._decode_rows(self._engine, arguments, options, initial, found, 0, block_rows, 0)
+            self._decode_rows(self._engine, arrays, options, initial, found, 0, block_rows, 0)
         self.entry_points = _entry_points(found)
         if entry_points is not None:
             _compare(list(entry_points), self.entry_points, syntax.dq_flag)
@@ -184,7 +184,7 @@ class PayloadDecoder:
     def _decode_rows(
         self,
         engine: np.ndarray,
-        arguments: tuple[object, ...],
+        arrays: tuple[np.ndarray, ...],
         options: tuple[int, ...],
         initial: np.ndarray,
         found: np.ndarray,
@@ -193,27 +193,17 @@ class PayloadDecoder:
         state: int,
     ) -> int:
         """Decode rows of blocks and return the state after them."""
-        dependent, *rest = options
+        rows = first, stop
         with announced():
-            code, state = kernels().decode_level_rows(
-                engine,
-                self._words,
-                initial.copy(),
-                initial,
-                *arguments,
-                first,
-                stop,
-                dependent,
-                state,
-                *rest,
-                found,
+            code, state = kernels().decode_levels(
+                engine, self._words, initial.copy(), initial, arrays, options, rows, state, found
             )
         self._check(code)
         return int(state)
 
     def _decode_at_once(
         self,
-        arguments: tuple[object, ...],
+        arrays: tuple[np.ndarray, ...],
         options: tuple[int, ...],
         initial: np.ndarray,
         entry_points: Sequence[EntryPoint],
@@ -244,7 +234,7 @@ class PayloadDecoder:
                     raise PayloadError(f"entry point {first - 1} is not in the payload")
                 loops.start_decoder(engine, self._words, _BLOCK_ROW_RANGE, point.cabac_offset, bit)
                 state = point.dq_state
-            state = self._decode_rows(engine, arguments, options, initial, here, first, stop, state)
+            state = self._decode_rows(engine, arrays, options, initial, here, first, stop, state)
             return engine, here, state
 
         with ThreadPoolExecutor(len(parts)) as pool:
@@ -346,16 +336,14 @@ class PayloadEncoder:
         sets[listed] = chosen
         initial = loops.context_states(sets)
         with announced():
-            code, self._out = loops.encode_level_rows(
+            code, self._out = loops.encode_levels(
                 self._engine,
                 self._out,
                 initial.copy(),
                 initial,
-                levels,
-                *contexts_of(syntax, parameters),
-                skipped,
-                syntax.block_size,
-                *loop_options(syntax),
+                (levels, *contexts_of(syntax, parameters), skipped),
+                loop_options(syntax),
+                (0, syntax.count_block_rows),
             )
         if code == loops.BAD_PARITY:
             raise ValueError("levels are not those of dependent quantization")
@@ -428,9 +416,10 @@ def skipped_rows(levels: np.ndarray, parameters: LevelParameters) -> np.ndarray:
     return np.empty(0, np.uint8)
 
 
-def loop_options(syntax: LevelSyntax) -> tuple[int, int, int, int]:
-    """Return the numbers that all loops take last."""
+def loop_options(syntax: LevelSyntax) -> tuple[int, int, int, int, int]:
+    """Return the numbers that all loops take."""
     return (
+        syntax.block_size,
         int(syntax.dq_flag),
         syntax.cabac_unary_length,
         syntax.codebook_entries,

@@ -226,11 +226,13 @@ def test_set_costs_equal_plain(case):
     matrix = cabac_payload.loop_array(levels, syntax, np.int32)
     found = np.empty(levels.size * 700 + 2000, np.int16)
     count, seen = cabac_kernels.list_bins(
-        matrix,
-        *cabac_payload.contexts_of(syntax, parameters),
-        cabac_payload.skipped_rows(matrix, parameters),
-        syntax.block_size,
-        *cabac_payload.loop_options(syntax),
+        (
+            matrix,
+            *cabac_payload.contexts_of(syntax, parameters),
+            cabac_payload.skipped_rows(matrix, parameters),
+        ),
+        cabac_payload.loop_options(syntax),
+        (0, syntax.count_block_rows),
         levels.size,
         found,
     )
