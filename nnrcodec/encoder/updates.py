@@ -15,12 +15,13 @@ from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.decoder.updates import UpdateDecoder, is_update
 from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.pipeline import encode_reduced, reduce_model
-from nnrcodec.encoder.report import EncodeResult, collected_notes, report_of
+from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.search import Found
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.sources import model_of
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
+from nnrcodec.messages import said_once
 from nnrcodec.model.model import Model, Role
 from nnrcodec.progress import StageProgress, TimedStages
 
@@ -114,7 +115,7 @@ class UpdateEncoder:
             If a step size that was asked for does not fit.
         """
         start, stages = time.perf_counter(), TimedStages(progress)
-        with collected_notes() as notes:
+        with said_once() as notes:
             base = self._decoder.network()
             source = _with_names_of(base, model_of(model))
             _require_same_tensors(source, base)
@@ -130,6 +131,7 @@ class UpdateEncoder:
             self._decoder.decode(encoded.data)
             report = report_of(
                 Found(encoded),
+                base.graph,
                 seconds=time.perf_counter() - start,
                 stage_seconds=stages.seconds,
                 notes=notes,
