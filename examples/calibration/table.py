@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from networks import CASES, Network, Outputs
+from losses import Outputs
+from networks import CASES, Network
 
 import nnrcodec
 from nnrcodec import EncoderConfig
@@ -76,8 +77,10 @@ def signal_to_noise(network: Network, wanted: Outputs, found: Outputs) -> dict[s
         "SNR of each output": list(map(decibels, signals, noises)),
     }
     if network.changes_input:
-        (change,) = errors(wanted, [values[:1] for values in network.judged])
-        measured["SNR of change"] = decibels(power(change), sum(noises))
+        changes = (
+            y - x[:, : y.shape[1]] for (x,), (y,) in zip(network.judged, wanted, strict=True)
+        )
+        measured["SNR of change"] = decibels(power(changes), sum(noises))
     return measured
 
 
