@@ -14,8 +14,6 @@ import wave
 from pathlib import Path
 
 import numpy as np
-import scipy.signal
-import skimage.data
 
 RATE = 16000
 """Samples of speech per second."""
@@ -41,13 +39,17 @@ def gray_pictures(data: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def colour_pictures() -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Return photographs, uint8 of shape (height, width, 3)."""
-    given = [skimage.data.chelsea(), skimage.data.rocket(), skimage.data.stereo_motorcycle()[0]]
-    return given, [skimage.data.astronaut(), skimage.data.coffee()]
+    from skimage import data
+
+    given = [data.chelsea(), data.rocket(), data.stereo_motorcycle()[0]]
+    return given, [data.astronaut(), data.coffee()]
 
 
 def faces() -> tuple[np.ndarray, np.ndarray]:
     """Return gray faces of 25x25 in 0..1: 50 to give and 50 to judge by."""
-    found = skimage.data.lfw_subset()[:100].astype(np.float32)
+    from skimage import data
+
+    found = data.lfw_subset()[:100].astype(np.float32)
     return found[:50], found[50:]
 
 
@@ -103,12 +105,14 @@ def speech(cache: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _spoken(voice: str, text: str) -> np.ndarray:
+    from scipy.signal import resample_poly
+
     command = ["espeak-ng", "-v", voice, "--stdout", text]
     said = subprocess.run(command, check=True, capture_output=True).stdout
     with wave.open(io.BytesIO(said)) as file:
         rate, samples = file.getframerate(), file.readframes(len(said))
     values = np.frombuffer(samples, np.int16).astype(np.float32) / 2**15
-    return scipy.signal.resample_poly(values, RATE, rate).astype(np.float32)
+    return resample_poly(values, RATE, rate).astype(np.float32)
 
 
 def mel_spectrogram(samples: np.ndarray) -> np.ndarray:
@@ -116,7 +120,7 @@ def mel_spectrogram(samples: np.ndarray) -> np.ndarray:
     window, step = 400, 160
     padded = np.pad(samples, window // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::step]
-    power = np.abs(np.fft.rfft(frames * scipy.signal.get_window("hann", window))) ** 2
+    power = np.abs(np.fft.rfft(frames * np.hanning(window + 1)[:-1])) ** 2
     return (power @ _mel_filters(window).T).astype(np.float32)
 
 

@@ -2,7 +2,7 @@
 
 Each network is encoded without any inputs ("default": the encoder makes them up), with real
 inputs ("real"), and as a bare state dict ("weights"). It is judged on other real inputs. See
-`networks` for what they are, and README.md for what to install.
+`cases` for what they are, and README.md for what to install.
 
     python table.py --data FOLDER --only dncnn25,rfb320 --scale 0.7,1,1.4
 """
@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cases import CASES, Network
 from losses import Outputs
-from networks import CASES, Network
 
 import nnrcodec
 from nnrcodec import EncoderConfig

@@ -165,14 +165,7 @@ def speaker_encoder(data: Path, cache: Path) -> Network:
     """Return the LSTM speaker encoder of Resemblyzer."""
     path = _folder_of("resemblyzer") / "pretrained.pt"
     given, judged = (
-        [
-            (
-                torch.from_numpy(
-                    np.stack([mels[i : i + 160] for i in range(0, len(mels) - 159, 80)])
-                ),
-            )
-            for mels in map(mel_spectrogram, spoken)
-        ]
+        [(_windows(mel_spectrogram(samples), 160, 80),) for samples in spoken]
         for spoken in speech(cache)
     )
 
@@ -312,10 +305,10 @@ def voice_detector(data: Path, cache: Path) -> Network:
     )
 
 
-def _windows(samples: np.ndarray, size: int, step: int) -> torch.Tensor:
-    """Return stretches of a signal, shape (n, size)."""
-    view = np.lib.stride_tricks.sliding_window_view(samples, size)[::step]
-    return torch.from_numpy(view.copy())
+def _windows(signal: np.ndarray, size: int, step: int) -> torch.Tensor:
+    """Return stretches of a signal with time on its first axis, shape (n, size, ...)."""
+    view = np.lib.stride_tricks.sliding_window_view(signal, size, axis=0)[::step]
+    return torch.from_numpy(np.moveaxis(view, -1, 1).copy())
 
 
 def _standardized(windows: torch.Tensor) -> torch.Tensor:
