@@ -129,7 +129,7 @@ def test_networks_by_others_are_judged_on_inputs_that_the_encoder_has_not_seen(s
     ]
     for fine, coarse in zip(rows[:3], rows[3:], strict=True):
         assert fine["bytes"] > coarse["bytes"]
-        assert fine["SNR"] > 80 > coarse["SNR"] > 10
+        assert fine["SNR"] > 60 > coarse["SNR"] > 10
         assert fine["SNR"] == pytest.approx(fine["SNR of each output"][0])
         assert fine["loss"]["% lost"] <= coarse["loss"]["% lost"] < 20
     assert {table.line(row).count("|") for row in rows} == {10}
