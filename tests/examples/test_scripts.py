@@ -137,7 +137,7 @@ def test_networks_by_others_are_judged_on_inputs_that_the_encoder_has_not_seen(s
 
 def test_losses_are_in_the_terms_of_the_task(script: Any) -> None:
     losses = script("losses")
-    picture = torch.full((1, 1, 4, 4), 0.5)
+    picture = torch.full((1, 1, 4, 4), 128 / 255)
     before, after = [[picture + 1 / 255]], [[picture + 2 / 255]]
     lost = losses.psnr_loss([picture])(before, after)
     assert lost == pytest.approx({"dB": 6.02, "dB worst": 6.02}, abs=0.01)
