@@ -114,3 +114,42 @@ def test_the_resnet_is_the_one_whose_weights_there_are(script: Any) -> None:
     with torch.inference_mode():
         guessed = build_module(model)(values).argmax(1).numpy()
     assert (guessed == labels[:400]).mean() > 0.75
+
+
+def test_networks_by_others_are_judged_on_inputs_that_the_encoder_has_not_seen(script: Any) -> None:
+    table, cases, losses = script("table"), script("cases"), script("losses")
+    chosen = network("plain_cnn")
+    given, judged = inputs_of(chosen.shape, 4), inputs_of(chosen.shape, 3)
+    loss = losses.detection_loss(lambda outputs: outputs[0], 0.0)
+    tiny = cases.Network(chosen.model(), given, judged, loss)
+    configs = {"fine": EncoderConfig(qp=-60), "x 1": EncoderConfig()}
+    rows = list(table.rows("tiny", tiny, table.INPUTS, configs))
+    assert [(row["config"], row["inputs"]) for row in rows] == [
+        (config, inputs) for config in configs for inputs in table.INPUTS
+    ]
+    for fine, coarse in zip(rows[:3], rows[3:], strict=True):
+        assert fine["bytes"] > coarse["bytes"]
+        assert fine["SNR"] > 60 > coarse["SNR"] > 10
+        assert fine["SNR"] == pytest.approx(fine["SNR of each output"][0])
+        assert fine["loss"]["% lost"] <= coarse["loss"]["% lost"] < 20
+    assert {table.line(row).count("|") for row in rows} == {10}
+
+
+def test_losses_are_in_the_terms_of_the_task(script: Any) -> None:
+    losses = script("losses")
+    picture = torch.full((1, 1, 4, 4), 128 / 255)
+    before, after = [[picture + 1 / 255]], [[picture + 2 / 255]]
+    lost = losses.psnr_loss([picture])(before, after)
+    assert lost == pytest.approx({"dB": 6.02, "dB worst": 6.02}, abs=0.01)
+    logits = torch.eye(4)
+    answers = losses.accuracy_loss(torch.tensor([0, 1, 3, 3]))([[logits]], [[logits.roll(1, 0)]])
+    assert answers == {"% accuracy": 75, "% changed": 100}
+    scores = torch.tensor([0.9, 0.8, 0.1, 0.75])
+    found = losses.detection_loss(lambda outputs: outputs[0], 0.7)([[scores]], [[scores.flip(0)]])
+    assert found == {"detections": 3, "% lost": pytest.approx(100 / 3), "% added": 100 / 3}
+    embeddings = torch.eye(3)
+    same = losses.embedding_loss([[embeddings]], [[2 * embeddings]])
+    assert same["cosine"] == same["cosine min"] == pytest.approx(1)
+    assert same["relative error"] == pytest.approx(1)
+    pitch = losses.pitch_loss([[logits]], [[logits.roll(3, 1)]])
+    assert pitch == {"windows": 4, "% changed": 25}
