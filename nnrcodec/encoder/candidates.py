@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnrcodec.quant.quantized import squared_error
+from nnrcodec.quant.prior import expected_error
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.kinds import KINDS
 
@@ -66,7 +66,7 @@ def best(values: np.ndarray, candidates: Sequence[Candidate], step: float) -> Ca
 
 
 def cost(values: np.ndarray, decoded: np.ndarray, size: float, step: float) -> float:
-    """Return the sum of squared error and size of a tensor.
+    """Return the sum of squared error (`nnrcodec.quant.prior.expected_error`) and size of a tensor.
 
     Parameters
     ----------
@@ -77,4 +77,4 @@ def cost(values: np.ndarray, decoded: np.ndarray, size: float, step: float) -> f
     step : float
         As in `best`.
     """
-    return squared_error(values, decoded) + 8 * SLOPE * step**2 * size
+    return expected_error(values, decoded) + 8 * SLOPE * step**2 * size

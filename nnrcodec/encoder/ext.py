@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.encoder.candidates import Candidate, best, cost, smallest
+from nnrcodec.encoder.candidates import SLOPE, Candidate, best, cost, smallest
 from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import levels_at, read_checked
@@ -23,6 +23,7 @@ from nnrcodec.quant.quantized import (
     zero_order_entropy,
 )
 from nnrcodec.quant.step_size import step_size
+from nnrcodec.quant.uniform import quantize
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.ndu_encoding import (
     encode_codebook_unit,
@@ -126,12 +127,10 @@ def _reals(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterato
     by_cabac = None
     if cabac:
         by_cabac = _cabac(tensor, levels_at(tensor, values, config, search_qp, dq=search), config)
+    if ans and by_cabac is not None:
+        ans = _rans_may_be_better(tensor, values, qp, by_cabac, density)
     rounded = levels_at(tensor, values, config, qp, dq=False) if ans or codebook else None
-    if (
-        rounded is not None
-        and ans
-        and (by_cabac is None or _rans_may_be_better(values, rounded, by_cabac, density))
-    ):
+    if rounded is not None and ans:
         yield Candidate(encode_extended_reals(tensor.name, rounded), rounded.value)
     if by_cabac is not None:
         yield by_cabac
@@ -143,7 +142,7 @@ def _reals(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterato
 
 
 def _rans_may_be_better(
-    values: np.ndarray, rounded: Quantized, by_cabac: Candidate, qp_density: int
+    tensor: Tensor, values: np.ndarray, qp: int, by_cabac: Candidate, qp_density: int
 ) -> bool:
     """Return whether rANS is worth a trial, which takes far longer than this estimate.
 
@@ -151,13 +150,13 @@ def _rans_may_be_better(
     in scale, and their own description, which grows with the number of different levels. Where most
     levels occur once, the entropy says too little of what they will take.
     """
-    bits, different = zero_order_entropy(rounded.levels)
+    levels = quantize(values, qp, qp_density, tensor.name)
+    bits, different = zero_order_entropy(levels)
     per_level = _BYTES_PER_RARE_LEVEL if 2 * different > values.size else _BYTES_PER_LEVEL
-    least = (bits - scale_gain(rounded.levels)) / 8 + _BYTES_OF_TABLE + per_level * different
-    step = step_size(rounded.qp, qp_density)
-    return cost(values, rounded.value, least, step) < cost(
-        values, by_cabac.value, by_cabac.unit_bytes, step
-    )
+    least = (bits - scale_gain(levels)) / 8 + _BYTES_OF_TABLE + per_level * different
+    step = step_size(qp, qp_density)
+    by_rans = values.size * step**2 / 12 + 8 * SLOPE * step**2 * least
+    return by_rans < cost(values, by_cabac.value, by_cabac.unit_bytes, step)
 
 
 def _known(tensor: Tensor, known: Quantized, config: EncoderConfig) -> Iterator[Candidate]:

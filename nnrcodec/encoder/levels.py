@@ -10,6 +10,7 @@ from nnrcodec.errors import ModelError
 from nnrcodec.model.dtypes import is_float
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy
+from nnrcodec.quant.prior import has_prior, quantize_for_prior
 from nnrcodec.quant.quantized import (
     Quantized,
     are_quantizable,
@@ -39,9 +40,18 @@ def read_checked(tensor: Tensor) -> np.ndarray:
 
 
 def levels_at(
-    tensor: Tensor, values: np.ndarray, config: EncoderConfig, qp: int, *, dq: bool
+    tensor: Tensor,
+    values: np.ndarray,
+    config: EncoderConfig,
+    qp: int,
+    *,
+    dq: bool,
+    is_weight: bool = True,
 ) -> Quantized:
     """Quantize a tensor at a qp.
+
+    Weights are quantized with error feedback, for inputs as layers have them in general
+    (`nnrcodec.quant.prior`), unless the user wants values rounded.
 
     Parameters
     ----------
@@ -54,7 +64,9 @@ def levels_at(
     qp : int
         Of the step size, as the stream has it.
     dq : bool
-        Whether to search for levels of dependent quantization; else values are rounded.
+        Whether the levels shall be those of dependent quantization.
+    is_weight : bool
+        Whether tensors that look like weights are: differences of them are not.
 
     Raises
     ------
@@ -62,6 +74,20 @@ def levels_at(
         If the step size is too fine.
     """
     density = config.quantization.qp_density
+    unary_length = config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH
+    scan_order = effective_scan_order(values.shape, config.cabac.scan_order)
+    in_coded_order = scan_order == 0 or not dq
+    if config.dq and is_weight and in_coded_order and has_prior(values):
+        return quantize_for_prior(
+            values,
+            qp,
+            density,
+            dtype=tensor.dtype,
+            name=tensor.name,
+            lambda_=config.lambda_,
+            unary_length=unary_length,
+            dq=dq,
+        )
     if not dq:
         return quantize_uniform(values, qp, density, dtype=tensor.dtype, name=tensor.name)
     return quantize_by_search(
@@ -71,8 +97,8 @@ def levels_at(
         dtype=tensor.dtype,
         name=tensor.name,
         lambda_=config.lambda_,
-        unary_length=config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH,
-        scan_order=effective_scan_order(values.shape, config.cabac.scan_order),
+        unary_length=unary_length,
+        scan_order=scan_order,
     )
 
 
@@ -112,7 +138,7 @@ def quantize_reals(
     if peak > MAX_LEVEL / 2 * step_size(policy.carried_qps[-1], density):
         return None
     qp = policy.carried(tensor.name, like, peak, dq=dq)
-    quantized = levels_at(tensor, values, config, qp, dq=dq)
+    quantized = levels_at(tensor, values, config, qp, dq=dq, is_weight=like is values)
     if np.isfinite(quantized.value).all():
         return quantized
     return None if dq else _within_dtype(tensor, values, quantized, density)

@@ -14,7 +14,7 @@ The plain loops in `nnrcodec.quant.search.plain_feedback` define the search, tho
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -103,6 +103,10 @@ class Feedback:
         weights = np.maximum(weights, damping * weights.mean())
         factors, scales = (np.stack(part) for part in zip(*of_groups, strict=True))
         return cls(factors, scales, weights, second_moment)
+
+    def for_rows(self, count: int) -> Feedback:
+        """Return the same feedback for so many rows that count alike; there is one group."""
+        return replace(self, row_weights=np.ones((1, count)))
 
     @property
     def sensitivity(self) -> float:
