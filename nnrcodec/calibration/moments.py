@@ -11,7 +11,7 @@ other weights.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,23 @@ class Moments:
             cross[~(varies & _vary(square, self.original_square))] = 0
         zeros = np.zeros_like(mean)
         return Moments(self.count, self.positions, covariance, zeros, cross, zeros, square)
+
+    def with_prior(self, prior: np.ndarray, share: float) -> Moments:
+        """Return the moments of these inputs and of some others, for which the layer is as it was.
+
+        Parameters
+        ----------
+        prior : ndarray, shape (K, K)
+            Second moment of the others; its scale does not matter.
+        share : float
+            How much they count, as part of the mean of the second moments of each group.
+        """
+        k = prior.shape[0]
+        means = np.trace(self.second_moment, axis1=1, axis2=2) / k
+        others = share * means[:, None, None] * (prior * (k / np.trace(prior)))
+        second = self.second_moment + others
+        cross = second if self.cross is self.second_moment else self.cross + others
+        return replace(self, second_moment=second, cross=cross)
 
     def fitted(self, matrices: np.ndarray, ridge: float | None = None) -> np.ndarray:
         """Return the weight with which the changed network comes nearest to the original output.

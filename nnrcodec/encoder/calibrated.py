@@ -16,6 +16,7 @@ layer. At high rates this holds if all weights contribute the same error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -37,6 +38,8 @@ from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.progress import Progress
 from nnrcodec.quant.policy import Policy
+from nnrcodec.quant.prior import MEAN as PRIOR_MEAN
+from nnrcodec.quant.prior import prior_moment
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, are_quantizable
 from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
 from nnrcodec.reduce.low_rank import own_bias
@@ -143,6 +146,7 @@ def quantize_with_inputs(
     return QuantizedModel(replace(model, tensors=tensors), quantized)
 
 
+PRIOR_SHARE = 0.0
 _GAINS = 0.5, 2.0
 """Smallest and largest gain that is put into the batch norm after a layer."""
 
@@ -237,6 +241,11 @@ class _LayerQuantizer:
         moments = visit.moments()
         shift = self.shifts.get(layer.weight)
         seen = moments if shift is None else moments.centered()
+        share = PRIOR_SHARE
+        if share:
+            channels = layer.columns // math.prod(layer.kernel)
+            mean = PRIOR_MEAN if shift is None else 0.0
+            seen = seen.with_prior(prior_moment(channels, layer.kernel, mean), share)
         target = seen.fitted(original)
         feedback = Feedback.of(seen.second_moment, sensitivity.reshape(layer.groups, layer.rows))
         dq = self._can_depend(layer)

@@ -37,7 +37,7 @@ MOST_TAPS = 2048
 """Of a kernel: its second moment has the square of that."""
 
 
-def prior_moment(channels: int, kernel: tuple[int, ...]) -> np.ndarray:
+def prior_moment(channels: int, kernel: tuple[int, ...], mean: float = MEAN) -> np.ndarray:
     """Return the second moment of a patch, float64 (K, K), K = channels * taps.
 
     Parameters
@@ -46,10 +46,12 @@ def prior_moment(channels: int, kernel: tuple[int, ...]) -> np.ndarray:
         Input channels.
     kernel : tuple of int
         Taps along each axis; empty for a linear layer.
+    mean : float
+        Of the inputs, in their deviations.
     """
     taps = np.array(list(np.ndindex(*kernel)), dtype=np.float64)
     distance = np.sqrt(np.square(taps[:, None] - taps[None]).sum(-1))
-    moment = np.kron(np.eye(channels), CORRELATION**distance) + MEAN**2
+    moment = np.kron(np.eye(channels), CORRELATION**distance) + mean**2
     moment[np.diag_indices_from(moment)] += WHITE
     return moment
 
