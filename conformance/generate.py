@@ -928,7 +928,7 @@ def name_with_terminal_codes() -> bytes:
     return _with_name("w\x1b[2J\x1b]0;title\x07\r")
 
 
-@hostile("SyntaxElementError")
+@hostile("SyntaxElementError", "decodes")
 def names_of_modules_own() -> bytes:
     """A tensor named as something that every module has."""
     return _with_name("__class__")

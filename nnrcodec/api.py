@@ -112,16 +112,16 @@ def encode(
         source = model_of(model, example_inputs, dynamic_shapes)
         with stages("calibration inputs"):
             inputs = calibration_inputs(source, calib, calib_count, seed)
-        found = encode_best(source, config, stages, inputs, score)
+        result = encode_best(source, config, stages, inputs, score)
         seconds = time.perf_counter() - start
         report = report_of(
-            found,
+            result,
             source.graph,
             seconds=seconds,
             stage_seconds=stages.seconds,
             notes=notes,
         )
-    return EncodeResult.of(found.encoded.data, report)
+    return EncodeResult.of(result.encoded.data, report)
 
 
 def encode_file(

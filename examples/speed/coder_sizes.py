@@ -1,9 +1,9 @@
-"""Compare the coders in bytes: static tables, DeepCABAC, and DeepCABAC after the search.
+"""Compare the coders in bytes: rANS, DeepCABAC, and DeepCABAC after the search.
 
-For each file and qp all tensors are rounded at that qp and coded with static tables (ANS) and with
-DeepCABAC; and searched by dependent quantization at the qp with about the same error, with
-DeepCABAC. Sizes are those of whole streams, the error is the squared error of all weights. The last
-table says which coder the default options pick for which tensors.
+For each file and qp all tensors are rounded at that qp and coded with rANS and with DeepCABAC; and
+searched by dependent quantization at the qp with about the same error, with DeepCABAC. Sizes are
+those of whole streams, the error is the squared error of all weights. The last table says which
+coder the default options pick for which tensors.
 
     python examples/speed/coder_sizes.py [FILE.safetensors ...]
 """

@@ -201,7 +201,9 @@ def measure(
         logger.info(
             "the second moments of layer %s are measured at about %d of %d positions, picked at "
             "random: all of them would take too long",
-            *(layer.name, round(share * total_positions), total_positions),
+            layer.name,
+            round(share * total_positions),
+            total_positions,
         )
     total = 0
     for value, changed_value in zip(original, changed, strict=True):

@@ -147,35 +147,35 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         return f"{', '.join(action.option_strings)} {value}"
 
 
-def run(made: Parser, work: Callable[[argparse.Namespace], None], argv: list[str] | None) -> int:
+def run(parser: Parser, work: Callable[[argparse.Namespace], None], argv: list[str] | None) -> int:
     """Parse the arguments, do the work, and turn errors into a message and an exit code.
 
     Parameters
     ----------
-    made : Parser
+    parser : Parser
         With the name of the file to read as ``input``.
     work : callable
         Takes the options. What was logged by way of warning is in the list ``warnings`` of them.
     argv : list of str, optional
         The arguments; those of the process by default.
     """
-    options = made.parse_args(argv)
+    options = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of tensors may be in any script
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _own_messages_only(made.prog, options), _threads_of_torch(options):
+        with _own_messages_only(parser.prog, options), _threads_of_torch(options):
             work(options)
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(f"{made.prog}: interrupted", file=sys.stderr)
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:  # a defect, unless it is one of ours
         if options.debug:
             traceback.print_exception(error)
-        print(f"{made.prog}: error: {_message(error, options.input)}", file=sys.stderr)
+        print(f"{parser.prog}: error: {_message(error, options.input)}", file=sys.stderr)
         return _exit_code(error)
     return 0
 
@@ -349,9 +349,9 @@ def print_json(report: object) -> None:
 
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -70,8 +70,8 @@ _MOST_GIB = Limits().max_decoded_bytes >> 30
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    made = Parser(TEXTS)
-    made.add_argument(
+    parser = Parser(TEXTS)
+    parser.add_argument(
         "streams",
         type=Path,
         nargs="+",
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         help="the stream, or - for standard input; or a base model, then its updates in their "
         "order",
     )
-    made.add_argument(
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
@@ -87,20 +87,20 @@ def main(argv: list[str] | None = None) -> int:
         metavar="MODEL",
         help=f"model file to write ({', '.join(FORMATS)}); an old file is replaced",
     )
-    made.add_argument(
+    parser.add_argument(
         "--merge",
         action="store_true",
         help="multiply factors of low rank (and scales) out: the original architecture, not the "
         "faster one",
     )
-    made.add_argument(
+    parser.add_argument(
         "--threads",
         type=at_least(1),
         metavar="N",
         help="threads at most, also those of PyTorch; the result does not depend on it [number of "
         f"processors, {MOST_THREADS} at most]",
     )
-    made.add_argument(
+    parser.add_argument(
         "--max-bytes",
         type=at_least(1),
         metavar="N",
@@ -108,19 +108,19 @@ def main(argv: list[str] | None = None) -> int:
         f"[{_FREE_MIB} MiB and {_PER_BYTE} bytes for each byte of the stream, "
         f"{_MOST_GIB} GiB at most]",
     )
-    made.add_argument(
+    parser.add_argument(
         "--require-record",
         action="store_true",
         help="refuse a stream without the container record that all streams of nnr-encode have",
     )
-    made.add_argument(
+    parser.add_argument(
         "--trust",
         action="store_true",
         help="the streams are from somebody you trust: lift limits that depend on their size, such "
         "as that of the graph in a .pt2 file",
     )
-    made.set_defaults(input=Path())  # the stream at hand, for messages
-    return run(made, _decode, argv)
+    parser.set_defaults(input=Path())  # the stream at hand, for messages
+    return run(parser, _decode, argv)
 
 
 def _decode(options: argparse.Namespace) -> None:

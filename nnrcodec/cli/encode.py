@@ -135,23 +135,23 @@ examples:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    made = Parser(TEXTS)
-    made.add_argument("input", type=Path, metavar="MODEL", help=f"model file ({FORMS})")
-    made.add_argument(
+    parser = Parser(TEXTS)
+    parser.add_argument("input", type=Path, metavar="MODEL", help=f"model file ({FORMS})")
+    parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="STREAM",
         help="stream to write; an old file is replaced [MODEL with ending .nnr]",
     )
-    made.add_argument(
+    parser.add_argument(
         "--profile",
         choices=("ext", "nnc"),
         default="ext",
         help="nnc: readable for all decoders of ISO/IEC 15938-17; ext: also units of our own, "
         "which are smaller for some tensors [%(default)s]",
     )
-    made.add_argument(
+    parser.add_argument(
         "--base",
         type=Path,
         action="append",
@@ -159,26 +159,26 @@ def main(argv: list[str] | None = None) -> int:
         help="write an update: only the differences to this stream. Repeat the option for each "
         "update since the base model, in their order",
     )
-    made.add_argument(
+    parser.add_argument(
         "--threads",
         type=at_least(1),
         metavar="N",
         help="threads at most, also those of PyTorch. Without calibration inputs the stream does "
         "not depend on it [number of processors]",
     )
-    made.add_argument(
+    parser.add_argument(
         "--json", action="store_true", help="print a report as JSON; it is described below"
     )
-    _add_targets(made)
-    _add_calibration(made)
-    _add_quantization(made)
-    _add_coding(made)
-    _add_reduction(made)
-    return run(made, _encode, argv)
+    _add_targets(parser)
+    _add_calibration(parser)
+    _add_quantization(parser)
+    _add_coding(parser)
+    _add_reduction(parser)
+    return run(parser, _encode, argv)
 
 
-def _add_targets(made: argparse.ArgumentParser) -> None:
-    group = made.add_argument_group(
+def _add_targets(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
         "targets (instead of a qp)",
         LOSSES,
     )
@@ -195,8 +195,8 @@ def _add_targets(made: argparse.ArgumentParser) -> None:
     add_task(group, tuple(TASK_UNITS))
 
 
-def _add_calibration(made: argparse.ArgumentParser) -> None:
-    group = made.add_argument_group("calibration inputs (for .pt2 files)")
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("calibration inputs (for .pt2 files)")
     group.add_argument(
         "--calib",
         metavar="PATH",
@@ -224,8 +224,8 @@ def _add_calibration(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_quantization(made: argparse.ArgumentParser) -> None:
-    group = made.add_argument_group("quantization")
+def _add_quantization(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("quantization")
     group.add_argument(
         "--qp",
         type=int,
@@ -264,8 +264,8 @@ def _add_quantization(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_coding(made: argparse.ArgumentParser) -> None:
-    group = made.add_argument_group("entropy coding")
+def _add_coding(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("entropy coding")
     group.add_argument(
         "--entropy",
         choices=("auto", "cabac", "ans"),
@@ -299,13 +299,13 @@ def _add_coding(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_reduction(made: argparse.ArgumentParser) -> None:
-    made.add_argument_group("batch norm").add_argument(
+def _add_reduction(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument_group("batch norm").add_argument(
         "--fold-batch-norm",
         action="store_true",
         help="multiply batch norms into the convolutions before them; needs a .pt2 file",
     )
-    low_rank = made.add_argument_group(
+    low_rank = parser.add_argument_group(
         "low rank",
         "Give one of --rank, --energy, --rank-ratio and --target-macs; or --low-rank\n"
         "alone, which finds the ranks that are worth their error.",

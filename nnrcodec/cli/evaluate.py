@@ -78,40 +78,40 @@ examples:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    made = Parser(TEXTS)
-    made.add_argument("model", type=Path, metavar="MODEL", help="the original, a model file")
-    made.add_argument("streams", type=Path, metavar="STREAM", nargs="+", help="streams of it")
-    add_task(made, TASKS)
-    made.add_argument(
+    parser = Parser(TEXTS)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="the original, a model file")
+    parser.add_argument("streams", type=Path, metavar="STREAM", nargs="+", help="streams of it")
+    add_task(parser, TASKS)
+    parser.add_argument(
         "--input-size",
         type=_size,
         metavar="HxW",
         help="size of the pictures to time networks on [96x96, or what the network takes]",
     )
-    made.add_argument(
+    parser.add_argument(
         "--rounds",
         type=at_least(1),
         metavar="N",
         default=7,
         help="how many times to measure [%(default)s]",
     )
-    made.add_argument(
+    parser.add_argument(
         "--threads",
         type=at_least(1),
         metavar="N",
         default=1,
         help="threads to run, encode and decode with, also those of PyTorch [%(default)s]",
     )
-    made.add_argument(
+    parser.add_argument(
         "--no-encode", action="store_true", help="do not time encoding (by the weights alone)"
     )
-    made.add_argument("--no-memory", action="store_true", help="do not measure memory")
-    made.add_argument("--json", action="store_true", help="print JSON; --help-all describes it")
-    made.add_argument(
+    parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
+    parser.add_argument("--json", action="store_true", help="print JSON; --help-all describes it")
+    parser.add_argument(
         "--report", type=Path, metavar="DIR", help="write a page with plots, DIR/index.html"
     )
-    made.set_defaults(input=Path())  # the file at hand, for messages
-    return run(made, _evaluate, argv)
+    parser.set_defaults(input=Path())  # the file at hand, for messages
+    return run(parser, _evaluate, argv)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -62,20 +62,20 @@ examples:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
-    made = Parser(TEXTS)
-    made.add_argument(
+    parser = Parser(TEXTS)
+    parser.add_argument(
         "input", type=Path, metavar="STREAM", help="the stream, or - for standard input"
     )
-    made.add_argument("--json", action="store_true", help="print JSON; --help-all describes it")
-    made.add_argument(
+    parser.add_argument("--json", action="store_true", help="print JSON; --help-all describes it")
+    parser.add_argument(
         "--trace", action="store_true", help="print each syntax element and its position instead"
     )
-    made.add_argument(
+    parser.add_argument(
         "--require-record",
         action="store_true",
         help="refuse a stream without the container record that all streams of nnr-encode have",
     )
-    return run(made, _info, argv)
+    return run(parser, _info, argv)
 
 
 def _info(options: argparse.Namespace) -> None:

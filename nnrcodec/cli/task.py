@@ -1,4 +1,4 @@
-"""Options that say what a network is there for."""
+"""The options of quality metrics: ``--task`` and ``--data``."""
 
 from __future__ import annotations
 
@@ -54,4 +54,9 @@ def task_of(options: argparse.Namespace, original: Model) -> Task | None:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not allowed, expected numbers with commas between them"
+        ) from None

@@ -56,9 +56,9 @@ def loss(text: str) -> Loss:
     (Loss(value=0.03, unit='dB'), '%', '')
     """
     number, unit = text.strip(), ""
-    for each in UNITS:
-        if number.endswith(each):
-            number, unit = number.removesuffix(each), each
+    for known in UNITS:
+        if number.endswith(known):
+            number, unit = number.removesuffix(known), known
     try:
         return Loss(float(number), unit)
     except ValueError:

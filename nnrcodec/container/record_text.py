@@ -55,8 +55,8 @@ _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
 """By word: scheme, whether it is transposed, and how many dimensions the weight may have."""
 _FIRST_SCHEME = "separable"
 _KEYS = {"writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"}
-_FIRST_WITH_CLOSING = (2, 0)
 _FIRST_WITH_HEAD = (1, 2)
+_DIGEST_CHARACTERS = len(base64.b85encode(bytes(DIGEST_BYTES)))
 _LIKE_A_RECORD = b"nnrcodec "
 _MOST_DAMAGED_BYTES = 2
 _SEARCHED_BYTES = 32
@@ -122,6 +122,12 @@ def closing_to_bytes(record: Record) -> bytes:
 def is_record(topology_data: bytes | memoryview) -> bool:
     """Return whether topology data in private format are a record of ours."""
     return _HEAD.match(topology_data) is not None
+
+
+def needs_closing(topology_data: bytes | memoryview) -> bool:
+    """Return whether a record that this decoder reads has a closing record."""
+    head = _HEAD.match(topology_data)
+    return head is not None and int(head[1]) == RECORD_VERSION[0]
 
 
 def head_bytes(topology_data: bytes | memoryview) -> int:
@@ -210,7 +216,7 @@ def record_from_bytes(
             *latest,
             shortened(", ".join(newer)) or "nothing",
         )
-    if version >= _FIRST_WITH_CLOSING:
+    if needs_closing(topology_data):
         if closing is None:
             raise damaged_record("its closing record is missing; was the stream cut short?")
         _add_digests(content, bytes(closing), may_have_more=version > latest)
@@ -313,7 +319,7 @@ def _add_digests(content: dict[str, Any], closing: bytes, *, may_have_more: bool
         raise PayloadError(
             f"cannot read it: {error}", path="record/closing", clause=_CLAUSE
         ) from error
-    more = len(digests) - DIGEST_BYTES * len(rows)
+    more = len(closing) - 1 - _DIGEST_CHARACTERS * len(rows)
     if closing[-1:] != b"\0" or more < 0 or (more and not may_have_more):
         raise _wrong("record/closing", f"expected {DIGEST_BYTES} bytes for each tensor")
     for index, row in enumerate(rows):

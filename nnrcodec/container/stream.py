@@ -17,6 +17,7 @@ from nnrcodec.container.record_text import (
     damaged_record,
     head_bytes,
     is_record,
+    needs_closing,
     record_from_bytes,
     record_to_bytes,
     was_record,
@@ -190,9 +191,11 @@ def read_stream(
                 "there is no container record of nnrcodec in this stream, and one is required"
             )
         return Stream(units)
-    end = _single(unit for unit in units if _storage_format(unit) == CLOSING_STORAGE_FORMAT)
+    text, end = front.body.topology_data, None
+    if needs_closing(text):  # with an older record units of that format are somebody else's
+        end = _single(unit for unit in units if _storage_format(unit) == CLOSING_STORAGE_FORMAT)
     closing = None if end is None else end.body.topology_data
-    record = record_from_bytes(front.body.topology_data, head_check(data, units), limits, closing)
+    record = record_from_bytes(text, head_check(data, units), limits, closing)
     return Stream(units, record, tuple(unit for unit in (front, end) if unit is not None))
 
 

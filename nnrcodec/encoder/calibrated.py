@@ -200,7 +200,10 @@ class _Shift:
                 "the batch norm of %s cannot make up for what quantization does to %d of %d "
                 "outputs: the gain they need is not between %g and %g, and is limited to that; "
                 "take a smaller scale or qp",
-                *(self.name, limited, gain.size, *_GAINS),
+                self.name,
+                limited,
+                gain.size,
+                *_GAINS,
             )
         mean = moments.output_mean(quantized)
         variance = tensors[self.variance].read().astype(np.float64)

@@ -146,9 +146,9 @@ def _rans_may_be_better(
 ) -> bool:
     """Return whether rANS is worth a trial, which takes far longer than this estimate.
 
-    Static tables take about the zero-order entropy of the levels, less where rows or columns differ
-    in scale, and their own description, which grows with the number of different levels. Where most
-    levels occur once, the entropy says too little of what they will take.
+    rANS takes about the zero-order entropy of the levels, less where rows or columns differ in
+    scale, and the description of its tables, which grows with the number of different levels. Where
+    most levels occur once, the entropy says too little of what they will take.
     """
     levels = quantize(values, qp, qp_density, tensor.name)
     bits, different = zero_order_entropy(levels)

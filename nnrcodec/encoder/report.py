@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from nnrcodec.encoder.search import Found, Trial
+from nnrcodec.encoder.search import SearchResult, Trial
 from nnrcodec.errors import LimitExceededError
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.names import original_name
@@ -157,7 +157,7 @@ class EncodeResult(bytes):
 
 
 def report_of(
-    found: Found,
+    result: SearchResult,
     graph: Graph | None,
     *,
     seconds: float,
@@ -168,14 +168,14 @@ def report_of(
 
     Parameters
     ----------
-    found : Found
+    result : SearchResult
         The stream, and the search for it.
     graph : Graph, optional
         Of the model that was given; it knows names that the stream has under safe ones.
     seconds, stage_seconds, notes
         As in `EncodeReport`.
     """
-    encoded = found.encoded
+    encoded = result.encoded
     tensors = tuple(_tensors(_inspected(encoded.data), encoded.errors, graph))
     return EncodeReport(
         stream_bytes=len(encoded.data),
@@ -186,8 +186,8 @@ def report_of(
         layers=_with_original_names(encoded.layers, graph),
         folds=_with_original_names(encoded.folds, graph),
         distillation=encoded.distilled,
-        trials=found.trials,
-        taken=found.taken,
+        trials=result.trials,
+        taken=result.taken,
         seconds=seconds,
         stage_seconds=stage_seconds,
         notes=tuple(notes),

@@ -76,17 +76,17 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The stream that was looked for.
+class SearchResult:
+    """The stream that was encoded, and the search for it.
 
     Parameters
     ----------
     encoded : Encoded
-        It.
+        The stream.
     trials : tuple of Trial
-        All that were made; none if there was nothing to search for.
+        All trials of the search; empty if there was no target.
     taken : Trial or None
-        The one that it is of.
+        The trial of the stream.
     """
 
     encoded: Encoded
@@ -100,7 +100,7 @@ def encode_best(
     stages: Stages = silently,
     inputs: Inputs | None = None,
     score: ScoreOf | None = None,
-) -> Found:
+) -> SearchResult:
     """Encode a model, within a loss or a size if the configuration says so.
 
     Parameters
@@ -112,7 +112,7 @@ def encode_best(
 
     Returns
     -------
-    Found
+    SearchResult
 
     Raises
     ------
@@ -122,15 +122,15 @@ def encode_best(
         If a tensor cannot be coded.
     """
     if not config.has_target:
-        return Found(encode_model(model, config, stages, inputs))
-    return _Search(model, config, stages, inputs, score).run()
+        return SearchResult(encode_model(model, config, stages, inputs))
+    return _TargetSearch(model, config, stages, inputs, score).run()
 
 
 class _NothingBetweenError(Exception):
     """Scales so near one another that all steps are the same: qp are whole numbers."""
 
 
-class _Search:
+class _TargetSearch:
     """The search for one model and target."""
 
     def __init__(
@@ -154,7 +154,7 @@ class _Search:
                 )
             self._best = self._scored(model)
 
-    def run(self) -> Found:
+    def run(self) -> SearchResult:
         """Look for the stream."""
         low_rank = self._config.low_rank
         reduced: Reduced | None = None
@@ -189,7 +189,7 @@ class _Search:
             raise ConfigError(self._out_of_reach())
         best = max if self._config.max_loss is None else min
         taken = best(within, key=lambda trial: trial.bytes)
-        return Found(kept[taken.scale], tuple(self._trials), taken)
+        return SearchResult(kept[taken.scale], tuple(self._trials), taken)
 
     def _distilled(self) -> Reduced:
         """Return a distilled network of low rank, of ranks with which the target is likely."""
@@ -234,8 +234,8 @@ class _Search:
             least = f"; the least that was found is {min(losses):.4g}" if losses else ""
             return f"a loss of at most {self._config.max_loss:g} is out of reach{least}"
         smallest = min((trial.bytes for trial in self._trials), default=None)
-        found = f"; the smallest stream that was found has {smallest}" if smallest else ""
-        return f"{self._config.target_bytes} bytes are out of reach{found}"
+        nearest = f"; the smallest stream that was found has {smallest}" if smallest else ""
+        return f"{self._config.target_bytes} bytes are out of reach{nearest}"
 
 
 def _scaled(config: EncoderConfig, scale: float) -> EncoderConfig:
@@ -271,17 +271,17 @@ def _solve(
     at = 0.0
     for _ in range(trials):
         try:
-            found = excess(math.exp(at))
+            value = excess(math.exp(at))
         except _NothingBetweenError:
             break
-        if found <= 0:
-            below = at, found
+        if value <= 0:
+            below = at, value
         else:
-            above = at, found
-        if -near <= found <= 0:
+            above = at, value
+        if -near <= value <= 0:
             break
         if below is None or above is None:
-            move = -(found + near / 2) / slope
+            move = -(value + near / 2) / slope
             at += math.copysign(min(max(abs(move), 0.1), _FARTHEST), move)
         else:
             part = (below[1] + near / 2) / (below[1] - above[1])

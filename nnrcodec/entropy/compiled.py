@@ -87,7 +87,8 @@ def _say_damaged(folder: str, error: Exception) -> None:
             logger.warning(
                 "the cache of compiled code in %s is damaged (%s); what is damaged is compiled "
                 "anew and replaced",
-                *(folder, error or type(error).__name__),
+                folder,
+                error or type(error).__name__,
             )
 
 

@@ -184,7 +184,8 @@ def _moved_to(module: torch.nn.Module, examples: _Examples) -> _Examples:
     (device,) = devices
     logger.warning(
         "example inputs are on %s and are moved to %s, where the module is",
-        *(", ".join(sorted(map(str, elsewhere))), device),
+        ", ".join(sorted(map(str, elsewhere))),
+        device,
     )
     return tuple(example.to(device) for example in examples)
 
@@ -204,7 +205,8 @@ def _log_fixed_axes(model: Model, examples: _Examples, reasons: Sequence[str]) -
         logger.warning(
             "fixed in the graph: %s; with more dynamic sizes it cannot be exported, or its outputs "
             "differ from those of the module (%s)",
-            *(", ".join(axis for axis, _ in fixed), "; ".join(dict.fromkeys(reasons))),
+            ", ".join(axis for axis, _ in fixed),
+            "; ".join(dict.fromkeys(reasons)),
         )
         return
     if by_example:
@@ -267,7 +269,9 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
         logger.warning(
             "%d names are not allowed in a stream with a graph, such as %r, which is coded as %r; "
             "state dicts get the original names, decoded networks the coded ones",
-            *(len(graph.original_names), original, safe),
+            len(graph.original_names),
+            original,
+            safe,
         )
     return _checked(model, graph)
 

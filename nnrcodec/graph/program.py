@@ -211,7 +211,9 @@ def _log_fixed_axes(program: torch.export.ExportedProgram, graph: Graph) -> None
                 logger.warning(
                     "PyTorch fixes axis %d of input %r to %d in the exported program, which is "
                     "dynamic in the stream",
-                    *(axis, value.name, int(exported)),
+                    axis,
+                    value.name,
+                    int(exported),
                 )
 
 

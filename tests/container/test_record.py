@@ -14,7 +14,9 @@ from fuzz.streams import (
     closing_unit,
     json_of,
     record_content,
+    record_data,
     record_text,
+    record_unit,
     stream_of,
     tensors_only,
     units_of,
@@ -30,6 +32,7 @@ from nnrcodec.container.record_text import (
     record_to_bytes,
     was_record,
 )
+from nnrcodec.container.stream import read_stream
 from nnrcodec.errors import (
     BitstreamError,
     LimitExceededError,
@@ -146,7 +149,10 @@ CLOSING = base64.b85encode(bytes.fromhex(DIGEST)) + b"\0"
 
 @pytest.mark.parametrize(
     "closing",
-    [b"", b"\0", CLOSING[:-1], CLOSING + b"\0", CLOSING[1:], CLOSING[:-1] * 2 + b"\0", b'"""""\0'],
+    [
+        *(b"", b"\0", CLOSING[:-1], CLOSING + b"\0", CLOSING[1:], CLOSING[:-1] * 2 + b"\0"),
+        *(b'"""""\0', CLOSING[:-1] + b"0\0"),
+    ],
 )
 def test_a_wrong_closing_record_is_refused(closing: bytes) -> None:
     with pytest.raises(BitstreamError, match="record/closing"):
@@ -180,6 +186,21 @@ def test_a_stream_has_one_closing_record_wherever_it_stands() -> None:
         nnrcodec.decode(stream_of(others))
     with pytest.raises(UnitOrderError, match="a second container record"):
         nnrcodec.decode(stream_of([*units, end]))
+
+
+def test_units_of_format_129_beside_an_older_record_belong_to_somebody_else() -> None:
+    units = units_of(tensors_only())
+    end, record = closing_unit(units), read_stream(tensors_only()).record
+    assert end is not None
+    assert record is not None
+    units.remove(end)
+    front = record_unit(units)
+    front.body.topology_data = record_data(record)
+    decoded = nnrcodec.decode(stream_of(units))
+    for others in ([end], [end, end]):
+        assert list(nnrcodec.decode(stream_of([*units, *others]))) == list(decoded)
+    record_bytes = len(stream_of(units)) - len(stream_of([u for u in units if u is not front]))
+    assert nnrcodec.inspect(stream_of([*units, end])).record_bytes == record_bytes
 
 
 def test_the_closing_record_stands_before_a_raw_unit() -> None:
