@@ -31,6 +31,7 @@ __all__ = [
 
 T = TypeVar("T", UniformConfig, CabacConfig)
 
+Preset = Literal["transparent", "balanced", "small"]
 Profile = Literal["ext", "nnc"]
 """Which units a stream may have: ours as well, or those of the standard only."""
 
@@ -75,6 +76,10 @@ class EncoderConfig:
         Which layers become pairs of thin ones, how, and of which rank.
     distillation : DistillationConfig, optional
         With calibration inputs: train a network of low rank to do what the original does.
+    preset : "transparent", "balanced" or "small"
+        How near the output of the network is to stay to that of the original: no visible change, a
+        small one for about a bit less a weight, or more for two bits less
+        (`nnrcodec.calibration.fidelity`). It counts where no qp, scale or target is given.
     max_loss : float, optional
         Make the stream as small as a loss of at most so much allows, in the unit of the score that
         the caller measures; see `nnrcodec.encoder.search`.
@@ -119,6 +124,7 @@ class EncoderConfig:
     fold_batch_norm: bool
     low_rank: LowRankConfig | None
     distillation: DistillationConfig | None
+    preset: Preset
     max_loss: float | None
     target_bytes: int | None
     threads: int | None
@@ -137,6 +143,7 @@ class EncoderConfig:
         fold_batch_norm: bool = False,
         low_rank: LowRankConfig | None = None,
         distillation: DistillationConfig | None = None,
+        preset: Preset = "transparent",
         max_loss: float | None = None,
         target_bytes: int | None = None,
         threads: int | None = None,

@@ -23,12 +23,15 @@ from nnrcodec.encoder.pipeline import (
     encode_reduced,
     reduce_model,
 )
+from nnrcodec.encoder.presets import encode_preset
+from nnrcodec.encoder.trials import NothingBetweenError, SearchResult, Trial, scaled, solve
 from nnrcodec.errors import ConfigError
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 from nnrcodec.progress import Stages, silently
 
 if TYPE_CHECKING:
+    from nnrcodec.calibration.fidelity import HeldBack
     from nnrcodec.calibration.synthetic import Inputs
 
 ScoreOf = Callable[[Any], float]
@@ -40,13 +43,9 @@ TRIALS = 8
 NEAR = 0.02
 """A result this near its limit, as part of it, is good enough."""
 
-QP_DENSITY = 4
-"""The least in a search: coarser steps of qp would miss a target by several per cent."""
-
 _LOSS_SLOPE, _BYTES_SLOPE = 2.0, -0.6
 """By how much logarithms of loss and bytes change, about, with that of the scale."""
 
-_FARTHEST = math.log(8)
 _LEAST_LOSS = 1e-3
 """A loss below this part of its limit counts as that: what is measured is noise, or a gain."""
 
@@ -56,52 +55,15 @@ _SHARE_OF_RANKS = 0.5
 _TRIES_OF_RANKS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One stream that the search has made.
-
-    Parameters
-    ----------
-    scale : float
-        Of step sizes.
-    bytes : int
-        Of the stream.
-    loss : float or None
-        By how much the score is lower than that of the original, if it was measured.
-    """
-
-    scale: float
-    bytes: int
-    loss: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The stream that was encoded, and the search for it.
-
-    Parameters
-    ----------
-    encoded : Encoded
-        The stream.
-    trials : tuple of Trial
-        All trials of the search; empty if there was no target.
-    taken : Trial or None
-        The trial of the stream.
-    """
-
-    encoded: Encoded
-    trials: tuple[Trial, ...] = ()
-    taken: Trial | None = None
-
-
 def encode_best(
     model: Model,
     config: EncoderConfig,
     stages: Stages = silently,
     inputs: Inputs | None = None,
     score: ScoreOf | None = None,
+    held_back: HeldBack | None = None,
 ) -> SearchResult:
-    """Encode a model, within a loss or a size if the configuration says so.
+    """Encode a model, within a loss or a size if the configuration says so, else as a preset does.
 
     Parameters
     ----------
@@ -109,6 +71,8 @@ def encode_best(
         As `nnrcodec.encoder.pipeline.encode_model` takes them.
     score : callable, optional
         Scores a network, for `EncoderConfig.max_loss`.
+    held_back : HeldBack, optional
+        Inputs to measure with that are not used to fit anything.
 
     Returns
     -------
@@ -122,12 +86,8 @@ def encode_best(
         If a tensor cannot be coded.
     """
     if not config.has_target:
-        return SearchResult(encode_model(model, config, stages, inputs))
+        return encode_preset(model, config, stages, inputs, held_back)
     return _TargetSearch(model, config, stages, inputs, score).run()
-
-
-class _NothingBetweenError(Exception):
-    """Scales so near one another that all steps are the same: qp are whole numbers."""
 
 
 class _TargetSearch:
@@ -160,14 +120,14 @@ class _TargetSearch:
         reduced: Reduced | None = None
         if low_rank is None or low_rank.rule is not None:
             reduced = reduce_model(
-                self._model, _scaled(self._config, 1.0), self._stages, self._inputs
+                self._model, scaled(self._config, 1.0), self._stages, self._inputs
             )
         elif self._config.distillation is not None:
             reduced = self._distilled()
         kept: dict[float, Encoded] = {}
 
         def attempt(scale: float) -> float:
-            config = _scaled(self._config, scale)
+            config = scaled(self._config, scale)
             if reduced is None:
                 encoded = encode_model(self._model, config, self._stages, self._inputs)
             else:
@@ -180,10 +140,10 @@ class _TargetSearch:
             self._trials.append(Trial(scale, len(encoded.data), loss))
             same = any(encoded.data == other.data for at, other in kept.items() if at != scale)
             if same:
-                raise _NothingBetweenError
+                raise NothingBetweenError
             return self._excess(len(encoded.data), loss)
 
-        _solve(attempt, self._slope, NEAR, TRIALS)
+        solve(attempt, self._slope, NEAR, TRIALS)
         within = [trial for trial in self._trials if self._excess(trial.bytes, trial.loss) <= 0]
         if not within:
             raise ConfigError(self._out_of_reach())
@@ -197,7 +157,7 @@ class _TargetSearch:
         kept: dict[float, Reduced] = {}
 
         def attempt(scale: float) -> float:
-            config = _scaled(untrained, scale)
+            config = scaled(untrained, scale)
             kept[scale] = reduce_model(self._model, config, self._stages, self._inputs)
             if self._config.max_loss is None:
                 encoded = encode_reduced(kept[scale], config, self._stages, self._inputs)
@@ -205,10 +165,10 @@ class _TargetSearch:
             loss = self._best - self._scored(kept[scale].model)
             return self._excess(0, loss * LEFT_AFTER_DISTILLATION / _SHARE_OF_RANKS)
 
-        scale = _solve(attempt, self._slope, 0.2, _TRIES_OF_RANKS)
+        scale = solve(attempt, self._slope, 0.2, _TRIES_OF_RANKS)
         if scale is None:
             raise ConfigError(f"low rank alone costs too much: {self._out_of_reach()}")
-        return reduce_model(self._model, _scaled(self._config, scale), self._stages, self._inputs)
+        return reduce_model(self._model, scaled(self._config, scale), self._stages, self._inputs)
 
     @property
     def _slope(self) -> float:
@@ -238,54 +198,3 @@ class _TargetSearch:
         return f"{self._config.target_bytes} bytes are out of reach{nearest}"
 
 
-def _scaled(config: EncoderConfig, scale: float) -> EncoderConfig:
-    """Return a configuration with other default steps, of which there are many."""
-    density = max(config.quantization.qp_density, QP_DENSITY)
-    quantization = replace(config.quantization, scale=scale, qp_density=density)
-    return replace(config, quantization=quantization)
-
-
-def _solve(
-    excess: Callable[[float], float], slope: float, near: float, trials: int
-) -> float | None:
-    """Return the scale nearest to a positive excess, of those that are tried.
-
-    Parameters
-    ----------
-    excess : callable
-        Of the scale; monotone but for noise. It raises `_NothingBetweenError` to end the search.
-    slope : float
-        Of it, about, by the logarithm of the scale; its sign is relied on.
-    near : float
-        An excess between minus this and zero ends the search.
-    trials : int
-        Calls at most.
-
-    Returns
-    -------
-    float or None
-        None if no excess is zero or below.
-    """
-    below: tuple[float, float] | None = None  # the last that kept to the limit
-    above: tuple[float, float] | None = None
-    at = 0.0
-    for _ in range(trials):
-        try:
-            value = excess(math.exp(at))
-        except _NothingBetweenError:
-            break
-        if value <= 0:
-            below = at, value
-        else:
-            above = at, value
-        if -near <= value <= 0:
-            break
-        if below is None or above is None:
-            move = -(value + near / 2) / slope
-            at += math.copysign(min(max(abs(move), 0.1), _FARTHEST), move)
-        else:
-            part = (below[1] + near / 2) / (below[1] - above[1])
-            at = below[0] + min(max(part, 0.1), 0.9) * (above[0] - below[0])
-            if abs(above[0] - below[0]) < near / 4:
-                break
-    return None if below is None else math.exp(below[0])

@@ -14,7 +14,7 @@ from nnrcodec.checks import check_fields
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.quant.step_size import qp_of_step_size, step_size
 
-WEIGHT_STEPS = 4.0
+WEIGHT_STEPS = 8.0
 """Default step size of a weight: the root mean square of its tensor, divided by this."""
 
 LARGE_ELEMENTS = 2**15

@@ -1,0 +1,81 @@
+"""The outputs of an original network, and how near those of a changed one are to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from nnrcodec.calibration.fidelity import Fidelity, HeldBack
+from nnrcodec.calibration.inputs import running
+from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.calibration.synthetic import Inputs
+
+_MOST_COLOURS = 4
+
+
+class Reference:
+    """The outputs of the original network, to compare others with.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The original network.
+    held_back : HeldBack
+        What it is compared on.
+    """
+
+    def __init__(self, module: torch.nn.Module, held_back: HeldBack) -> None:
+        self._inputs, self._source = held_back.inputs, held_back.source
+        self._outputs = [*_outputs(module, self._inputs)]
+
+    def compare(self, module: torch.nn.Module) -> Fidelity:
+        """Measure how near the outputs of a network are; it takes the same inputs."""
+        changed = [*_outputs(module, self._inputs)]
+        pairs = [
+            (torch.cat([a.flatten() for a in wanted]), torch.cat([b.flatten() for b in found]))
+            for wanted, found in zip(
+                zip(*self._outputs, strict=True), zip(*changed, strict=True), strict=True
+            )
+        ]
+        snr = min((_decibels(_power(a), _power(a - b)) for a, b in pairs), default=math.inf)
+        absolute, change = None, None
+        before = self._pictures()
+        if before is not None:
+            ((wanted, found),) = pairs
+            error = _power(wanted - found)
+            extent = float(wanted.max() - wanted.min())
+            absolute = _decibels(wanted.numel() * extent**2, error)
+            change = _decibels(_power(wanted - before), error)
+        return Fidelity(snr, absolute, change, len(self._inputs), self._source)
+
+    def _pictures(self) -> torch.Tensor | None:
+        """Return what the network changes, if its only output is a picture like its first input."""
+        if any(len(outputs) != 1 or outputs[0].ndim != 4 for outputs in self._outputs):
+            return None
+        before = []
+        for (first, *_), (output,) in zip(self._inputs, self._outputs, strict=True):
+            if first.ndim != 4 or first.shape[2:] != output.shape[2:]:
+                return None
+            if first.shape[1] < output.shape[1] or output.shape[1] > _MOST_COLOURS:
+                return None
+            before.append(first[:, : output.shape[1]].double().flatten())
+        return torch.cat(before)
+
+
+def _outputs(module: torch.nn.Module, inputs: Inputs) -> Iterator[Sequence[torch.Tensor]]:
+    with running(), torch.inference_mode():
+        for values in inputs:
+            copies = tuple(value.clone() for value in values)
+            yield [real.double() for real in real_tensors(module(*copies))]
+
+
+def _power(values: torch.Tensor) -> float:
+    return float(values.square().sum())
+
+
+def _decibels(signal: float, error: float) -> float:
+    if error == 0:
+        return math.inf
+    return 10 * math.log10(signal / error) if signal > 0 and math.isfinite(error) else -math.inf
