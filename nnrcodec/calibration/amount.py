@@ -14,9 +14,9 @@ from itertools import groupby
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnrcodec.calibration.inputs import running
+from nnrcodec.calibration.inputs import Inputs, running
 from nnrcodec.calibration.sensitivity import real_tensors
-from nnrcodec.calibration.synthetic import COUNT, Inputs
+from nnrcodec.calibration.sizes import COUNT, MULTIPLICATIONS
 from nnrcodec.calibration.walk import walk
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module
@@ -26,9 +26,6 @@ from nnrcodec.model.model import Model
 logger = logger_of(__name__)
 
 MOST = 512
-
-_MULTIPLICATIONS = 2**35
-"""Most multiply-adds of one run with all inputs, if there are more inputs than `COUNT`."""
 
 _PATCHES = 64
 """Patches for each column of a layer's weight that are enough."""
@@ -51,7 +48,7 @@ def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
     with FlopCounterMode(display=False) as counter:
         patches = [visit.patches_for_each_column() for visit in walk(model, [example])]
     by_need = math.ceil(_PATCHES / max(min(patches, default=math.inf), 1e-9))
-    by_time = 2 * _MULTIPLICATIONS // max(counter.get_total_flops(), 1)
+    by_time = 2 * MULTIPLICATIONS // max(counter.get_total_flops(), 1)
     by_memory = _POSITIONS // _positions(example)
     return max(min(max(min(by_time, by_need), COUNT), by_memory, MOST), 1)
 

@@ -6,7 +6,7 @@ No code in a file is executed: arrays are read without pickle, tensors with ``we
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnrcodec.calibration.synthetic import COUNT, SIDE, Inputs, free_size
-from nnrcodec.errors import ConfigError
+from nnrcodec.calibration.sizes import COUNT, SIDE, free_size
+from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.graph.graph import Graph, Input
 from nnrcodec.graph.module import check_inputs
 
 logger = logging.getLogger(__name__)
+
+Inputs = Sequence[tuple[torch.Tensor, ...]]
+"""Calibration inputs: the arguments of each call of the network."""
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -102,16 +105,16 @@ def require_fit(graph: Graph, inputs: Inputs) -> None:
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Convert errors of PyTorch to errors about the calibration inputs.
+    """Convert errors of operators to errors about the calibration inputs.
 
     Raises
     ------
     ConfigError
-        If PyTorch raises an error about a size or an index.
+        If an operator raises an error about a size or an index.
     """
     try:
         yield
-    except (RuntimeError, IndexError) as error:
+    except (RuntimeError, IndexError, BitstreamError) as error:
         raise ConfigError(f"the model does not run with a calibration input: {error}") from error
 
 

@@ -1,56 +1,64 @@
 """Synthetic calibration inputs, for networks without any data.
 
-Pictures are drawn from the dead leaves model (A. B. Lee, D. Mumford, J. Huang, "Occlusion models
-for natural images", IJCV 2001): shapes of all sizes that occlude one another, which gives edges,
-flat areas and a spectrum like those of photographs, plus some texture. Half of them are coded with
-a block transform, like most pictures that networks process. If a batch norm follows the first
-layer, its statistics give the range of the input. Indices are uniform over the rows of the table
-that they select from; all other inputs are white noise.
+What an input is, `kinds` tells from the graph. Each kind has families of values: some to fit to,
+and others to verify on, see `pictures`, `signals` and `tokens`.
 """
 
 from __future__ import annotations
 
-import logging
-import math
+import functools
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from nnrcodec.errors import ConfigError
-from nnrcodec.graph.graph import Graph, Input, Ref, TensorRef
-from nnrcodec.graph.layers import find_layers
-from nnrcodec.graph.module import build_module, run_node
-from nnrcodec.graph.normalized import normalized_convolutions
+from nnrcodec.calibration import signals, tokens
+from nnrcodec.calibration.inputs import Inputs as Inputs
+from nnrcodec.calibration.kinds import Kind, Taken, kinds_of
+from nnrcodec.calibration.maker import Maker
+from nnrcodec.calibration.ranges import ranges
+from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.calibration.sizes import COUNT, MULTIPLICATIONS, free_size, within_bounds
+from nnrcodec.errors import BitstreamError, ConfigError
+from nnrcodec.graph.graph import Graph
+from nnrcodec.graph.module import DecodedModel, build_module
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
-Inputs = Sequence[tuple[torch.Tensor, ...]]
-"""Calibration inputs: the arguments of each call of the network."""
-
-SIDE = 96
-"""Height and width of pictures where those of the input are dynamic."""
-
-COUNT = 32
-"""Default number of inputs."""
-
-_LEAVES = 150
-_LENGTH = 64
-"""Any other dynamic size, except the first, which is 1."""
+_LENGTHS = (1000, 2000, 4000, 8000)
+"""Lengths of signals that are tried before `signals.LENGTH`."""
 
 
-def synthetic_inputs(model: Model, count: int = COUNT, seed: int = 0) -> Inputs:
+def synthetic_inputs(
+    model: Model, count: int = COUNT, seed: int = 0, *, held_out: bool = False
+) -> Inputs:
     """Return synthetic inputs for a network.
+
+    - Pictures, (n, channels, height, width): photographs as they are, coded and noisy; held out are
+      line art, gradients and textures. In half of the inputs, a second picture is a constant plane,
+      and so is the last of 2 or of more than 3 channels: which of them is a map, of the strength of
+      noise for example, cannot be known.
+    - Signals, which a convolution along one axis takes: speech; held out are notes. Where a
+      recurrent layer takes the input, or there are many channels, these are mel features.
+    - Tokens, which index a table: few frequent and many rare ones, between two marks. A mask beside
+      them has ones, and zeros where there is padding.
+    - All other real numbers are white noise.
+
+    Pictures are in 0..1 and signals in -1..1, unless the network has constants that tell another
+    range (`ranges`). Values depend on the seed only, not on the machine or the number of threads.
 
     Parameters
     ----------
     model : Model
         With a graph.
     count : int
-        Number of inputs.
+        Number of inputs; the first of them do not depend on it.
     seed : int
+    held_out : bool
+        Whether to make other families, to verify on.
 
     Raises
     ------
@@ -60,197 +68,94 @@ def synthetic_inputs(model: Model, count: int = COUNT, seed: int = 0) -> Inputs:
     graph = model.graph
     if graph is None or not graph.inputs:
         raise ConfigError("a network without a graph or inputs has no calibration inputs")
-    rng = np.random.default_rng(seed)
-    shapes = _shapes(model, graph)
-    inputs = [
-        tuple(_value(index, shape, model, graph, rng) for index, shape in enumerate(shapes))
-        for _ in range(count)
+    kinds = kinds_of(model)
+    for entry, taken in zip(graph.inputs, kinds, strict=True):
+        if taken.kind is Kind.UNKNOWN:
+            raise ConfigError(
+                f"input {entry.name!r} is {entry.dtype}, and neither an index into a table nor a "
+                "mask beside one: give calibration inputs, or encode without calibration"
+            )
+    maker = _that_runs(build_module(model), Maker(graph, kinds, seed, _dims(graph, kinds)))
+    fitted = functools.cache(maker.input)
+    in_range = ranges(model, kinds, fitted)
+    draw = replace(maker, held_out=True).input if held_out else fitted
+    return [
+        tuple(change(value) for change, value in zip(in_range, draw(number), strict=True))
+        for number in range(count)
     ]
-    return _in_range(model, inputs)
 
 
-def free_size(graph: Graph, entry: Input, axis: int, side: int = SIDE) -> int:
-    """Return the size of an axis of an input; where dynamic, the default within its bounds."""
-    declared = entry.shape[axis]
-    if isinstance(declared, int):
-        return declared
-    dim = graph.dims[declared]
-    default = 1 if axis == 0 else side if len(entry.shape) == 4 and axis > 1 else _LENGTH
-    size = max(default, dim.low)
-    return size if dim.high is None else min(size, dim.high)
+def _dims(graph: Graph, kinds: Sequence[Taken], length: int = signals.LENGTH) -> dict[str, int]:
+    """Return sizes for the dynamic dimensions; signals have a length, if that is free."""
+    dims: dict[str, int] = {}
+    for entry, taken in zip(graph.inputs, kinds, strict=True):
+        lengths = {Kind.SIGNAL: length, Kind.FEATURES: signals.FRAMES}
+        for axis, size in enumerate(entry.shape):
+            if not isinstance(size, str) or size in dims:
+                continue
+            if axis == taken.time and taken.kind in lengths:
+                dims[size] = within_bounds(graph, size, lengths[taken.kind])
+            elif axis == 1 and taken.time == 0:
+                dims[size] = within_bounds(graph, size, 1)
+            else:
+                dims[size] = free_size(graph, entry, axis)
+    return dims
 
 
-def _shapes(model: Model, graph: Graph) -> list[tuple[int, ...]]:
-    """Return shapes of inputs: the default ones, or those of the export if the network needs it."""
-    default = [
-        tuple(free_size(graph, entry, axis) for axis in range(len(entry.shape)))
-        for entry in graph.inputs
-    ]
-    zeros = (
-        torch.zeros(shape, dtype=getattr(torch, entry.dtype))
-        for shape, entry in zip(default, graph.inputs, strict=True)
+def _that_runs(module: DecodedModel, maker: Maker) -> Maker:
+    """Return a maker of sizes with which the network runs, if need be those of the export."""
+    graph, kinds = maker.graph, maker.kinds
+    lengths = [length for length in _LENGTHS if _dims(graph, kinds, length) != maker.dims]
+    found, most = None, 2 * MULTIPLICATIONS // COUNT
+    for length in (*lengths, signals.LENGTH):
+        trial = replace(maker, dims=_dims(graph, kinds, length))
+        operations = _operations(module, trial)
+        if operations is None or (lengths and operations > most):
+            break
+        found = trial
+        if operations > most / 4:  # twice the length may take four times as long
+            break
+    if found is not None:
+        return _with_masks_that_work(module, found)
+    exported = {name: dim.example for name, dim in graph.dims.items()}
+    firsts = {size for entry in graph.inputs for size in entry.shape[:1] if isinstance(size, str)}
+    one = exported | {name: within_bounds(graph, name, 1) for name in firsts}
+    alone = replace(maker, dims=one, varies=False)
+    if _operations(module, alone) is None:
+        alone = replace(alone, dims=exported)
+    logger.info(
+        "synthetic inputs have sizes of the export, %s: the network does not run with %s, or takes "
+        "too long",
+        alone.dims,
+        maker.dims,
     )
+    return _with_masks_that_work(module, alone)
+
+
+def _operations(module: DecodedModel, maker: Maker) -> int | None:
+    """Return how many operations the network needs for an input; None if it does not run."""
+    lengths = (tokens.SHORTEST, tokens.LONGEST) if maker.has(Kind.TOKENS) else (None,)
+    try:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            for length in lengths:
+                module(*maker.input(0, length))
+    except (RuntimeError, IndexError, BitstreamError):
+        return None
+    return counter.get_total_flops()
+
+
+def _with_masks_that_work(module: DecodedModel, maker: Maker) -> Maker:
+    """Return a maker whose masks have 0 for what counts, if only so the outputs are finite."""
+    other = replace(maker, kept=0)
+    if maker.has(Kind.MASK) and not _is_finite(module, maker) and _is_finite(module, other):
+        return other
+    return maker
+
+
+def _is_finite(module: DecodedModel, maker: Maker) -> bool:
     try:
         with torch.inference_mode():
-            build_module(model)(*zeros)
-    except (RuntimeError, IndexError) as error:
-        exported = [
-            tuple(graph.dims[s].example if isinstance(s, str) else s for s in entry.shape)
-            for entry in graph.inputs
-        ]
-        logger.info(
-            "synthetic inputs have the shapes of the export, %s: the network does not run with %s "
-            "(%s)",
-            exported,
-            default,
-            error,
-        )
-        return exported
-    return default
-
-
-def _value(
-    index: int, shape: tuple[int, ...], model: Model, graph: Graph, rng: np.random.Generator
-) -> torch.Tensor:
-    entry = graph.inputs[index]
-    dtype = getattr(torch, entry.dtype)
-    if dtype.is_floating_point:
-        picture = len(shape) == 4 and min(shape[2:]) > 1
-        values = _pictures(shape, rng) if picture else rng.standard_normal(shape)
-        return torch.from_numpy(values).to(dtype)
-    rows = _table_rows(index, model)
-    if rows is None:
-        raise ConfigError(
-            f"input {entry.name!r} is {entry.dtype} and not an index into a table: give "
-            "calibration inputs, or encode without calibration"
-        )
-    return torch.from_numpy(rng.integers(rows, size=shape)).to(dtype)
-
-
-def _pictures(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Return pictures with values of 8 bits, divided by 255."""
-    batch, channels, height, width = shape
-    pictures = np.stack([_picture(channels, height, width, rng) for _ in range(batch)])
-    return np.rint(255 * np.clip(pictures, 0, 1)) / 255
-
-
-def _picture(channels: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    picture = _leaves(channels, height, width, rng)
-    for slope, most in ((1.0, 0.08), (0.3, 0.02)):
-        picture += rng.uniform(0, most) * _texture(height, width, slope, rng)
-    share = rng.uniform(0.05, 0.2)  # weight of the neighbours in a slight blur, as of a lens
-    for axis in (1, 2):
-        before, after = (np.roll(picture, shift, axis) for shift in (1, -1))
-        picture = (1 - 2 * share) * picture + share * (before + after)
-    if rng.random() < 0.5:
-        return picture
-    return _coded(picture, 2 ** rng.uniform(2, 7) / 255, int(rng.choice((8, 16))))
-
-
-def _leaves(channels: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Return ellipses and rectangles, more small than large ones, drawn over one another."""
-    side = max(height, width)
-    picture = np.broadcast_to(
-        rng.uniform(0.2, 0.8, (channels, 1, 1)), (channels, height, width)
-    ).copy()
-    rows, columns = np.ogrid[:height, :width]
-
-    def between(low: float, high: float) -> float:  # rng.uniform takes five times as long
-        return low + (high - low) * rng.random()
-
-    for _ in range(_LEAVES):
-        radius = min(4.5 / math.sqrt(1 - between(0, 0.999)), side)
-        row, column = (between(-radius, size + radius) for size in (height, width))
-        angle, squeezed = between(0, np.pi), between(0.3, 1)
-        top, left = (max(int(middle - 1.5 * radius), 0) for middle in (row, column))
-        bottom, right = (max(int(middle + 1.5 * radius) + 2, 0) for middle in (row, column))
-        down, over = rows[top:bottom] - row, columns[:, left:right] - column
-        cosine, sine = np.cos(angle), np.sin(angle)
-        along = over * cosine + down * sine
-        across = (down * cosine - over * sine) / squeezed
-        if rng.random() < 0.5:
-            inside = np.maximum(np.abs(along), np.abs(across)) < radius
-        else:
-            inside = along**2 + across**2 < radius**2
-        gray, tint = between(0.05, 0.95), 0.1 * rng.standard_normal((channels, 1, 1))
-        shade = gray + 0.15 * rng.standard_normal() * along / radius
-        part = picture[:, top:bottom, left:right]
-        np.copyto(part, shade + tint if channels > 1 else shade, where=inside)
-    return picture
-
-
-def _texture(height: int, width: int, slope: float, rng: np.random.Generator) -> np.ndarray:
-    """Return noise of standard deviation 1 whose amplitude falls with a power of the frequency."""
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
-    frequency[0, 0] = np.inf
-    white = np.fft.rfft2(rng.standard_normal((height, width)))
-    noise = np.fft.irfft2(white * frequency**-slope, (height, width))
-    return np.asarray(noise / max(float(noise.std()), 1e-12))
-
-
-def _coded(picture: np.ndarray, step: float, block: int) -> np.ndarray:
-    """Quantize the DCT of each block, with a dead zone; incomplete blocks stay as they are."""
-    channels, height, width = picture.shape
-    rows, columns = height // block, width // block
-    k = np.arange(block)
-    cosine = np.cos(np.pi * (2 * k + 1) * k[:, None] / (2 * block)) * math.sqrt(2 / block)
-    cosine[0] /= math.sqrt(2)
-    part = picture[:, : rows * block, : columns * block]
-    blocks = part.reshape(channels, rows, block, columns, block)
-    coefficients = np.einsum("ij,crjsk,lk->crisl", cosine, blocks, cosine, optimize=True)
-    steps = np.floor(np.abs(coefficients) / step + 0.35)
-    coefficients = np.sign(coefficients) * steps * step
-    restored = np.einsum("ji,crjsk,kl->crisl", cosine, coefficients, cosine, optimize=True)
-    coded = picture.copy()
-    coded[:, : rows * block, : columns * block] = restored.reshape(part.shape)
-    return coded
-
-
-def _in_range(model: Model, inputs: list[tuple[torch.Tensor, ...]]) -> Inputs:
-    """Scale and shift pictures so that the input of the first batch norm has its statistics.
-
-    One scale, and a shift for each channel, by least squares over the channels of the layer before
-    that batch norm.
-    """
-    norms = {norm.weight: norm for norm in normalized_convolutions(model)}
-    layers = [layer for layer in find_layers(model) if layer.weight in norms and layer.value == 0]
-    if not layers or layers[0].groups > 1 or inputs[0][0].ndim != 4:
-        return inputs
-    layer, norm, module = layers[0], norms[layers[0].weight], build_module(model)
-    outputs = []
-    with torch.inference_mode():
-        for given in inputs:
-            values: list[Any] = list(given)
-            for position in range(layer.node + 1):
-                run_node(module, position, values)
-            outputs.append(values[-1].movedim(1, 0).flatten(1).double().numpy())
-    measured = np.concatenate(outputs, axis=1)
-    bias = 0 if norm.bias is None else model.tensors[norm.bias].read().astype(np.float64)
-    mean, variance = (
-        model.tensors[name].read().astype(np.float64)
-        for name in (norm.running_mean, norm.running_var)
-    )
-    deviation = measured.std(1)
-    scale = float(np.sqrt(variance) @ deviation / max(deviation @ deviation, 1e-30))
-    sums = layer.matrices(model.tensors[layer.weight].read())[0].reshape(len(mean), -1, 1)
-    taps = math.prod(layer.kernel)
-    sums = sums.reshape(len(mean), -1, taps).sum(2).astype(np.float64)
-    difference = mean - bias - scale * (measured.mean(1) - bias)
-    shift, *_ = np.linalg.lstsq(sums, difference, rcond=1e-3)
-    offset = torch.from_numpy(shift[:, None, None])
-    return [
-        ((scale * picture.double() + offset).to(picture.dtype), *others)
-        for picture, *others in inputs
-    ]
-
-
-def _table_rows(index: int, model: Model) -> int | None:
-    """Return the number of rows of the smallest table that an input indexes; None if none is."""
-    graph = model.graph
-    rows = [
-        model.tensors[node.args[0].name].shape[0]
-        for node in (graph.nodes if graph else ())
-        if node.op == "aten.embedding.default"
-        if isinstance(node.args[0], TensorRef) and node.args[1] == Ref(index)
-    ]
-    return min(rows, default=None)
+            outputs = real_tensors(module(*maker.input(0)))
+    except (RuntimeError, IndexError, BitstreamError):
+        return False
+    return all(bool(output.isfinite().all()) for output in outputs)

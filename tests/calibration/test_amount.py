@@ -9,7 +9,7 @@ from networks import Inputs, inputs_of, model_of, network, outputs_of
 from torch import nn
 
 from nnrcodec.calibration.amount import MOST, enough, in_batches
-from nnrcodec.calibration.synthetic import COUNT
+from nnrcodec.calibration.sizes import COUNT
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref
 from nnrcodec.model.model import Model, Tensor

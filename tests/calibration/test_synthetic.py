@@ -8,7 +8,8 @@ import torch
 from networks import Inputs, model_of, network, outputs_of
 from torch import nn
 
-from nnrcodec.calibration.synthetic import free_size, synthetic_inputs
+from nnrcodec.calibration.sizes import free_size
+from nnrcodec.calibration.synthetic import synthetic_inputs
 from nnrcodec.calibration.walk import walk
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.export import model_of_module
