@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnrcodec.calibration.fidelity import Calibration, HeldBack
 from nnrcodec.checks import check_whole
 from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
     from nnrcodec.graph.module import DecodedModel
     from nnrcodec.model.model import Model
 
-Calib = str | Path | Iterable[Any]
+Calib = str | Path | Iterable[Any] | Calibration
 """Where calibration inputs are from."""
+
+_MEASURED = 6
+"""Made-up inputs to measure with: so many of the kinds that are fitted, and of others."""
 
 logger = logging.getLogger(__name__)
 
@@ -111,8 +115,10 @@ def encode(
     with said_once() as notes:
         source = model_of(model, example_inputs, dynamic_shapes)
         with stages("calibration inputs"):
-            inputs = calibration_inputs(source, calib, calib_count, seed)
-        result = encode_best(source, config, stages, inputs, score)
+            calibration = calibration_inputs(source, calib, calib_count, seed)
+        inputs = None if calibration is None else calibration.inputs
+        held_back = None if calibration is None else calibration.held_back
+        result = encode_best(source, config, stages, inputs, score, held_back)
         seconds = time.perf_counter() - start
         report = report_of(
             result,
@@ -176,15 +182,15 @@ def encode_file(
 
 def calibration_inputs(
     model: Model, calib: Calib | None, count: int | None = None, seed: int = 0
-) -> Inputs | None:
-    """Return calibration inputs for a network.
+) -> Calibration | None:
+    """Return calibration inputs for a network, and others to measure with.
 
     Parameters
     ----------
     model : Model
         With a graph, if inputs are asked for.
-    calib : iterable, path, "auto", "synthetic" or None
-        As for `encode`.
+    calib : iterable, path, "auto", "synthetic", Calibration or None
+        As for `encode`; a calibration is returned as it is.
     count : int, optional
         How many there are at most; by default as many as the network takes in reasonable time,
         32 to 512 or fewer if they are large, but all of an iterable.
@@ -193,7 +199,7 @@ def calibration_inputs(
 
     Returns
     -------
-    sequence of tuple of torch.Tensor, or None
+    Calibration or None
         None if `calib` is, or if it is "auto" and there are none to be had; why is logged.
 
     Raises
@@ -204,6 +210,8 @@ def calibration_inputs(
     if count is not None:
         check_whole("calib_count", count, 1)
     check_whole("seed", seed, 0)
+    if isinstance(calib, Calibration):
+        return calib
     automatic = isinstance(calib, str) and calib == "auto"
     if calib is None or (automatic and model.graph is None):
         return None
@@ -220,16 +228,28 @@ def calibration_inputs(
         from nnrcodec.calibration.default import default_inputs
 
         try:
-            return default_inputs(model, count, seed)
+            return _made_up(model, default_inputs(model, count, seed), seed)
         except ConfigError as error:
             logger.warning("going by the weights alone, without calibration inputs: %s", error)
             return None
     if isinstance(calib, str) and calib == "synthetic":
-        return enough_of(model, lambda number: synthetic_inputs(model, number, seed), count)
+        made = enough_of(model, lambda number: synthetic_inputs(model, number, seed), count)
+        return _made_up(model, made, seed)
     if isinstance(calib, str | Path):
         path, graph = calib, model.graph
-        return enough_of(model, lambda number: load_inputs(path, graph, number, seed), count)
-    return given_inputs(calib, count)
+        loaded = enough_of(model, lambda number: load_inputs(path, graph, number, seed), count)
+        return Calibration.of_given(loaded)
+    return Calibration.of_given(given_inputs(calib, count))
+
+
+def _made_up(model: Model, inputs: Inputs, seed: int) -> Calibration:
+    """Add inputs of other families to measure with."""
+    from nnrcodec.calibration.synthetic import synthetic_inputs
+
+    alike = synthetic_inputs(model, _MEASURED, seed + 1)
+    others = synthetic_inputs(model, _MEASURED, seed + 1, held_out=True)
+    source = f"{2 * _MEASURED} made-up inputs that were not fitted, half of them of other kinds"
+    return Calibration(inputs, HeldBack([*alike, *others], source))
 
 
 def decode(

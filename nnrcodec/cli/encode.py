@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from nnrcodec.api import calibration_inputs, encode
+from nnrcodec.calibration.fidelity import TARGETS, Calibration
 from nnrcodec.cli.command import (
     Parser,
     StageBars,
@@ -83,7 +84,7 @@ The options for low rank replace a layer by two thin ones, such as a d x d
 convolution by a d x 1 and a 1 x d one. This also makes the network faster.
 Ranks and step sizes can be found for a given loss or size.""",
     common=(
-        *("--output", "--calib", "--max-loss", "--target-bytes", "--low-rank"),
+        *("--output", "--calib", "--preset", "--max-loss", "--target-bytes", "--low-rank"),
         *("--target-macs", "--distill", "--qp", "--profile", "--base"),
     ),
     examples="""\
@@ -107,6 +108,9 @@ examples:
   trials     streams that were tried for a target, list of objects: scale (of
              the step sizes), bytes, loss, taken (true for one)
   loss_unit  of the losses: dB or %
+  fidelity   how near the output is to that of the original: snr (dB, of the worst
+             output), absolute and change (of pictures: error to their range, and
+             to what the network changes), count and source of the inputs
 
 examples:
   nnr-encode filter.pt2                           writes filter.nnr
@@ -183,6 +187,12 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         LOSSES,
     )
     either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--preset",
+        choices=tuple(TARGETS),
+        help="how near the output stays to that of the original, as measured: transparent is no "
+        "visible change, balanced twice and small four times that error [transparent]",
+    )
     either.add_argument(
         "--max-loss",
         type=loss,
@@ -366,10 +376,10 @@ def _encode(options: argparse.Namespace) -> None:
     with timed("loading"):
         model = load(options.input)
     with timed("calibration inputs"):
-        inputs = _inputs(options, config, model)
-    score = _score(options, model, inputs)
+        calibration = _calibration(options, config, model)
+    score = _score(options, model, None if calibration is None else calibration.inputs)
     with StageBars(_UNITS_OF_STAGES, quiet=options.quiet) as progress:
-        result = encode(model, config=config, calib=inputs, score=score, progress=progress)
+        result = encode(model, config=config, calib=calibration, score=score, progress=progress)
     write_atomically(output, result.data)
     done = result.report, output, _loss_unit(options), time.perf_counter() - start
     if options.json:
@@ -382,7 +392,9 @@ _UNITS_OF_STAGES = {"coding": " weights", "distillation": ""}
 """What a stage counts, where that is not layers."""
 
 
-def _inputs(options: argparse.Namespace, config: EncoderConfig, model: Model) -> Inputs | None:
+def _calibration(
+    options: argparse.Namespace, config: EncoderConfig, model: Model
+) -> Calibration | None:
     """Return calibration inputs, if there are to be any."""
     calib, low_rank = options.calib, config.low_rank
     needed = config.distillation is not None or (low_rank is not None and low_rank.needs_inputs)
@@ -496,6 +508,7 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
             if options.distill is None
             else DistillationConfig(minutes=options.distill, seed=options.seed)
         ),
+        preset=options.preset or "transparent",
         max_loss=None if options.max_loss is None else options.max_loss.value,
         target_bytes=options.target_bytes,
         threads=options.threads,

@@ -56,6 +56,7 @@ def report_of(
         "folds": values["folds"],
         "distillation": values["distillation"],
         "trials": trials,
+        "fidelity": values["fidelity"],
         "loss": values["loss"],
         "loss_unit": loss_unit,
     }
@@ -82,6 +83,22 @@ def lines_of(
         f"{output}: {grouped(report.original_bytes)} -> {grouped(report.stream_bytes)} bytes "
         f"({100 * report.stream_bytes / report.original_bytes:.1f} %), "
         f"{report.bits_per_weight:.2f} bits per weight, {seconds:.1f} s; tensors: {coders}"
+        f"{_loss_words(report)}"
+    )
+
+
+def _loss_words(report: EncodeReport) -> str:
+    """Return what is known of the loss, to be added to a line."""
+    measured = report.fidelity
+    if measured is not None:
+        change = f", {measured.change:.1f} dB of its change" if measured.change is not None else ""
+        return f"; output SNR {measured.snr:.1f} dB{change}, on {measured.source}"
+    worst = max(report.tensors, key=lambda tensor: tensor.relative_error, default=None)
+    if worst is None or not worst.relative_error:
+        return "; all weights exact"
+    return (
+        f"; output not measured, weights off by {100 * worst.relative_error:.1f} % at most "
+        f"({printable(worst.name)})"
     )
 
 
@@ -130,7 +147,7 @@ def _distillation_lines(report: EncodeReport) -> Iterator[str]:
 
 def _trial_lines(report: EncodeReport, loss_unit: str | None) -> Iterator[str]:
     """Say which streams the search has made."""
-    if report.trials:
+    if (report.trials and loss_unit is not None) or any(t.fidelity is None for t in report.trials):
         yield from table(
             ("<step sizes", ">bytes", ">loss", "<"),
             [

@@ -39,7 +39,7 @@ from nnrcodec.model.model import Model, Tensor
 from nnrcodec.progress import Progress
 from nnrcodec.quant.policy import Policy
 from nnrcodec.quant.prior import MEAN as PRIOR_MEAN
-from nnrcodec.quant.prior import prior_moment
+from nnrcodec.quant.prior import has_prior, prior_moment
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, are_quantizable
 from nnrcodec.quant.search.feedback import Feedback, quantize_with_feedback
 from nnrcodec.reduce.low_rank import own_bias
@@ -146,7 +146,10 @@ def quantize_with_inputs(
     return QuantizedModel(replace(model, tensors=tensors), quantized)
 
 
-PRIOR_SHARE = 0.0
+PRIOR_SHARE = 0.5
+"""How much inputs in general (`nnrcodec.quant.prior`) count beside those that were given: a weight
+is to work for others as well."""
+
 _GAINS = 0.5, 2.0
 """Smallest and largest gain that is put into the batch norm after a layer."""
 
@@ -196,7 +199,7 @@ class _Shift:
         wanted = moments.gains(original, quantized)
         gain = np.clip(wanted, *_GAINS)
         if limited := int(np.count_nonzero(gain != wanted)):
-            logger.warning(
+            logger.info(
                 "the batch norm of %s cannot make up for what quantization does to %d of %d "
                 "outputs: the gain they need is not between %g and %g, and is limited to that; "
                 "take a smaller scale or qp",
@@ -244,11 +247,10 @@ class _LayerQuantizer:
         moments = visit.moments()
         shift = self.shifts.get(layer.weight)
         seen = moments if shift is None else moments.centered()
-        share = PRIOR_SHARE
-        if share:
+        if has_prior(tensor.read()):
             channels = layer.columns // math.prod(layer.kernel)
             mean = PRIOR_MEAN if shift is None else 0.0
-            seen = seen.with_prior(prior_moment(channels, layer.kernel, mean), share)
+            seen = seen.with_prior(prior_moment(channels, layer.kernel, mean), PRIOR_SHARE)
         target = seen.fitted(original)
         feedback = Feedback.of(seen.second_moment, sensitivity.reshape(layer.groups, layer.rows))
         dq = self._can_depend(layer)

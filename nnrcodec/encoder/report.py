@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from nnrcodec.encoder.search import SearchResult, Trial
+from nnrcodec.calibration.fidelity import Fidelity
+from nnrcodec.encoder.trials import SearchResult, Trial
 from nnrcodec.errors import LimitExceededError
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.names import original_name
@@ -96,6 +98,9 @@ class EncodeReport:
         How long all of it took.
     stage_seconds : mapping of str to float
         How long each stage took; those of a search are summed up.
+    fidelity : Fidelity or None
+        How near the outputs of the decoded network are to those of the original, if that was
+        measured.
     notes : tuple of str
         What was logged as a warning on the way: fallbacks, with their reasons.
     """
@@ -110,6 +115,7 @@ class EncodeReport:
     distillation: DistillationReport | None = None
     trials: tuple[Trial, ...] = ()
     taken: Trial | None = None
+    fidelity: Fidelity | None = None
     seconds: float = 0.0
     stage_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -188,6 +194,7 @@ def report_of(
         distillation=encoded.distilled,
         trials=result.trials,
         taken=result.taken,
+        fidelity=result.fidelity,
         seconds=seconds,
         stage_seconds=stage_seconds,
         notes=tuple(notes),
@@ -236,4 +243,6 @@ def _to_json(value: Any) -> Any:
         return {str(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
         return [_to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value.item() if isinstance(value, np.generic) else value

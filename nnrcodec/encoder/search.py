@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nnrcodec.config import EncoderConfig
@@ -196,5 +196,3 @@ class _TargetSearch:
         smallest = min((trial.bytes for trial in self._trials), default=None)
         nearest = f"; the smallest stream that was found has {smallest}" if smallest else ""
         return f"{self._config.target_bytes} bytes are out of reach{nearest}"
-
-

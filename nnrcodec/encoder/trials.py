@@ -75,9 +75,7 @@ def scaled(config: EncoderConfig, scale: float) -> EncoderConfig:
     return replace(config, quantization=quantization)
 
 
-def solve(
-    excess: Callable[[float], float], slope: float, near: float, trials: int
-) -> float | None:
+def solve(excess: Callable[[float], float], slope: float, near: float, trials: int) -> float | None:
     """Return the scale nearest to a positive excess, of those that are tried.
 
     Parameters

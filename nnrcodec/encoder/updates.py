@@ -16,7 +16,7 @@ from nnrcodec.decoder.updates import UpdateDecoder, is_update
 from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.pipeline import encode_reduced, reduce_model
 from nnrcodec.encoder.report import EncodeResult, report_of
-from nnrcodec.encoder.search import SearchResult
+from nnrcodec.encoder.trials import SearchResult
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.sources import model_of
 from nnrcodec.graph.names import original_name

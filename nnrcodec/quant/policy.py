@@ -22,6 +22,10 @@ from nnrcodec.quant.search.trellis import dependent_qp
 from nnrcodec.quant.step_size import qp_of_step_size, step_size
 from nnrcodec.quant.uniform import FINEST_STEPS, MAX_LEVEL, UniformConfig
 
+MOST_BY_SCALE = 8.0
+"""By how much a step is coarser at most than that by scale: inputs that were not seen may need what
+those that were seen do not."""
+
 logger = logger_of(__name__)
 
 
@@ -106,9 +110,10 @@ class Policy:
         if asked is not None:
             return asked
         peak = float(np.abs(values).max())
-        step = coarsest = max(peak, step_size(allowed[0], density))
+        by_scale = step_size(self.config.qp_for(values), density)
+        step = coarsest = min(max(peak, step_size(allowed[0], density)), MOST_BY_SCALE * by_scale)
         if not error > 0:  # nothing varies that could tell
-            step = step_size(self.config.qp_for(values), density)
+            step = by_scale
         elif sensitivity > 0:
             step = min(math.sqrt(12 * error / sensitivity), coarsest)
         step = max(step, 2 * peak / MAX_LEVEL, step_size(allowed[0], density))
