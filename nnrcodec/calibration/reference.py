@@ -30,6 +30,11 @@ class Reference:
         self._inputs, self._source = held_back.inputs, held_back.source
         self._outputs = [*_outputs(module, self._inputs)]
 
+    @property
+    def has_outputs(self) -> bool:
+        """Whether there are outputs to compare: tensors of real numbers."""
+        return any(len(outputs) for outputs in self._outputs)
+
     def compare(self, module: torch.nn.Module) -> Fidelity:
         """Measure how near the outputs of a network are; it takes the same inputs."""
         changed = [*_outputs(module, self._inputs)]

@@ -411,6 +411,8 @@ def _calibration(
 
 def _check_loss(options: argparse.Namespace) -> None:
     """Refuse a loss whose unit is not known or not that of the task, before anything is read."""
+    if options.preset is not None and options.qp is not None:
+        raise ConfigError("--preset looks for step sizes: give no --qp with it")
     if options.max_loss is None:
         if options.task:
             raise ConfigError(

@@ -34,6 +34,9 @@ _COARSER = {"transparent": 1.0, "balanced": 2.0, "small": 4.0}
 _NEPER = 20 / math.log(10)
 """In dB: what the logarithm of a ratio of amplitudes is multiplied by."""
 
+COARSEST = 4.0
+"""Largest scale: inputs on which even coarser steps show no error do not say much."""
+
 _MOST = 60.0
 """Margins beyond this say no more, in dB."""
 
@@ -72,6 +75,12 @@ def encode_preset(
         return SearchResult(encode_model(model, config, stages, inputs))
     reduced = reduce_model(model, config, stages, inputs)
     original = _reference(model, held_back)
+    if not original.has_outputs:
+        logger.warning(
+            "the error of the output is not measured: the network returns no real numbers; step "
+            "sizes follow from the weights"
+        )
+        return SearchResult(encode_reduced(reduced, config, stages, inputs))
     if not is_open:
         encoded = encode_reduced(reduced, config, stages, inputs)
         return SearchResult(encoded, fidelity=original.compare(_decoded(encoded)))
@@ -91,7 +100,7 @@ def encode_preset(
         margin = fidelity.margin(target)
         return -min(max(margin, -_MOST), _MOST) / _NEPER
 
-    solve(attempt, 1.0, NEAR / _NEPER, TRIALS)
+    solve(attempt, 1.0, NEAR / _NEPER, TRIALS, COARSEST)
     margins = {trial: trial.fidelity.margin(target) for trial in trials if trial.fidelity}
     within = [trial for trial, margin in margins.items() if margin >= 0]
     taken = min(within, key=lambda t: t.bytes) if within else max(margins, key=margins.__getitem__)

@@ -75,7 +75,13 @@ def scaled(config: EncoderConfig, scale: float) -> EncoderConfig:
     return replace(config, quantization=quantization)
 
 
-def solve(excess: Callable[[float], float], slope: float, near: float, trials: int) -> float | None:
+def solve(
+    excess: Callable[[float], float],
+    slope: float,
+    near: float,
+    trials: int,
+    highest: float = math.inf,
+) -> float | None:
     """Return the scale nearest to a positive excess, of those that are tried.
 
     Parameters
@@ -88,6 +94,8 @@ def solve(excess: Callable[[float], float], slope: float, near: float, trials: i
         An excess between minus this and zero ends the search.
     trials : int
         Calls at most.
+    highest : float
+        The largest scale to try.
 
     Returns
     -------
@@ -110,7 +118,10 @@ def solve(excess: Callable[[float], float], slope: float, near: float, trials: i
             break
         if below is None or above is None:
             move = -(value + near / 2) / slope
+            if at >= math.log(highest) and move > 0:
+                break
             at += math.copysign(min(max(abs(move), 0.1), _FARTHEST), move)
+            at = min(at, math.log(highest))
         else:
             part = (below[1] + near / 2) / (below[1] - above[1])
             at = below[0] + min(max(part, 0.1), 0.9) * (above[0] - below[0])

@@ -19,13 +19,11 @@ from nnrcodec.config import DistillationConfig, EncoderConfig, LowRankConfig, Un
 from nnrcodec.encoder.pipeline import encode_model
 from nnrcodec.encoder.search import (
     NEAR,
-    QP_DENSITY,
     TRIALS,
     ScoreOf,
-    _NothingBetweenError,
-    _solve,
     encode_best,
 )
+from nnrcodec.encoder.trials import QP_DENSITY, NothingBetweenError, solve
 from nnrcodec.errors import ConfigError
 from nnrcodec.model.model import Model, Tensor
 
@@ -84,14 +82,14 @@ def test_the_root_is_found_from_below_in_a_few_trials(
         at = math.log(scale) - target
         return sign * (exponent * at + bend * math.tanh(at))
 
-    found = _solve(excess, sign * 2.0, NEAR, 16)
+    found = solve(excess, sign * 2.0, NEAR, 16)
     assert len(calls) <= 16
     assert found is not None
     assert -3 * NEAR <= excess(found) <= 0
 
 
 def test_a_limit_that_nothing_keeps_is_out_of_reach() -> None:
-    assert _solve(lambda scale: 1 + scale, 2.0, NEAR, TRIALS) is None
+    assert solve(lambda scale: 1 + scale, 2.0, NEAR, TRIALS) is None
 
 
 def test_the_search_ends_where_there_is_nothing_between() -> None:
@@ -100,10 +98,10 @@ def test_the_search_ends_where_there_is_nothing_between() -> None:
     def excess(scale: float) -> float:
         calls.append(scale)
         if len(calls) == 3:
-            raise _NothingBetweenError
+            raise NothingBetweenError
         return -1.0 if len(calls) == 1 else 1.0
 
-    assert _solve(excess, 2.0, NEAR, TRIALS) == 1.0
+    assert solve(excess, 2.0, NEAR, TRIALS) == 1.0
     assert len(calls) == 3
 
 
@@ -114,7 +112,7 @@ def test_no_scale_is_tried_twice_where_the_loss_does_not_rise_with_it() -> None:
         tried.append(scale)
         return -0.4 if scale == 1 else 0.1 if scale > 1.2 else 0.3
 
-    assert _solve(excess, 2.0, NEAR, TRIALS) == 1.0
+    assert solve(excess, 2.0, NEAR, TRIALS) == 1.0
     assert 2 < len(tried) == len(set(tried)) <= TRIALS
 
 
