@@ -21,7 +21,14 @@ from nnrcodec.decoder.updates import UpdateDecoder, require_update, runnable, st
 from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.search import ScoreOf, encode_best
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.formats import load, read_stream_file, save, write_atomically
+from nnrcodec.formats import (
+    FORMATS,
+    check_output,
+    load,
+    read_stream_file,
+    save,
+    write_atomically,
+)
 from nnrcodec.formats.sources import model_of
 from nnrcodec.limits import Limits
 from nnrcodec.messages import said_once
@@ -165,10 +172,14 @@ def encode_file(
     """
     source = Path(source)
     target = source.with_suffix(".nnr") if target is None else Path(target)
-    if target.exists() and target.samefile(source):
-        raise ConfigError(f"{target} is the model file itself: give another name for the stream")
+    if target.suffix.lower() in FORMATS:
+        raise ConfigError(
+            f"{target} has the ending of a model file: give the stream another, such as .nnr"
+        )
+    model = load(source)
+    check_output(target, source)
     result = encode(
-        load(source),
+        model,
         config=config,
         calib=calib,
         score=score,

@@ -293,6 +293,10 @@ def test_trials_of_a_search_are_in_the_report() -> None:
     assert report.loss is None
 
 
+def _fail(*_progress: object) -> None:
+    pytest.fail("work has begun")
+
+
 def test_files_to_files(tmp_path: Path) -> None:
     model = nnrcodec.Model.of([Tensor.of("w", np.eye(40, dtype=np.float32))])
     nnrcodec.save(model, tmp_path / "net.safetensors")
@@ -303,8 +307,9 @@ def test_files_to_files(tmp_path: Path) -> None:
         nnrcodec.load(tmp_path / "back.safetensors").tensors["w"].read(),
         decoded.tensors["w"].read(),
     )
-    with pytest.raises(ConfigError, match="is the model file itself"):
-        nnrcodec.encode_file(tmp_path / "net.safetensors", tmp_path / "net.safetensors")
+    for target, hint in (("net.safetensors", "ending of a model file"), ("a/b.nnr", "no folder")):
+        with pytest.raises(ConfigError, match=hint):  # before long work
+            nnrcodec.encode_file(tmp_path / "net.safetensors", tmp_path / target, progress=_fail)
     with pytest.raises(ConfigError, match="no stream to decode"):
         nnrcodec.decode_file([], tmp_path / "back.safetensors")
 

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from nnrcodec.errors import BitstreamError, ConfigError, NnrError, UnsupportedFeatureError
-from nnrcodec.formats import FORMATS, MAX_STREAM_BYTES, read_stream_file
+from nnrcodec.formats import FORMATS, MAX_STREAM_BYTES, is_device, read_stream_file
 from nnrcodec.messages import said_once
 from nnrcodec.progress import Progress
 from nnrcodec.version import __version__
@@ -317,29 +317,6 @@ def is_standard_input(path: Path) -> bool:
 def is_model_file(path: Path) -> bool:
     """Return whether the ending of a file name is that of a model file."""
     return path.suffix.lower() in FORMATS
-
-
-def check_output(output: Path, source: Path) -> None:
-    """Refuse, before long work, an output that is the input or cannot be written."""
-    try:
-        if output.is_dir():
-            raise ConfigError(f"cannot write {output}: it is a folder; give the name of a file")
-        if output.exists() and not is_standard_input(source) and output.samefile(source):
-            raise ConfigError(f"{output} is the input as well; give another name with -o")
-        if is_device(output):
-            return
-        folder = output.resolve().parent
-        if not folder.is_dir():
-            raise ConfigError(f"cannot write {output}: there is no folder {folder}")
-        if not os.access(folder, os.W_OK):
-            raise ConfigError(f"cannot write {output}: the folder {folder} is write-protected")
-    except OSError as error:
-        raise ConfigError(f"cannot open {error.filename}: {error.strerror}") from error
-
-
-def is_device(path: Path) -> bool:
-    """Return whether a path is something else than a file, such as ``/dev/stdout``."""
-    return path.exists() and not path.is_file()
 
 
 def print_json(report: object) -> None:

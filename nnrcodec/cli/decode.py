@@ -11,8 +11,8 @@ from pathlib import Path
 from nnrcodec.cli.command import (
     Parser,
     Texts,
-    check_output,
     is_model_file,
+    is_standard_input,
     progress_bar,
     read_stream,
     run,
@@ -24,7 +24,7 @@ from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, require_update
 from nnrcodec.errors import ConfigError
-from nnrcodec.formats import FORMATS, save
+from nnrcodec.formats import FORMATS, check_output, save
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 
@@ -132,7 +132,7 @@ def _decode(options: argparse.Namespace) -> None:
             f"{', '.join(FORMATS)}"
         )
     for path in options.streams:
-        check_output(output, path)
+        check_output(output, None if is_standard_input(path) else path)
     several = len(options.streams) > 1
     model, notes, stream_bytes = (_decode_several if several else _decode_one)(options)
     with timed("writing"):

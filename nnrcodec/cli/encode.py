@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -14,7 +15,6 @@ from nnrcodec.cli.command import (
     Parser,
     StageBars,
     Texts,
-    check_output,
     is_model_file,
     print_json,
     read_stream,
@@ -35,7 +35,7 @@ from nnrcodec.config import (
 from nnrcodec.encoder.search import ScoreOf
 from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
-from nnrcodec.formats import FORMATS, load, write_atomically
+from nnrcodec.formats import FORMATS, check_output, load, write_atomically
 from nnrcodec.model.model import Model
 from nnrcodec.quant.search.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
 from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA
@@ -375,13 +375,18 @@ def _encode(options: argparse.Namespace) -> None:
         return
     with timed("loading"):
         model = load(options.input)
+    before = time.perf_counter()
     with timed("calibration inputs"):
         calibration = _calibration(options, config, model)
+    seconds_of_inputs = {"calibration inputs": time.perf_counter() - before}
     score = _score(options, model, None if calibration is None else calibration.inputs)
     with StageBars(_UNITS_OF_STAGES, quiet=options.quiet) as progress:
         result = encode(model, config=config, calib=calibration, score=score, progress=progress)
     write_atomically(output, result.data)
-    done = result.report, output, _loss_unit(options), time.perf_counter() - start
+    report = replace(
+        result.report, stage_seconds={**result.report.stage_seconds, **seconds_of_inputs}
+    )
+    done = report, output, _loss_unit(options), time.perf_counter() - start
     if options.json:
         print_json({**report_of(*done), "warnings": options.warnings})
     else:

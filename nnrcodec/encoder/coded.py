@@ -12,7 +12,6 @@ from nnrcodec.container.record import TensorEntry, tensor_digest
 from nnrcodec.errors import ModelError
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.quantized import squared_error
-from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.kinds import KINDS
 from nnrcodec.units.ndu_encoding import is_raw
@@ -55,7 +54,7 @@ class CodedUnit:
             What tensors are called in their units, where that is not their name.
         """
         tensors = list(tensors)
-        is_standard = isinstance(unit.body, NnrCompressedDataUnitHeader)
+        kind = KINDS[unit.header.nnr_unit_type]  # type: ignore[index]
         entries = tuple(
             TensorEntry(
                 tensor.name,
@@ -63,7 +62,7 @@ class CodedUnit:
                 tensor.dtype,
                 tensor.role,
                 names.get(tensor.name),
-                scalar=is_standard and not tensor.shape,
+                scalar=kind.is_standard and not tensor.shape,
             )
             for tensor, value in tensors
         )

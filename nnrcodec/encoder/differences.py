@@ -104,4 +104,6 @@ def _integers(new: Tensor, old: Tensor) -> np.ndarray:
     """Return the difference; those of 64 bits wrap around."""
     now, before = (np.atleast_1d(t.read()).astype(np.int64) for t in (new, old))
     with np.errstate(over="ignore"):
-        return int32_levels(new, now - before)
+        difference = now - before
+    name = f"the difference of tensor {new.name!r} to the one before"
+    return int32_levels(difference, name, "encode a new base model")

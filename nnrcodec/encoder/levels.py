@@ -144,19 +144,26 @@ def quantize_reals(
     return None if dq else _within_dtype(tensor, values, quantized, density)
 
 
-def int32_levels(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+def int32_levels(values: np.ndarray, name: str, advice: str) -> np.ndarray:
     """Return integers as levels.
+
+    Parameters
+    ----------
+    values : ndarray
+        The integers.
+    name, advice : str
+        For the message: what they are, and what to do if they do not fit.
 
     Raises
     ------
     ModelError
-        If one does not fit 32 bits; the message names the tensor.
+        If one does not fit 32 bits.
     """
     bounds = np.iinfo(np.int32)
     if int(values.min()) < bounds.min or int(values.max()) > bounds.max:
         raise ModelError(
-            f"tensor {tensor.name!r} has integers from {int(values.min())} to "
-            f"{int(values.max())}; profile nnc has 32 bits, profile ext stores them"
+            f"{name} has integers from {int(values.min())} to {int(values.max())}; profile nnc "
+            f"has 32 bits: {advice}"
         )
     return values.astype(np.int32)
 

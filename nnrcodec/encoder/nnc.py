@@ -92,7 +92,7 @@ def _encode(tensor: Tensor, name: str, config: EncoderConfig, known: Quantized |
         return Candidate(encode_float_unit(name, known, density, config.cabac), known.value)
     values = np.atleast_1d(read_checked(tensor))
     if not is_float(tensor.dtype):
-        levels = int32_levels(tensor, values)
+        levels = int32_levels(values, f"tensor {tensor.name!r}", "profile ext stores them")
         return Candidate(encode_integer_unit(name, levels, config.cabac), values)
     candidates = list(_reals(tensor, values, name, config))
     if not candidates:

@@ -83,6 +83,8 @@ class UpdateEncoder:
             )
         if config.has_target:
             raise ConfigError("max_loss and target_bytes are for the base model only")
+        if isinstance(updates, bytes | bytearray | memoryview):
+            raise ConfigError("updates is one stream, expected a list of them")
         self._config = replace(config, profile="nnc")
         self._decoder = UpdateDecoder(limits=limits, threads=config.threads)
         for index, data in enumerate((base, *updates)):

@@ -4,13 +4,15 @@
 by the formats that need it, and only when they are used.
 """
 
-from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.formats.atomic import check_output, is_device, write_atomically
 from nnrcodec.formats.files import FORMATS, load, save
 from nnrcodec.formats.reading import MAX_STREAM_BYTES, read_stream_file
 
 __all__ = [
     "FORMATS",
     "MAX_STREAM_BYTES",
+    "check_output",
+    "is_device",
     "load",
     "read_stream_file",
     "save",

@@ -34,13 +34,49 @@ def write_atomically(path: str | Path, content: bytes | Callable[[BinaryIO], obj
     """
     target = Path(path)
     try:
-        if target.exists() and not target.is_file():
+        if is_device(target):
             with target.open("wb") as file:
                 _write(file, content)
         else:
             _replace(target.resolve(), content)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def check_output(output: Path, source: Path | None) -> None:
+    """Refuse, before long work, an output that is the input or cannot be written.
+
+    Parameters
+    ----------
+    output : Path
+        The file to write.
+    source : Path or None
+        The file that is read; None for standard input.
+
+    Raises
+    ------
+    ConfigError
+        With the reason.
+    """
+    try:
+        if output.is_dir():
+            raise ConfigError(f"cannot write {output}: it is a folder; give the name of a file")
+        if source is not None and output.exists() and output.samefile(source):
+            raise ConfigError(f"{output} is the input as well; give the output another name")
+        if is_device(output):
+            return
+        folder = output.resolve().parent
+        if not folder.is_dir():
+            raise ConfigError(f"cannot write {output}: there is no folder {folder}")
+        if not os.access(folder, os.W_OK):
+            raise ConfigError(f"cannot write {output}: the folder {folder} is write-protected")
+    except OSError as error:
+        raise ConfigError(f"cannot open {error.filename}: {error.strerror}") from error
+
+
+def is_device(path: Path) -> bool:
+    """Return whether a path is something else than a file, such as ``/dev/stdout``."""
+    return path.exists() and not path.is_file()
 
 
 class _Remembering(io.RawIOBase):
