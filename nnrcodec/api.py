@@ -86,8 +86,9 @@ def encode(
     dynamic_shapes : optional
         As in `torch.export.export`; by default every size of the inputs that can vary may.
     calib_count : int, optional
-        How many calibration inputs there are at most; by default as many as the network takes in
-        reasonable time, 32 to 512 or fewer if they are large, but all of an iterable.
+        How many calibration inputs there are at most; all of them are then looked at. By default
+        32 to 512 are made up, or fewer if they are large. Of those that are given, all are looked
+        at as far as time and memory allow; otherwise a warning says how many.
     seed : int
         Of the inputs that are chosen or made up at random.
     progress : callable, optional
@@ -203,15 +204,20 @@ def calibration_inputs(
     calib : iterable, path, "auto", "synthetic", Calibration or None
         As for `encode`; a calibration is returned as it is.
     count : int, optional
-        How many there are at most; by default as many as the network takes in reasonable time,
-        32 to 512 or fewer if they are large, but all of an iterable.
+        How many there are at most, as for `encode`.
     seed : int
         Of what is chosen at random.
 
     Returns
     -------
+    <<<<<<< HEAD
     Calibration or None
         None if `calib` is, or if it is "auto" and there are none to be had; why is logged.
+    =======
+    sequence of tuple of torch.Tensor, or None
+        `nnrcodec.calibration.inputs.Chosen`, unless the caller gives the inputs themselves and no
+        count. None if `calib` is, or if it is "auto" and there are none to be had; why is logged.
+    >>>>>>> help-families
 
     Raises
     ------
@@ -231,8 +237,14 @@ def calibration_inputs(
             "calibration inputs need a network that runs: a .pt2 file, or a module with example "
             "inputs"
         )
-    from nnrcodec.calibration.amount import enough_of
-    from nnrcodec.calibration.inputs import given_inputs, load_inputs
+    from nnrcodec.calibration.amount import all_of, enough_of
+    from nnrcodec.calibration.inputs import (
+        Chosen,
+        given_inputs,
+        load_inputs,
+        open_inputs,
+        with_some_held_back,
+    )
     from nnrcodec.calibration.synthetic import synthetic_inputs
 
     if automatic:
@@ -247,10 +259,10 @@ def calibration_inputs(
         made = enough_of(model, lambda number: synthetic_inputs(model, number, seed), count)
         return _made_up(model, made, seed)
     if isinstance(calib, str | Path):
-        path, graph = calib, model.graph
-        loaded = enough_of(model, lambda number: load_inputs(path, graph, number, seed), count)
-        return Calibration.of_given(loaded)
-    return Calibration.of_given(given_inputs(calib, count))
+        if count is None:
+            return with_some_held_back(all_of(model, open_inputs(calib, model.graph, seed)))
+        return with_some_held_back(Chosen(load_inputs(calib, model.graph, count, seed)))
+    return with_some_held_back(given_inputs(calib, count))
 
 
 def _made_up(model: Model, inputs: Inputs, seed: int) -> Calibration:

@@ -1,12 +1,14 @@
 """The number of calibration inputs that are used, and how they are put into batches.
 
 The input of a layer of K columns has K (K + 1) / 2 second moments: a few small inputs are not
-enough to estimate them. The number grows until it is enough for that, or until it would take too
-much time or memory.
+enough to estimate them. The number of those that are made up, or cut from pictures, grows until it
+is enough for that, or until it would take too much time or memory. Those that are given are all
+used as far as time and memory allow.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -14,7 +16,7 @@ from itertools import groupby
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nnrcodec.calibration.inputs import Inputs, running
+from nnrcodec.calibration.inputs import Chosen, Inputs, Source, require_fit, running
 from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.calibration.sizes import COUNT, MULTIPLICATIONS
 from nnrcodec.calibration.walk import walk
@@ -48,9 +50,30 @@ def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
     with FlopCounterMode(display=False) as counter:
         patches = [visit.patches_for_each_column() for visit in walk(model, [example])]
     by_need = math.ceil(_PATCHES / max(min(patches, default=math.inf), 1e-9))
-    by_time = 2 * MULTIPLICATIONS // max(counter.get_total_flops(), 1)
-    by_memory = _POSITIONS // _positions(example)
-    return max(min(max(min(by_time, by_need), COUNT), by_memory, MOST), 1)
+    return _bounded(by_need, counter.get_total_flops(), _positions(example))
+
+
+def most(model: Model, inputs: Inputs) -> int:
+    """Return how many inputs like these can be looked at in reasonable time and memory.
+
+    Raises
+    ------
+    ConfigError
+        If the network does not run with the first.
+    """
+    with FlopCounterMode(display=False) as counter, running(), torch.inference_mode():
+        module = build_module(model)
+        require_fit(module._nnr_graph, inputs[:1])
+        module(*inputs[0])
+    positions = sum(map(_positions, inputs)) / len(inputs)
+    operations = counter.get_total_flops() * positions / _positions(inputs[0])
+    return _bounded(MOST, int(operations), math.ceil(positions))
+
+
+def _bounded(count: int, operations: int, positions: int) -> int:
+    """Return a number of inputs, bounded by the operations and positions of each."""
+    by_time = 2 * MULTIPLICATIONS // max(operations, 1)
+    return max(min(max(min(by_time, count), COUNT), _POSITIONS // positions, MOST), 1)
 
 
 def enough_of(model: Model, make: Callable[[int], Inputs], count: int | None) -> Inputs:
@@ -70,11 +93,36 @@ def enough_of(model: Model, make: Callable[[int], Inputs], count: int | None) ->
     ConfigError
         If they cannot be made, or the network does not run with the first.
     """
-    return make(count or enough(model, make(1)[0]))
+    return Chosen(make(count or enough(model, make(1)[0])))
+
+
+def all_of(model: Model, source: Source) -> Inputs:
+    """Return inputs with all that a source has, or as much of it as can be looked at.
+
+    Parameters
+    ----------
+    model : Model
+        With a graph.
+    source : Source
+        Files.
+
+    Raises
+    ------
+    ConfigError
+        If they do not fit the network.
+    """
+    example = source.example()
+    limit = most(model, [example])
+    if source.available > limit:
+        _log_cut(limit, source.available)
+    return Chosen(source.take(max(enough(model, example), min(source.available, limit))))
 
 
 def in_batches(model: Model, inputs: Inputs) -> Inputs:
-    """Return `enough` of the inputs, evenly spaced, in batches where that changes no output.
+    """Return inputs in batches, where that changes no output.
+
+    If there are more than `most`, some are left out, evenly spaced, unless their number was asked
+    for (`Chosen.all_of_them`); if they were given, a warning says so.
 
     Parameters
     ----------
@@ -87,16 +135,25 @@ def in_batches(model: Model, inputs: Inputs) -> Inputs:
     ConfigError
         If the network does not run with one of them.
     """
-    count = min(enough(model, inputs[0]), len(inputs))
+    count, chosen = len(inputs), isinstance(inputs, Chosen)
+    if not (isinstance(inputs, Chosen) and inputs.all_of_them):
+        count = min(most(model, inputs), count)
     if count < len(inputs):
-        logger.info(
-            "%d of %d calibration inputs are used, evenly spaced: more would say little, or take "
-            "too much time or memory",
-            count,
-            len(inputs),
-        )
+        _log_cut(count, len(inputs), logging.INFO if chosen else logging.WARNING)
     picked = [inputs[position * len(inputs) // count] for position in range(count)]
     return list(_together(build_module(model), picked))
+
+
+def _log_cut(count: int, available: int, level: int = logging.WARNING) -> None:
+    logger.log(
+        level,
+        "%d of %d calibration inputs are used, evenly spaced: all would take much time or memory; "
+        "--calib-count %d (calib_count=%d in Python) takes all",
+        count,
+        available,
+        available,
+        available,
+    )
 
 
 def _together(module: DecodedModel, inputs: Inputs) -> Iterator[tuple[torch.Tensor, ...]]:

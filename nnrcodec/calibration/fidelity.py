@@ -93,18 +93,6 @@ class Calibration:
     inputs: Inputs
     held_back: HeldBack
 
-    @classmethod
-    def of_given(cls, inputs: Inputs) -> Calibration:
-        """Hold back every eighth input; of fewer than eight, all are used for both."""
-        held = inputs[_EVERY - 1 :: _EVERY]
-        if not held:
-            return cls(inputs, HeldBack(inputs, f"the {len(inputs)} given inputs, also fitted"))
-        fitted = [values for index, values in enumerate(inputs) if (index + 1) % _EVERY]
-        return cls(fitted, HeldBack(held, f"{len(held)} of the given inputs, held back"))
-
-
-_EVERY = 8
-
 
 @dataclass(frozen=True, slots=True)
 class HeldBack:

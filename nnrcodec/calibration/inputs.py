@@ -5,26 +5,31 @@ No code in a file is executed: arrays are read without pickle, tensors with ``we
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from nnrcodec.calibration.fidelity import Calibration, HeldBack
+from nnrcodec.calibration.picture_files import Patches, picture_files, tensor_of
+from nnrcodec.calibration.picture_files import is_folder_of_pairs as is_folder_of_pairs
+from nnrcodec.calibration.picture_files import read_picture as read_picture
 from nnrcodec.calibration.sizes import COUNT, SIDE, free_size
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.graph.graph import Graph, Input
 from nnrcodec.graph.module import check_inputs
+from nnrcodec.messages import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
+
+_EVERY = 8
+"""One of so many given inputs is held back."""
 
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 """Calibration inputs: the arguments of each call of the network."""
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 
 
 def load_inputs(
@@ -39,6 +44,11 @@ def load_inputs(
         pairs ``NAME_orig.png`` and ``NAME_qpQP_dec.png`` only the decoded pictures are used. Or a
         ``.npy``, ``.npz`` or ``.pt`` file with samples along the first axis; several arrays in an
         ``.npz`` have the names of the inputs. Pictures and samples of 8 bits are divided by 255.
+
+        Pictures may have any size, and be gray or in colour; those in folders of the folder are
+        taken, too, and files that cannot be read are left out. Patches are cut out of them; too
+        small ones are enlarged first, and for a network of fixed size far larger ones are made
+        smaller, to twice that size.
     graph : Graph
         With the sizes and dtypes of the inputs.
     count : int
@@ -57,23 +67,81 @@ def load_inputs(
     ConfigError
         If there are no inputs, or they do not fit the network; the message says why.
     """
-    path = Path(path)
-    if path.suffix.lower() in (".npy", ".npz", ".pt", ".pth") and path.is_file():
-        inputs: Inputs = list(_samples(_arrays(path, graph), graph, count, path))
-    else:
-        inputs = _patches(_picture_files(path), graph, count, np.random.default_rng(seed), side)
+    inputs = open_inputs(path, graph, seed, side).take(count)
     require_fit(graph, inputs)
     return inputs
 
 
+def open_inputs(path: str | Path, graph: Graph, seed: int = 0, side: int = SIDE) -> Source:
+    """Return what is in a file or folder, before it is said how many inputs are made of it.
+
+    Parameters, errors
+    ------------------
+    As of `load_inputs`.
+    """
+    path = Path(path)
+    if path.suffix.lower() in (".npy", ".npz", ".pt", ".pth") and path.is_file():
+        return _Samples(_arrays(path, graph), graph, path)
+    return Patches(picture_files(path), graph, seed, side)
+
+
+class Source(Protocol):
+    """What calibration inputs are made of."""
+
+    available: int
+    """How many inputs have all of it, or parts of all of it."""
+
+    def take(self, count: int) -> Inputs:
+        """Return that many inputs, or fewer; say what does not fit and was changed."""
+        ...
+
+    def example(self) -> tuple[torch.Tensor, ...]:
+        """Return one input."""
+        ...
+
+
+class Chosen(list[tuple[torch.Tensor, ...]]):
+    """Inputs that the package has made up, or chosen from files.
+
+    Parameters
+    ----------
+    inputs : iterable of tuple of Tensor
+    all_of_them : bool
+        Whether all are looked at, because their number was asked for or found; otherwise as many as
+        can be in reasonable time and memory.
+    """
+
+    def __init__(
+        self, inputs: Iterable[tuple[torch.Tensor, ...]], *, all_of_them: bool = True
+    ) -> None:
+        super().__init__(inputs)
+        self.all_of_them = all_of_them
+
+
+def with_some_held_back(inputs: Inputs) -> Calibration:
+    """Hold back every eighth input to measure with; of fewer than eight, all are used for both."""
+    if len(inputs) < _EVERY:
+        what = f"the {len(inputs)} given inputs, which were also fitted"
+        return Calibration(inputs, HeldBack(inputs, what))
+    held = [*inputs[_EVERY - 1 :: _EVERY]]
+    fitted: Inputs = [values for index, values in enumerate(inputs) if (index + 1) % _EVERY]
+    if isinstance(inputs, Chosen):
+        fitted = Chosen(fitted, all_of_them=inputs.all_of_them)
+    return Calibration(fitted, HeldBack(held, f"{len(held)} given inputs that were held back"))
+
+
 def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
     """Return inputs that a caller passes: tensors or arrays, or tuples of them.
+
+    With a count, these are the first, and all of them are looked at.
 
     Raises
     ------
     ConfigError
         If there are no inputs, or an input is not a tensor.
     """
+    if isinstance(source, Chosen) and count is None:
+        return source
     inputs: list[tuple[torch.Tensor, ...]] = []
     for item in source:
         values = item if isinstance(item, tuple | list) else (item,)
@@ -85,7 +153,7 @@ def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:
             break
     if not inputs:
         raise ConfigError("there are no calibration inputs")
-    return inputs
+    return inputs if count is None else Chosen(inputs)
 
 
 def require_fit(graph: Graph, inputs: Inputs) -> None:
@@ -116,75 +184,6 @@ def running() -> Iterator[None]:
         yield
     except (RuntimeError, IndexError, BitstreamError) as error:
         raise ConfigError(f"the model does not run with a calibration input: {error}") from error
-
-
-def is_folder_of_pairs(path: Path) -> bool:
-    """Return whether a folder contains ``NAME_orig.png`` and ``NAME_qpQP_dec.png``."""
-    return path.is_dir() and any(path.glob("*_orig.png")) and any(path.glob("*_qp*_dec.png"))
-
-
-def _picture_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-        if is_folder_of_pairs(path):
-            files = [p for p in files if p.stem.endswith("_dec")]
-    elif path.is_file():
-        files = [path] if path.suffix.lower() in PICTURES else []
-    else:
-        parent = path.parent
-        files = sorted(parent.glob(path.name)) if parent.is_dir() else []
-    if not files:
-        raise ConfigError(
-            f"{path}: there are no calibration inputs; expected a folder of pictures or a pattern "
-            f"({', '.join(PICTURES)}), or a .npy, .npz or .pt file"
-        )
-    return files
-
-
-def _patches(
-    files: list[Path], graph: Graph, count: int, rng: np.random.Generator, side: int
-) -> Inputs:
-    """Cut patches from pictures, each picture in turn, until there are enough."""
-    if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
-        raise ConfigError(
-            "pictures are calibration inputs for models with one input (n, channels, height, "
-            "width); give a .npy, .npz or .pt file for others"
-        )
-    (entry,) = graph.inputs
-    batch, channels, height, width = (free_size(graph, entry, axis, side) for axis in range(4))
-    if channels not in (1, 3):
-        raise ConfigError(f"the model takes {channels} channels; pictures have 1 or 3")
-    order = rng.permutation(len(files))
-    inputs: list[tuple[torch.Tensor, ...]] = []
-    patches: list[np.ndarray] = []
-    for number in range(count * batch):
-        picture = read_picture(files[order[number % len(files)]], channels)
-        rows, columns = picture.shape[1:]
-        if rows < height or columns < width:
-            raise ConfigError(
-                f"{files[order[number % len(files)]]} has {rows}x{columns} samples, expected at "
-                f"least {height}x{width}"
-            )
-        top, left = rng.integers(rows - height + 1), rng.integers(columns - width + 1)
-        patches.append(picture[:, top : top + height, left : left + width])
-        if len(patches) == batch:
-            inputs.append((_tensor(np.stack(patches), entry),))
-            patches = []
-    return inputs
-
-
-def read_picture(path: Path, channels: int) -> np.ndarray:
-    """Read a picture as uint8, shape (channels, height, width)."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise ConfigError("reading pictures needs Pillow: pip install nnrcodec[pictures]") from None
-    try:
-        with Image.open(path) as opened:
-            values = np.array(opened.convert("L" if channels == 1 else "RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
-    return values.reshape(*values.shape[:2], channels).transpose(2, 0, 1)
 
 
 def _arrays(path: Path, graph: Graph) -> list[np.ndarray]:
@@ -226,33 +225,46 @@ def _array(value: Any, path: Path) -> np.ndarray:
     return value
 
 
-def _samples(
-    arrays: list[np.ndarray], graph: Graph, count: int, path: Path
-) -> Iterator[tuple[torch.Tensor, ...]]:
-    """Yield inputs of evenly spaced samples, each with the batch size of the network."""
-    fitting = [
-        _with_channels_first(array, entry)
-        for array, entry in zip(arrays, graph.inputs, strict=True)
-    ]
-    length = min(len(array) for array in fitting)
-    if length < max(len(array) for array in fitting):
-        logger.warning(
-            "%s contains different numbers of samples for the inputs of the model; the first %d "
-            "are used",
-            path,
-            length,
+class _Samples:
+    """Evenly spaced samples of arrays, as many at once as the network takes."""
+
+    def __init__(self, arrays: list[np.ndarray], graph: Graph, path: Path) -> None:
+        self._arrays = [
+            _with_channels_first(array, entry)
+            for array, entry in zip(arrays, graph.inputs, strict=True)
+        ]
+        self._entries = graph.inputs
+        self._length = min(len(array) for array in self._arrays)
+        if self._length < max(len(array) for array in self._arrays):
+            logger.warning(
+                "%s contains different numbers of samples for the inputs of the model; the first "
+                "%d are used",
+                path,
+                self._length,
+            )
+        sizes = [free_size(graph, entry, 0) for entry in graph.inputs if entry.shape]
+        self._batch = sizes[0] if sizes else 1
+        if self._length < self._batch:
+            raise ConfigError(
+                f"{path} contains {self._length} samples, the model takes {self._batch} at once"
+            )
+        self.available = self._length // self._batch
+
+    def example(self) -> tuple[torch.Tensor, ...]:
+        return self.take(1)[0]
+
+    def take(self, count: int) -> Inputs:
+        total = min(count, self.available)
+        starts = (
+            number * (self._length - self._batch) // max(total - 1, 1) for number in range(total)
         )
-    sizes = [free_size(graph, entry, 0) for entry in graph.inputs if entry.shape]
-    batch = sizes[0] if sizes else 1
-    if length < batch:
-        raise ConfigError(f"{path} contains {length} samples, the model takes {batch} at once")
-    total = min(count, length // batch)
-    for number in range(total):
-        start = number * (length - batch) // max(total - 1, 1)
-        yield tuple(
-            _tensor(array[start : start + batch], entry)
-            for array, entry in zip(fitting, graph.inputs, strict=True)
-        )
+        return [
+            tuple(
+                tensor_of(array[start : start + self._batch], entry)
+                for array, entry in zip(self._arrays, self._entries, strict=True)
+            )
+            for start in starts
+        ]
 
 
 def _with_channels_first(array: np.ndarray, entry: Input) -> np.ndarray:
@@ -268,11 +280,3 @@ def _with_channels_first(array: np.ndarray, entry: Input) -> np.ndarray:
             )
             return array.transpose(0, 3, 1, 2)
     return array
-
-
-def _tensor(values: np.ndarray, entry: Input) -> torch.Tensor:
-    dtype = getattr(torch, entry.dtype)
-    tensor = torch.from_numpy(np.array(values))
-    if values.dtype == np.uint8 and dtype.is_floating_point:
-        tensor = tensor.to(torch.float32) / 255
-    return tensor.to(dtype).contiguous()

@@ -36,8 +36,9 @@ def sound(length: int, rng: np.random.Generator, *, held_out: bool = False) -> n
         Number of samples, at `RATE`.
     rng : numpy.random.Generator
     held_out : bool
-        Whether to make notes of instruments instead of something like speech: harmonics with
-        slowly varying pitch and formants, hiss, and pauses. Both have coloured noise behind them.
+        Whether to make, in half of all cases, notes of instruments instead of something like
+        speech, and speech of higher voices otherwise. Speech has harmonics with slowly varying
+        pitch and formants, hiss, and pauses. All have coloured noise behind them.
 
     Returns
     -------
@@ -45,7 +46,10 @@ def sound(length: int, rng: np.random.Generator, *, held_out: bool = False) -> n
         Root mean square 0.03 to 0.2 over all that it was cut from.
     """
     whole = max(length, _SHORTEST)
-    values = _notes(whole, rng) if held_out else _speech(whole, rng)
+    if held_out and rng.random() < 0.5:
+        values = _notes(whole, rng)
+    else:
+        values = _speech(whole, 160 if held_out else 80, rng)
     noise = _coloured(whole, rng.uniform(0, 1), rng)
     values = values / _root_mean_square(values) + 10 ** rng.uniform(-2.5, -0.5) * noise
     values *= 0.03 * 7 ** rng.random() / _root_mean_square(values)
@@ -106,7 +110,7 @@ def _parts(length: int, shortest: float, longest: float, rng: np.random.Generato
         total += size
 
 
-def _speech(length: int, rng: np.random.Generator) -> np.ndarray:
+def _speech(length: int, lowest: float, rng: np.random.Generator) -> np.ndarray:
     step = RATE // 50
     knots = length // step + 2
     voiced, hissing = np.zeros(knots), np.zeros(knots)
@@ -117,7 +121,7 @@ def _speech(length: int, rng: np.random.Generator) -> np.ndarray:
             (voiced if kind < 0.6 else hissing)[part] = rng.uniform(0.3, 1)
         start += size
     slow = 8 * step
-    pitch = 80 * 4 ** rng.random() * 2 ** (0.3 * rng.standard_normal(length // slow + 2))
+    pitch = lowest * 3 ** rng.random() * 2 ** (0.3 * rng.standard_normal(length // slow + 2))
     at_knots = _track(length, slow, pitch)[::step]
     at_knots = np.append(at_knots, at_knots[-1:].repeat(knots - len(at_knots)))
     formants = [

@@ -210,14 +210,16 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--calib",
         metavar="PATH",
-        help="inputs of the kind that the network sees: a folder of pictures, or a .npy, .npz or "
-        ".pt file. 'synthetic': made up; 'none': no inputs, faster [made up where possible]",
+        help="inputs of the kind that the network sees: a folder of pictures of any size, or a "
+        ".npy, .npz or .pt file; labels are not needed. 'synthetic': made-up pictures, sound or "
+        "text; 'none': no inputs, faster [made up where possible]",
     )
     group.add_argument(
         "--calib-count",
         type=at_least(1),
         metavar="N",
-        help="inputs at most [32 to 512: more if they are small; 512 with --distill]",
+        help="inputs at most [made up: 32 to 512, more if they are small; given: all that time and "
+        "memory allow; 512 with --distill]",
     )
     group.add_argument(
         "--distill",
@@ -411,7 +413,14 @@ def _calibration(
     if calib is None:
         calib = "synthetic" if needed else "auto"
     count = options.calib_count or (512 if config.distillation is not None else None)
-    return calibration_inputs(model, None if calib == "none" else calib, count, options.seed)
+    source = None if calib == "none" else calib
+    calibration = calibration_inputs(model, source, count, options.seed)
+    if calibration is None or options.calib_count or count is None:
+        return calibration
+    from nnrcodec.calibration.inputs import Chosen
+
+    # only distillation looks at so many
+    return replace(calibration, inputs=Chosen(calibration.inputs, all_of_them=False))
 
 
 def _check_loss(options: argparse.Namespace) -> None:
