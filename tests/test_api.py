@@ -35,7 +35,8 @@ def assert_decodes_near(data: bytes, expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         value = np.asarray(value)
         assert decoded[name].dtype == value.dtype
-        np.testing.assert_allclose(decoded[name], value, rtol=1e-6, atol=steps[name] / 2)
+        most = 2.0 if value.ndim > 1 else 0.5  # error feedback moves weights beyond half a step
+        np.testing.assert_allclose(decoded[name], value, rtol=1e-6, atol=most * steps[name])
 
 
 def test_a_module_without_inputs_is_encoded_as_its_state_dict() -> None:
@@ -169,6 +170,12 @@ def test_low_rank_is_reported_and_can_be_merged() -> None:
 def test_what_cannot_be_encoded_is_refused(model: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         nnrcodec.encode(model)
+
+
+@pytest.mark.parametrize("network", [{"w": np.eye(4)}, Model.of([])])
+def test_example_inputs_without_a_module_are_refused(network: Any) -> None:
+    with pytest.raises(ConfigError, match="omit them, or give the module"):
+        nnrcodec.encode(network, (np.eye(4),))
 
 
 def test_example_inputs_that_are_no_tuple_are_refused_with_a_hint() -> None:

@@ -37,16 +37,22 @@ def model_of(
     ConfigError
         If it is no network.
     """
+    torch = sys.modules.get("torch")
+    is_module = torch is not None and isinstance(model, torch.nn.Module)
+    if example_inputs is not None and not is_module:
+        raise ConfigError(
+            f"example_inputs are what a torch.nn.Module is called with, and this is a "
+            f"{type(model).__name__}: omit them, or give the module"
+        )
     if isinstance(model, Model):
         return with_safe_names(model)
     if isinstance(model, Mapping):
         return Model.of(_tensor_of(name, value) for name, value in model.items())
-    torch = sys.modules.get("torch")
     if torch is not None and isinstance(model, torch.export.ExportedProgram):
         from nnrcodec.graph.export import model_of_program
 
         return model_of_program(model)
-    if torch is not None and isinstance(model, torch.nn.Module):
+    if is_module:
         from nnrcodec.graph.export import model_of_module
 
         if example_inputs is not None:
