@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from networks import Inputs, inputs_of, model_of, network, outputs_of
 from torch import nn
 
-from nnrcodec.calibration.amount import MOST, enough, in_batches
+from nnrcodec.calibration.amount import MOST, all_of, enough, in_batches, most
+from nnrcodec.calibration.inputs import Chosen, open_inputs
 from nnrcodec.calibration.sizes import COUNT
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref
@@ -62,6 +65,39 @@ def test_no_more_are_enough_than_take_a_reasonable_time() -> None:
 def test_inputs_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="does not fit"):
         enough(convolution(), (torch.zeros(1, 2, 8, 8),))
+
+
+def test_of_long_and_short_inputs_the_mean_length_counts() -> None:
+    model = network("plain_cnn").model()
+    inputs = [(torch.zeros(1, 1, size, 512),) for size in (1024, 256, 256, 256)]
+    assert most(model, inputs) == most(model, inputs[::-1]) == 2**20 // (448 * 512)
+
+
+def test_what_is_given_is_used_even_where_less_would_be_enough() -> None:
+    model, inputs = convolution(), inputs_of(SMALL, 300)
+    assert enough(model, inputs[0]) == 48
+    assert sum(len(value) for (value,) in in_batches(model, inputs)) == 300
+
+
+def test_what_was_asked_for_is_used_whatever_it_takes() -> None:
+    model, inputs = convolution(), inputs_of(SMALL, MOST + 9)
+    for given, count in ((inputs, MOST), (Chosen(inputs), MOST + 9)):
+        assert sum(len(value) for (value,) in in_batches(model, given)) == count
+    few = Chosen(inputs, all_of_them=False)
+    assert sum(len(value) for (value,) in in_batches(model, few)) == MOST
+
+
+def test_of_a_file_as_much_is_used_as_time_allows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = convolution()
+    assert model.graph is not None
+    for count, used, warnings in ((MOST, MOST, 0), (MOST + 88, MOST, 1)):
+        np.save(tmp_path / "a.npy", np.zeros((count, 3, 8, 8), np.float32))
+        found = all_of(model, open_inputs(tmp_path / "a.npy", model.graph))
+        assert len(in_batches(model, found)) == 2
+        assert len(found) == used
+        assert caplog.text.count("512 of 600 calibration inputs are used") == warnings
 
 
 @pytest.mark.parametrize("count", [2, 9, 300])

@@ -91,7 +91,9 @@ def test_how_inputs_are_used_is_said(caplog: pytest.LogCaptureFixture) -> None:
     graph = Graph((Input("x", "float32", ("n", 5)),), (node,), Ref(1), {"n": Dim(1, None, 2)})
     model = Model.of([Tensor.of("other", np.ones(1, np.float32))], graph)
     in_batches(model, inputs_of((1, 5), 600))
-    assert len(said(caplog, "32 of 600 calibration inputs are used")) == 1
+    ((level, text),) = said(caplog, "512 of 600 calibration inputs are used")
+    assert level == "WARNING"
+    assert "--calib-count 600 (calib_count=600 in Python) takes all" in text
     ((level, text),) = said(caplog, "calibration inputs go through the network one at a time")
     assert level == "INFO"
     assert text.endswith("its output for one depends on the others")
@@ -116,6 +118,6 @@ def test_shapes_of_the_export_are_said_where_they_are_taken(
 ) -> None:
     caplog.set_level(logging.INFO)
     synthetic_inputs(network("classifier").model(), 1)
-    ((level, text),) = said(caplog, "synthetic inputs have the shapes of the export")
+    ((level, text),) = said(caplog, "synthetic inputs have sizes of the export")
     assert level == "INFO"
     assert "does not run with" in text

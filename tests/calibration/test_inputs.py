@@ -148,8 +148,6 @@ def test_pictures_for_a_network_of_bytes_are_not_divided(folder: Path) -> None:
         (VECTOR, "one input .n, channels, height, width."),
         (PAIR, "one input .n, channels, height, width."),
         (image(4), "the model takes 4 channels; pictures have 1 or 3"),
-        (graph_of(Input("x", "float32", (1, 3, 41, 8))), "40x30 samples, expected at least 41x8"),
-        (graph_of(Input("x", "float32", (1, 3, 8, 31))), "40x30 samples, expected at least 8x31"),
     ],
 )
 def test_networks_that_do_not_take_the_pictures_are_refused(
@@ -172,6 +170,77 @@ def test_what_is_no_picture_is_refused_by_name(folder: Path) -> None:
     for path in (folder / "broken.png", folder / "*.txt"):
         with pytest.raises(ConfigError, match=r"cannot read .*(broken\.png|notes\.txt)"):
             load_inputs(path, image(), 2)
+
+
+def test_files_that_cannot_be_read_are_left_out_with_a_count(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = only(load_inputs(folder / "?_?.png", image(), 6, side=20))
+    whole = (folder / "0_a.png").read_bytes()
+    for name, content in (("broken.png", b"nothing"), ("cut.PNG", whole[: len(whole) // 2])):
+        (folder / name).write_bytes(content)
+    found = only(load_inputs(folder, image(), 40, side=20))
+    assert len(found) == 40
+    assert all(places(value) for value in found)
+    ((level, text),) = [(r.levelname, r.getMessage()) for r in caplog.records]
+    assert level == "WARNING"
+    assert text.startswith("2 of 5 pictures cannot be read and are left out, such as ")
+    assert len(expected) == 6
+
+
+def test_pictures_in_folders_of_classes_are_taken(folder: Path) -> None:
+    (folder / "class").mkdir()
+    (folder / "2_a.png").rename(folder / "class" / "2_a.JPEG.png")
+    found = only(load_inputs(folder, image(), 3, side=20))
+    assert {places(value)[0][0] for value in found} == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "shape"),
+    [
+        (50, 24, (32, 24)),  # the export's 32 rows
+        (20, 10, (16, 8)),  # multiples of 8
+        (7, 5, (7, 5)),
+        (3, 2, (4, 4)),  # the network takes no fewer
+    ],
+)
+def test_of_pictures_that_are_smaller_less_is_taken(
+    tmp_path: Path, rows: int, columns: int, shape: tuple[int, int]
+) -> None:
+    image_of = pytest.importorskip("PIL.Image").fromarray
+    image_of(picture(0, rows, columns)).save(tmp_path / "a.png")
+    (found,) = only(load_inputs(tmp_path, image(), 1))
+    assert found.shape[2:] == shape
+
+
+@pytest.mark.parametrize("size", [(41, 8), (8, 31), (50, 60)])
+def test_pictures_that_are_too_small_for_a_fixed_size_are_enlarged(
+    folder: Path, size: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = only(load_inputs(folder, graph_of(Input("x", "float32", (1, 3, *size))), 5))
+    assert {value.shape for value in found} == {(1, 3, *size)}
+    assert [r.getMessage().split(",")[0] for r in caplog.records] == ["3 pictures"]
+    assert "they are resized, and a part is cut out" in caplog.text
+
+
+def test_far_too_large_pictures_are_made_smaller_for_a_fixed_size(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(192, dtype=np.uint8)[None, :, None], (160, 192, 3))
+    pytest.importorskip("PIL.Image").fromarray(ramp.copy()).save(tmp_path / "a.png")
+    (found,) = only(load_inputs(tmp_path, graph_of(Input("x", "float32", (1, 3, 20, 20))), 1))
+    assert found.shape == (1, 3, 20, 20)
+    assert 255 * (found.max() - found.min()) == pytest.approx(192 * 20 / 48, abs=6)
+
+
+def test_gray_ones_become_colour_and_16_bits_8(tmp_path: Path) -> None:
+    image_of = pytest.importorskip("PIL.Image").fromarray
+    gray = picture(0)[..., 0]
+    image_of(gray).save(tmp_path / "8.png")
+    image_of(gray.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    image_of(np.dstack([picture(0), gray])).save(tmp_path / "alpha.png")
+    for name in ("8.png", "16.png"):
+        assert np.array_equal(read_picture(tmp_path / name, 3), np.broadcast_to(gray, (3, 40, 30)))
+        assert np.array_equal(read_picture(tmp_path / name, 1)[0], gray)
+    assert np.array_equal(read_picture(tmp_path / "alpha.png", 3).transpose(1, 2, 0), picture(0))
 
 
 def test_without_pillow_it_is_said_how_to_get_it(
