@@ -210,14 +210,8 @@ def calibration_inputs(
 
     Returns
     -------
-    <<<<<<< HEAD
     Calibration or None
         None if `calib` is, or if it is "auto" and there are none to be had; why is logged.
-    =======
-    sequence of tuple of torch.Tensor, or None
-        `nnrcodec.calibration.inputs.Chosen`, unless the caller gives the inputs themselves and no
-        count. None if `calib` is, or if it is "auto" and there are none to be had; why is logged.
-    >>>>>>> help-families
 
     Raises
     ------
