@@ -360,7 +360,7 @@ def test_a_network_with_a_mask_is_calibrated(caplog: pytest.LogCaptureFixture) -
     model = sentences(torch.int64)
     assert len(default_inputs(model)) >= 32
     data = nnrcodec.encode(model, calib_count=4)
-    assert data == nnrcodec.encode(model, calib=synthetic_inputs(model, 4))
+    assert data == nnrcodec.encode(model, calib="synthetic", calib_count=4)
     assert data != nnrcodec.encode(model, calib=None)
     assert "weights alone" not in caplog.text
 
