@@ -108,8 +108,8 @@ examples:
   trials     streams that were tried for a target, list of objects: scale (of
              the step sizes), bytes, loss, taken (true for one)
   loss_unit  of the losses: dB or %
-  fidelity   how near the output is to that of the original: snr (dB, of the worst
-             output), absolute and change (of pictures: error to their range, and
+  fidelity   how near the output is to that of the original: snr (dB, of the
+             worst output), absolute and change (of pictures: to their range, and
              to what the network changes), count and source of the inputs
 
 examples:
@@ -190,8 +190,8 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--preset",
         choices=tuple(TARGETS),
-        help="how near the output stays to that of the original, as measured: transparent is no "
-        "visible change, balanced twice and small four times that error [transparent]",
+        help="error of the output, as measured: not visible, twice or four times that "
+        "[transparent]",
     )
     either.add_argument(
         "--max-loss",
