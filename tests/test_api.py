@@ -76,7 +76,7 @@ class Behind(nn.Module):
     ("module", "example", "reason"),
     [
         (Behind(lambda x: torch.log(x - 2)), torch.full((1, 1, 8, 8), 3.0), "NaN or infinity"),
-        (Behind(torch.Tensor.float), torch.ones(1, 1, 8, 8).int(), "not an index into a table"),
+        (Behind(torch.Tensor.float), torch.ones(1, 1, 8, 8).int(), "neither an index into a table"),
     ],
 )
 def test_where_inputs_cannot_be_made_up_weights_alone_do(
