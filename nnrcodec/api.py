@@ -87,8 +87,8 @@ def encode(
         As in `torch.export.export`; by default every size of the inputs that can vary may.
     calib_count : int, optional
         How many calibration inputs there are at most; all of them are then looked at. By default
-        32 to 512 are made up, or fewer if they are large. Of those that are given, all are looked
-        at as far as time and memory allow; otherwise a warning says how many.
+        32 to 512 are made up, fewer if they are large, and more if these are too few. Of those that
+        are given, all are looked at as far as time and memory allow; a warning says if not.
     seed : int
         Of the inputs that are chosen or made up at random.
     progress : callable, optional

@@ -28,9 +28,16 @@ from nnrcodec.model.model import Model
 logger = logger_of(__name__)
 
 MOST = 512
+"""Most inputs that are made up, if they have `_LEAST` patches for each column."""
+
+MOST_GIVEN = 2**13
+"""Most inputs of those that are given."""
 
 _PATCHES = 64
 """Patches for each column of a layer's weight that are enough."""
+
+_LEAST = 2
+"""Patches for each column with fewer of which the second moments say nothing of some directions."""
 
 _POSITIONS = 2**20
 """Most positions in all inputs together, because their activations are in memory at once."""
@@ -49,7 +56,9 @@ def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
     """
     with FlopCounterMode(display=False) as counter:
         patches = [visit.patches_for_each_column() for visit in walk(model, [example])]
-    by_need = math.ceil(_PATCHES / max(min(patches, default=math.inf), 1e-9))
+    fewest = max(min(patches, default=math.inf), 1e-9)
+    by_need, least = (math.ceil(wanted / fewest) for wanted in (_PATCHES, _LEAST))
+    by_need = min(by_need, max(MOST, least))
     return _bounded(by_need, counter.get_total_flops(), _positions(example))
 
 
@@ -67,13 +76,13 @@ def most(model: Model, inputs: Inputs) -> int:
         module(*inputs[0])
     positions = sum(map(_positions, inputs)) / len(inputs)
     operations = counter.get_total_flops() * positions / _positions(inputs[0])
-    return _bounded(MOST, int(operations), math.ceil(positions))
+    return _bounded(MOST_GIVEN, int(operations), math.ceil(positions))
 
 
 def _bounded(count: int, operations: int, positions: int) -> int:
     """Return a number of inputs, bounded by the operations and positions of each."""
     by_time = 2 * MULTIPLICATIONS // max(operations, 1)
-    return max(min(max(min(by_time, count), COUNT), _POSITIONS // positions, MOST), 1)
+    return max(min(max(min(by_time, count), COUNT), _POSITIONS // positions), 1)
 
 
 def enough_of(model: Model, make: Callable[[int], Inputs], count: int | None) -> Inputs:

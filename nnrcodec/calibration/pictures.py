@@ -11,8 +11,9 @@ import math
 
 import numpy as np
 
-FITTED = ("photograph", "coded", "noisy")
-"""Families to fit to: photographs as they are, coded with a block transform, and with noise."""
+FITTED = ("photograph", "coded", "noisy", "coded")
+"""Families to fit to: photographs as they are, coded with a block transform, and with noise. Half
+of them are coded, like most pictures that networks process."""
 
 HELD_OUT = ("lines", "gradients", "textures")
 """Families to verify on: text and line art, smooth areas, textures. Half of them have noise that

@@ -10,7 +10,7 @@ SIDE = 96
 COUNT = 32
 """Fewest inputs, unless they are large; the default number of those that are made up."""
 
-MULTIPLICATIONS = 2**35
+MULTIPLICATIONS = 2**36
 """Most multiply-adds of one run with all inputs, if there are more inputs than `COUNT`."""
 
 _LENGTH = 64

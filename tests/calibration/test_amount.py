@@ -10,7 +10,7 @@ import torch
 from networks import Inputs, inputs_of, model_of, network, outputs_of
 from torch import nn
 
-from nnrcodec.calibration.amount import MOST, all_of, enough, in_batches, most
+from nnrcodec.calibration.amount import MOST, MOST_GIVEN, all_of, enough, in_batches, most
 from nnrcodec.calibration.inputs import Chosen, open_inputs
 from nnrcodec.calibration.sizes import COUNT
 from nnrcodec.errors import ConfigError
@@ -22,7 +22,8 @@ SMALL = (1, 3, 8, 8)
 
 def convolution(kernel: int = 3) -> Model:
     torch.manual_seed(0)
-    return model_of(nn.Sequential(nn.Conv2d(3, 8, kernel)), (2, 3, 9, 9))
+    side = max(kernel, 9)
+    return model_of(nn.Sequential(nn.Conv2d(3, 8, kernel)), (2, 3, side, side))
 
 
 def sum_over(axis: int, shape: tuple[int | str, ...], high: int | None = None) -> Model:
@@ -41,7 +42,8 @@ def vectors(count: int) -> Inputs:
     ("kernel", "shape", "count"),
     [
         (3, SMALL, 64 * 27 // 6**2),  # 27 columns, 6 x 6 patches
-        (8, SMALL, MOST),  # one patch
+        (8, SMALL, MOST),  # one patch, 192 columns
+        (20, (1, 3, 20, 20), 2 * 1200),  # one patch, 1200 columns
         (8, (1, 3, 1024, 8), COUNT),
         (3, (1, 3, 400, 400), 2**20 // 400**2),
         (3, (2, 3, 400, 400), 2**20 // (2 * 400**2)),
@@ -57,8 +59,8 @@ def test_as_many_are_enough_as_say_something(
 def test_no_more_are_enough_than_take_a_reasonable_time() -> None:
     model = model_of(nn.Sequential(nn.Conv2d(3, 6000, 12)), (2, 3, 13, 13))
     columns, patches = 3 * 12**2, 9**2
-    count = 2**35 // (6000 * columns * patches)
-    assert enough(model, (torch.zeros(1, 3, 20, 20),)) == count == 163
+    count = 2**36 // (6000 * columns * patches)
+    assert enough(model, (torch.zeros(1, 3, 20, 20),)) == count == 327
     assert count < 64 * columns // patches
 
 
@@ -80,11 +82,15 @@ def test_what_is_given_is_used_even_where_less_would_be_enough() -> None:
 
 
 def test_what_was_asked_for_is_used_whatever_it_takes() -> None:
-    model, inputs = convolution(), inputs_of(SMALL, MOST + 9)
-    for given, count in ((inputs, MOST), (Chosen(inputs), MOST + 9)):
+    model, inputs = convolution(), inputs_of((1, 3, 64, 64), 300)
+    for given, count in ((inputs, 256), (Chosen(inputs), 300)):
         assert sum(len(value) for (value,) in in_batches(model, given)) == count
     few = Chosen(inputs, all_of_them=False)
-    assert sum(len(value) for (value,) in in_batches(model, few)) == MOST
+    assert sum(len(value) for (value,) in in_batches(model, few)) == 256
+
+
+def test_no_more_than_thousands_of_tiny_ones_are_used() -> None:
+    assert most(sum_over(1, ("n", 5)), vectors(3)) == MOST_GIVEN
 
 
 def test_of_a_file_as_much_is_used_as_time_allows(
@@ -92,12 +98,11 @@ def test_of_a_file_as_much_is_used_as_time_allows(
 ) -> None:
     model = convolution()
     assert model.graph is not None
-    for count, used, warnings in ((MOST, MOST, 0), (MOST + 88, MOST, 1)):
-        np.save(tmp_path / "a.npy", np.zeros((count, 3, 8, 8), np.float32))
+    for count, used, warnings in ((256, 256, 0), (300, 256, 1)):
+        np.save(tmp_path / "a.npy", np.zeros((count, 3, 64, 64), np.float32))
         found = all_of(model, open_inputs(tmp_path / "a.npy", model.graph))
-        assert len(in_batches(model, found)) == 2
-        assert len(found) == used
-        assert caplog.text.count("512 of 600 calibration inputs are used") == warnings
+        assert sum(len(value) for (value,) in in_batches(model, found)) == len(found) == used
+        assert caplog.text.count("256 of 300 calibration inputs are used") == warnings
 
 
 @pytest.mark.parametrize("count", [2, 9, 300])
@@ -112,10 +117,10 @@ def test_small_inputs_are_put_together_without_a_change_of_the_outputs(count: in
 
 
 def test_of_too_many_some_are_taken_evenly() -> None:
-    inputs = [(torch.full(SMALL, float(number)),) for number in range(2 * MOST)]
+    inputs = [(torch.full((1, 3, 64, 64), float(number)),) for number in range(2**9)]
     (first, *rest) = in_batches(convolution(kernel=8), inputs)
     seen = torch.cat([first[0], *(value for (value,) in rest)])[:, 0, 0, 0]
-    assert seen.tolist() == list(range(0, 2 * MOST, 2))
+    assert seen.tolist() == list(range(0, 2**9, 2))
 
 
 def test_only_inputs_of_the_same_sizes_are_put_together() -> None:

@@ -88,9 +88,9 @@ def test_weights_that_are_not_finite_and_outputs_that_do_not_vary_are_said(
 def test_how_inputs_are_used_is_said(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     node = Node("aten.sum.dim_IntList", (Ref(0), (0,), True))
-    graph = Graph((Input("x", "float32", ("n", 5)),), (node,), Ref(1), {"n": Dim(1, None, 2)})
+    graph = Graph((Input("x", "float32", ("n", 5, 2048)),), (node,), Ref(1), {"n": Dim(1, None, 2)})
     model = Model.of([Tensor.of("other", np.ones(1, np.float32))], graph)
-    in_batches(model, inputs_of((1, 5), 600))
+    in_batches(model, inputs_of((1, 5, 2**11), 600))
     ((level, text),) = said(caplog, "512 of 600 calibration inputs are used")
     assert level == "WARNING"
     assert "--calib-count 600 (calib_count=600 in Python) takes all" in text

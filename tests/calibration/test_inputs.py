@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import values
+from networks import network, values
 
-from nnrcodec.calibration.inputs import given_inputs, load_inputs, read_picture
+from nnrcodec.api import calibration_inputs
+from nnrcodec.calibration.inputs import Chosen, given_inputs, load_inputs, read_picture
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Dim, Graph, Input, Ref
@@ -426,3 +427,15 @@ def test_what_is_no_tensor_is_refused_by_its_number(bad: object) -> None:
 def test_none_at_all_is_refused() -> None:
     with pytest.raises(ConfigError, match="there are no calibration inputs"):
         given_inputs([])
+
+
+def test_a_number_that_is_asked_for_is_kept_to() -> None:
+    model = network("plain_cnn").model()
+    given = [values((1, 1, 9, 9)) for _ in range(5)]
+    assert not isinstance(calibration_inputs(model, given), Chosen)
+    for calib in ("auto", "synthetic", given):
+        found = calibration_inputs(model, calib, 3)
+        assert isinstance(found, Chosen)
+        assert found.all_of_them
+        assert len(found) == 3
+        assert calibration_inputs(model, found) is found

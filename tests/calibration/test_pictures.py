@@ -39,6 +39,15 @@ def test_pictures_of_any_size_have_values_of_8_bits(
     np.testing.assert_array_equal(made, picture(family, shape, np.random.default_rng(seed)))
 
 
+@pytest.mark.parametrize("family", ["photograph", "coded"])
+def test_photographs_are_smooth_and_have_edges(family: str) -> None:
+    made = several(family)
+    steps = np.diff(made, axis=3).ravel()
+    assert np.corrcoef(made[..., 1:].ravel(), made[..., :-1].ravel())[0, 1] > 0.9
+    kurtosis = np.mean(steps**4) / np.mean(steps**2) ** 2
+    assert kurtosis > 6  # that of noise is 3
+
+
 def test_noisy_ones_have_noise_and_the_others_less() -> None:
     noise = {family: noise_of(several(family)) for family in FITTED}
     assert np.median(noise["noisy"]) > 2 * np.median(noise["photograph"])

@@ -68,9 +68,8 @@ def test_held_out_ones_are_of_other_families(monkeypatch: pytest.MonkeyPatch) ->
     for held_out, families in ((False, FITTED), (True, HELD_OUT)):
         synthetic_inputs(model, 1, held_out=held_out)
         seen.clear()
-        synthetic_inputs(model, 9, held_out=held_out)
-        counts = {family: seen[-9:].count(family) for family in families}
-        assert counts == dict.fromkeys(families, 3)
+        synthetic_inputs(model, 12, held_out=held_out)
+        assert sorted(seen[-12:]) == sorted(12 // len(families) * families)
 
 
 @pytest.mark.parametrize("name", ["plain_cnn", "conv1d", "transformer"])
@@ -180,14 +179,6 @@ def test_pictures_have_bytes_divided_by_255() -> None:
     assert made.max() <= 1
     np.testing.assert_allclose(255 * made, np.rint(255 * made), atol=1e-4)
     assert made.std() > 0.1
-
-
-def test_pictures_are_smooth_and_have_edges_as_photographs_do() -> None:
-    made = joined(synthetic_inputs(network("plain_cnn").model(), 6))
-    steps = np.diff(made, axis=3).ravel()
-    assert np.corrcoef(made[..., 1:].ravel(), made[..., :-1].ravel())[0, 1] > 0.9
-    kurtosis = np.mean(steps**4) / np.mean(steps**2) ** 2
-    assert kurtosis > 6  # that of noise is 3
 
 
 def test_colours_are_correlated_but_not_the_same() -> None:
