@@ -31,11 +31,13 @@ def test_tensors_are_described_without_decoding() -> None:
 
 
 def test_step_sizes_are_those_of_the_quantization_parameters() -> None:
-    for tensor in nnrcodec.inspect(streams.with_graph()).tensors:
+    info = nnrcodec.inspect(streams.with_graph())
+    steps = 1 << (info.qp_density or 0)  # in an octave
+    for tensor in info.tensors:
         assert (tensor.qp is None) == (tensor.coder == "raw")
         if tensor.qp is not None:
-            whole, part = divmod(tensor.qp, 4)
-            assert tensor.step_size == (1 + part / 4) * 2.0**whole
+            whole, part = divmod(tensor.qp, steps)
+            assert tensor.step_size == (1 + part / steps) * 2.0**whole
 
 
 def test_units_fill_the_stream() -> None:

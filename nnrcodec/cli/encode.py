@@ -109,7 +109,7 @@ examples:
              the step sizes), bytes, loss, taken (true for one)
   loss_unit  of the losses: dB or %
   fidelity   how near the output is to that of the original: snr (dB, of the
-             worst output), absolute and change (of pictures: to their range, and
+             worst output), absolute and change (of pictures: to their range and
              to what the network changes), count and source of the inputs
 
 examples:
@@ -160,8 +160,8 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         action="append",
         metavar="STREAM",
-        help="write an update: only the differences to this stream. Repeat the option for each "
-        "update since the base model, in their order",
+        help="write an update, only the differences to this stream; once more for each update "
+        "since",
     )
     parser.add_argument(
         "--threads",
@@ -190,7 +190,8 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
     either.add_argument(
         "--preset",
         choices=tuple(TARGETS),
-        help="error of the output, as measured: not visible, twice or four times that "
+        metavar="NAME",
+        help="measured error: transparent, balanced (twice that) or small (four times) "
         "[transparent]",
     )
     either.add_argument(
