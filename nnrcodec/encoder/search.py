@@ -40,6 +40,9 @@ ScoreOf = Callable[[Any], float]
 TRIALS = 8
 """Streams that are made at most."""
 
+START = 2.0
+"""Scale of the first stream: targets are mostly coarser than the default, which shows no loss."""
+
 NEAR = 0.02
 """A result this near its limit, as part of it, is good enough."""
 
@@ -143,7 +146,7 @@ class _TargetSearch:
                 raise NothingBetweenError
             return self._excess(len(encoded.data), loss)
 
-        solve(attempt, self._slope, NEAR, TRIALS)
+        solve(attempt, self._slope, NEAR, TRIALS, start=START)
         within = [trial for trial in self._trials if self._excess(trial.bytes, trial.loss) <= 0]
         if not within:
             raise ConfigError(self._out_of_reach())
@@ -165,7 +168,7 @@ class _TargetSearch:
             loss = self._best - self._scored(kept[scale].model)
             return self._excess(0, loss * LEFT_AFTER_DISTILLATION / _SHARE_OF_RANKS)
 
-        scale = solve(attempt, self._slope, 0.2, _TRIES_OF_RANKS)
+        scale = solve(attempt, self._slope, 0.2, _TRIES_OF_RANKS, start=START)
         if scale is None:
             raise ConfigError(f"low rank alone costs too much: {self._out_of_reach()}")
         return reduce_model(self._model, scaled(self._config, scale), self._stages, self._inputs)

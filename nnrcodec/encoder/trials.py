@@ -81,6 +81,7 @@ def solve(
     near: float,
     trials: int,
     highest: float = math.inf,
+    start: float = 1.0,
 ) -> float | None:
     """Return the scale nearest to a positive excess, of those that are tried.
 
@@ -96,6 +97,8 @@ def solve(
         Calls at most.
     highest : float
         The largest scale to try.
+    start : float
+        The first scale to try.
 
     Returns
     -------
@@ -104,7 +107,7 @@ def solve(
     """
     below: tuple[float, float] | None = None  # the last that kept to the limit
     above: tuple[float, float] | None = None
-    at = 0.0
+    at = math.log(start)
     for _ in range(trials):
         try:
             value = excess(math.exp(at))

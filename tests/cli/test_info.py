@@ -186,7 +186,7 @@ def test_damaged_or_missing_streams(call, stream):
 
 def test_a_newer_version_exits_with_4(call, stream):
     data = stream.read_bytes()
-    changed, count = re.subn(rb"nnrcodec \d+\.\d+ ", b"nnrcodec 2.0 ", data)
+    changed, count = re.subn(rb"nnrcodec \d+\.\d+ ", b"nnrcodec 9.0 ", data)
     assert count == 1
     stream.write_bytes(changed)
     assert call("nnr-info", stream).code == 4
