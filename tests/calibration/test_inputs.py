@@ -432,10 +432,10 @@ def test_none_at_all_is_refused() -> None:
 def test_a_number_that_is_asked_for_is_kept_to() -> None:
     model = network("plain_cnn").model()
     given = [values((1, 1, 9, 9)) for _ in range(5)]
-    assert not isinstance(calibration_inputs(model, given), Chosen)
+    assert not isinstance(calibration_inputs(model, given).inputs, Chosen)
     for calib in ("auto", "synthetic", given):
-        found = calibration_inputs(model, calib, 3)
-        assert isinstance(found, Chosen)
-        assert found.all_of_them
-        assert len(found) == 3
-        assert calibration_inputs(model, found) is found
+        calibration = calibration_inputs(model, calib, 3)
+        assert isinstance(calibration.inputs, Chosen)
+        assert calibration.inputs.all_of_them
+        assert len(calibration.inputs) == 3
+        assert calibration_inputs(model, calibration) is calibration
