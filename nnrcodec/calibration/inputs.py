@@ -26,7 +26,10 @@ from nnrcodec.messages import logger_of
 logger = logger_of(__name__)
 
 _EVERY = 8
-"""One of so many given inputs is held back."""
+"""One of so many given inputs is held back,"""
+
+_MOST_HELD = 64
+"""but no more than this: their outputs are in memory at once."""
 
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 """Calibration inputs: the arguments of each call of the network."""
@@ -119,12 +122,13 @@ class Chosen(list[tuple[torch.Tensor, ...]]):
 
 
 def with_some_held_back(inputs: Inputs) -> Calibration:
-    """Hold back every eighth input to measure with; of fewer than eight, all are used for both."""
+    """Hold back every eighth input to measure with, 64 at most; fewer than 8 are used for both."""
+    every = max(_EVERY, -(-len(inputs) // _MOST_HELD))
     if len(inputs) < _EVERY:
         what = f"the {len(inputs)} given inputs, which were also fitted"
         return Calibration(inputs, HeldBack(inputs, what))
-    held = [*inputs[_EVERY - 1 :: _EVERY]]
-    fitted: Inputs = [values for index, values in enumerate(inputs) if (index + 1) % _EVERY]
+    held = [*inputs[every - 1 :: every]]
+    fitted: Inputs = [values for index, values in enumerate(inputs) if (index + 1) % every]
     if isinstance(inputs, Chosen):
         fitted = Chosen(fitted, all_of_them=inputs.all_of_them)
     return Calibration(fitted, HeldBack(held, f"{len(held)} given inputs that were held back"))

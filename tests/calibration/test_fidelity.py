@@ -72,7 +72,8 @@ def test_integers_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "fitted", "held"), [(1, 1, 1), (7, 7, 7), (8, 7, 1), (33, 29, 4)]
+    ("count", "fitted", "held"),
+    [(1, 1, 1), (7, 7, 7), (8, 7, 1), (33, 29, 4), (512, 448, 64), (1000, 938, 62)],
 )
 def test_every_eighth_input_is_held_back(count: int, fitted: int, held: int) -> None:
     inputs = [(torch.full((1,), float(i)),) for i in range(count)]
