@@ -22,8 +22,8 @@ from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.search import ScoreOf, encode_best
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import (
-    FORMATS,
     check_output,
+    is_model_file,
     load,
     read_stream_file,
     save,
@@ -173,7 +173,7 @@ def encode_file(
     """
     source = Path(source)
     target = source.with_suffix(".nnr") if target is None else Path(target)
-    if target.suffix.lower() in FORMATS:
+    if is_model_file(target):
         raise ConfigError(
             f"{target} has the ending of a model file: give the stream another, such as .nnr"
         )

@@ -71,6 +71,12 @@ class Fidelity:
     count: int
     source: str
 
+    @property
+    def words(self) -> str:
+        """What was measured, in words."""
+        change = f", {self.change:.1f} dB of its change" if self.change is not None else ""
+        return f"output SNR {self.snr:.1f} dB{change}, on {self.source}"
+
     def margin(self, target: Target) -> float:
         """Return by how many dB a target is kept; negative if it is missed."""
         if self.absolute is None:

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from tqdm import tqdm
 
 from nnrcodec.errors import BitstreamError, ConfigError, NnrError, UnsupportedFeatureError
-from nnrcodec.formats import FORMATS, MAX_STREAM_BYTES, is_device, read_stream_file
+from nnrcodec.formats import MAX_STREAM_BYTES, is_device, is_model_file, read_stream_file
 from nnrcodec.messages import said_once
 from nnrcodec.progress import Progress
 from nnrcodec.version import __version__
@@ -312,11 +312,6 @@ def read_stream(path: Path) -> bytes:
 def is_standard_input(path: Path) -> bool:
     """Return whether a stream is to be read from standard input."""
     return path == Path("-")
-
-
-def is_model_file(path: Path) -> bool:
-    """Return whether the ending of a file name is that of a model file."""
-    return path.suffix.lower() in FORMATS
 
 
 def print_json(report: object) -> None:

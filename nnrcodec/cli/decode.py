@@ -11,7 +11,6 @@ from pathlib import Path
 from nnrcodec.cli.command import (
     Parser,
     Texts,
-    is_model_file,
     is_standard_input,
     progress_bar,
     read_stream,
@@ -24,7 +23,7 @@ from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, require_update
 from nnrcodec.errors import ConfigError
-from nnrcodec.formats import FORMATS, check_output, save
+from nnrcodec.formats import FORMATS, check_output, is_model_file, save
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 

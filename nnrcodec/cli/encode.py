@@ -15,7 +15,6 @@ from nnrcodec.cli.command import (
     Parser,
     StageBars,
     Texts,
-    is_model_file,
     print_json,
     read_stream,
     run,
@@ -35,7 +34,7 @@ from nnrcodec.config import (
 from nnrcodec.encoder.search import ScoreOf
 from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
-from nnrcodec.formats import FORMATS, check_output, load, write_atomically
+from nnrcodec.formats import FORMATS, check_output, is_model_file, load, write_atomically
 from nnrcodec.model.model import Model
 from nnrcodec.quant.search.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
 from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA

@@ -89,10 +89,8 @@ def lines_of(
 
 def _loss_words(report: EncodeReport) -> str:
     """Return what is known of the loss, to be added to a line."""
-    measured = report.fidelity
-    if measured is not None:
-        change = f", {measured.change:.1f} dB of its change" if measured.change is not None else ""
-        return f"; output SNR {measured.snr:.1f} dB{change}, on {measured.source}"
+    if report.fidelity is not None:
+        return f"; {report.fidelity.words}"
     worst = max(report.tensors, key=lambda tensor: tensor.relative_error, default=None)
     if worst is None or not worst.relative_error:
         return "; all weights exact"
@@ -147,7 +145,7 @@ def _distillation_lines(report: EncodeReport) -> Iterator[str]:
 
 def _trial_lines(report: EncodeReport, loss_unit: str | None) -> Iterator[str]:
     """Say which streams the search has made."""
-    if (report.trials and loss_unit is not None) or any(t.fidelity is None for t in report.trials):
+    if any(trial.fidelity is None for trial in report.trials):
         yield from table(
             ("<step sizes", ">bytes", ">loss", "<"),
             [

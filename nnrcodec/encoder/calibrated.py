@@ -247,7 +247,7 @@ class _LayerQuantizer:
         moments = visit.moments()
         shift = self.shifts.get(layer.weight)
         seen = moments if shift is None else moments.centered()
-        if has_prior(tensor.read()):
+        if has_prior(layer.shape):
             channels = layer.columns // math.prod(layer.kernel)
             mean = PRIOR_MEAN if shift is None else 0.0
             seen = seen.with_prior(prior_moment(channels, layer.kernel, mean), PRIOR_SHARE)

@@ -77,7 +77,7 @@ def levels_at(
     unary_length = config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH
     scan_order = effective_scan_order(values.shape, config.cabac.scan_order)
     in_coded_order = scan_order == 0 or not dq
-    if config.dq and is_weight and in_coded_order and has_prior(values):
+    if config.dq and is_weight and in_coded_order and has_prior(values.shape):
         return quantize_for_prior(
             values,
             qp,

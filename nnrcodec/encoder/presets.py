@@ -11,7 +11,7 @@ from nnrcodec.calibration.fidelity import TARGETS
 from nnrcodec.config import EncoderConfig
 from nnrcodec.decoder.pipeline import decode_stream
 from nnrcodec.encoder.pipeline import Encoded, encode_model, encode_reduced, reduce_model
-from nnrcodec.encoder.trials import NothingBetweenError, SearchResult, Trial, scaled, solve
+from nnrcodec.encoder.trials import SearchResult, Trial, require_new, scaled, solve
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 from nnrcodec.progress import Stages
@@ -95,8 +95,7 @@ def encode_preset(
         with stages("measuring"):
             fidelity = quantized.compare(_decoded(kept[scale]))
         trials.append(Trial(scale, len(kept[scale].data), fidelity=fidelity))
-        if any(kept[scale].data == kept[at].data for at in kept if at != scale):
-            raise NothingBetweenError
+        require_new(kept, scale)
         margin = fidelity.margin(target)
         return -min(max(margin, -_MOST), _MOST) / _NEPER
 
@@ -106,12 +105,11 @@ def encode_preset(
     taken = min(within, key=lambda t: t.bytes) if within else max(margins, key=margins.__getitem__)
     if not within:
         logger.warning(
-            "the output is %.1f dB away from the target of preset %r, on %s: %s; give inputs of "
-            "the kind that the network is for, or a finer scale or qp",
-            -margins[taken],
+            "the target of preset %r is missed by %.1f dB: %s; give inputs of the kind that the "
+            "network sees, or a finer scale or qp",
             config.preset,
-            held_back.source,
-            taken.fidelity,
+            -margins[taken],
+            taken.fidelity.words if taken.fidelity else "",
         )
     fidelity = original.compare(_decoded(kept[taken.scale])) if smaller else taken.fidelity
     return SearchResult(kept[taken.scale], tuple(trials), taken, fidelity)

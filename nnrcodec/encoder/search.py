@@ -24,7 +24,7 @@ from nnrcodec.encoder.pipeline import (
     reduce_model,
 )
 from nnrcodec.encoder.presets import encode_preset
-from nnrcodec.encoder.trials import NothingBetweenError, SearchResult, Trial, scaled, solve
+from nnrcodec.encoder.trials import SearchResult, Trial, require_new, scaled, solve
 from nnrcodec.errors import ConfigError
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
@@ -141,9 +141,7 @@ class _TargetSearch:
                 decoded = decode_stream(encoded.data, Limits())
                 loss = self._best - self._scored(decoded)
             self._trials.append(Trial(scale, len(encoded.data), loss))
-            same = any(encoded.data == other.data for at, other in kept.items() if at != scale)
-            if same:
-                raise NothingBetweenError
+            require_new(kept, scale)
             return self._excess(len(encoded.data), loss)
 
         solve(attempt, self._slope, NEAR, TRIALS, start=START)

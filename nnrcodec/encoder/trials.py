@@ -7,7 +7,7 @@ single tensors follow from it such that a bit is worth the same everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from nnrcodec.calibration.fidelity import Fidelity
@@ -66,6 +66,17 @@ class SearchResult:
 
 class NothingBetweenError(Exception):
     """Scales so near one another that all steps are the same: qp are whole numbers."""
+
+
+def require_new(kept: Mapping[float, Encoded], scale: float) -> None:
+    """Raise if the stream of a scale is one that another scale gave before.
+
+    Raises
+    ------
+    NothingBetweenError
+    """
+    if any(kept[scale].data == encoded.data for at, encoded in kept.items() if at != scale):
+        raise NothingBetweenError
 
 
 def scaled(config: EncoderConfig, scale: float) -> EncoderConfig:

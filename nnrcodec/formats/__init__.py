@@ -5,7 +5,7 @@ by the formats that need it, and only when they are used.
 """
 
 from nnrcodec.formats.atomic import check_output, is_device, write_atomically
-from nnrcodec.formats.files import FORMATS, load, save
+from nnrcodec.formats.files import FORMATS, is_model_file, load, save
 from nnrcodec.formats.reading import MAX_STREAM_BYTES, read_stream_file
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "MAX_STREAM_BYTES",
     "check_output",
     "is_device",
+    "is_model_file",
     "load",
     "read_stream_file",
     "save",

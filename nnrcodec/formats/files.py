@@ -32,6 +32,11 @@ FORMATS: Mapping[str, FileFormat] = {
 """The formats, by the ending of the file name in lower case."""
 
 
+def is_model_file(path: Path) -> bool:
+    """Return whether the ending of a file name is that of a model file."""
+    return path.suffix.lower() in FORMATS
+
+
 def load(path: str | Path) -> Model:
     """Read a model file; its format is known by its ending.
 

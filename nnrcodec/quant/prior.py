@@ -56,9 +56,9 @@ def prior_moment(channels: int, kernel: tuple[int, ...], mean: float = MEAN) -> 
     return moment
 
 
-def has_prior(values: np.ndarray) -> bool:
-    """Return whether a tensor is like a weight: at least two dimensions, kernels not too large."""
-    return values.ndim >= 2 and math.prod(values.shape[2:]) <= MOST_TAPS
+def has_prior(shape: tuple[int, ...]) -> bool:
+    """Return whether a shape is like that of a weight: two dimensions at least, no huge kernel."""
+    return len(shape) >= 2 and math.prod(shape[2:]) <= MOST_TAPS
 
 
 def quantize_for_prior(
@@ -114,7 +114,7 @@ def expected_error(values: np.ndarray, decoded: np.ndarray) -> float:
         In units of `nnrcodec.quant.quantized.squared_error`, which it is for tensors without a
         prior: by rounding with error feedback both become the same.
     """
-    if not has_prior(values):
+    if not has_prior(values.shape):
         return squared_error(values, decoded)
     rows, feedback = _parts(np.subtract(values, decoded, dtype=np.float64))
     return float(output_error(rows, feedback.second_moment).sum()) / feedback.sensitivity
