@@ -1,7 +1,7 @@
 """How near the output of a changed network is to that of the original, and how near is enough.
 
-Pictures (an output with the shape of an input picture) are compared in two ways, of which the
-worse counts:
+Pictures (an output of the size of an input picture, which is like it or has 4 channels at most) are
+compared in two ways, of which the worse counts:
 
 - absolutely: the mean squared error to the square of their range. Rounding to 8 bits has 58.9 dB,
   so an error of that size is as invisible as that rounding;

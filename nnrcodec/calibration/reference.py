@@ -13,6 +13,8 @@ from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.calibration.synthetic import Inputs
 
 _MOST_COLOURS = 4
+_ALIKE = 0.1
+"""More channels are a picture, such as one of packed luma and chroma, if they change less of it."""
 
 
 class Reference:
@@ -63,10 +65,14 @@ class Reference:
         for (first, *_), (output,) in zip(self._inputs, self._outputs, strict=True):
             if first.ndim != 4 or first.shape[2:] != output.shape[2:]:
                 return None
-            if first.shape[1] < output.shape[1] or output.shape[1] > _MOST_COLOURS:
+            if first.shape[1] < output.shape[1]:
                 return None
             before.append(first[:, : output.shape[1]].double().flatten())
-        return torch.cat(before)
+        pictures, outputs = torch.cat(before), [output for (output,) in self._outputs]
+        if all(output.shape[1] <= _MOST_COLOURS for output in outputs):
+            return pictures
+        filtered = torch.cat([output.flatten() for output in outputs])
+        return pictures if _power(filtered - pictures) < _ALIKE * _power(pictures) else None
 
 
 def _outputs(module: torch.nn.Module, inputs: Inputs) -> Iterator[Sequence[torch.Tensor]]:

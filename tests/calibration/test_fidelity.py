@@ -41,6 +41,15 @@ def test_pictures_are_compared_to_their_range_and_to_the_change() -> None:
     assert found.margin(TARGETS["small"]) == pytest.approx(found.absolute - 46.9)
 
 
+@pytest.mark.parametrize(("number", "is_picture"), [(0.01, True), (5.0, False)])
+def test_many_channels_are_a_picture_if_they_resemble_one(number: float, is_picture: bool) -> None:
+    packed = [(torch.rand(1, 7, 9, 8, generator=torch.Generator().manual_seed(i)),) for i in (3, 4)]
+    found = compared(Adds(number), Adds(1.1 * number), packed)
+    assert (found.absolute is not None) == is_picture
+    if is_picture:
+        assert found.change == pytest.approx(20, abs=0.01)
+
+
 def test_of_several_outputs_the_worst_counts() -> None:
     small = torch.full((3,), 0.001)
     found = compared(Adds(0.1, small), Adds(0.1, 2 * small))
