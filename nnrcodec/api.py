@@ -250,8 +250,8 @@ def calibration_inputs(
             logger.warning("going by the weights alone, without calibration inputs: %s", error)
             return None
     if isinstance(calib, str) and calib == "synthetic":
-        made = enough_of(model, lambda number: synthetic_inputs(model, number, seed), count)
-        return _made_up(model, made, seed)
+        inputs = enough_of(model, lambda number: synthetic_inputs(model, number, seed), count)
+        return _made_up(model, inputs, seed)
     if isinstance(calib, str | Path):
         if count is None:
             return with_some_held_back(all_of(model, open_inputs(calib, model.graph, seed)))

@@ -197,15 +197,15 @@ def _qp_density(stream: Stream) -> int | None:
 def _tensors(stream: Stream, record: Record | None) -> list[TensorInfo]:
     entries = {entry.unit_name: entry for entry in record.tensors} if record else {}
     factors = {n: f for f in record.factors for n in (f.u, f.v)} if record else {}
-    found = []
+    tensors = []
     for unit in stream.units:
         if unit.header.nnr_unit_type == NnrUnitType.NNR_XDU:
             with located(unit):
-                found.append(_extended(unit, entries.get(unit.body.topology_elem_id), factors))
+                tensors.append(_extended(unit, entries.get(unit.body.topology_elem_id), factors))
         elif unit.header.nnr_unit_type == NnrUnitType.NNR_NDU:
             with located(unit):
-                found.append(_standard(unit, entries, factors))
-    return found
+                tensors.append(_standard(unit, entries, factors))
+    return tensors
 
 
 def _extended(unit: Unit, entry: TensorEntry | None, factors: Mapping[str, Factors]) -> TensorInfo:
@@ -244,13 +244,13 @@ def _standard(
     except UnsupportedFeatureError:  # decoding it fails; what can be said is said
         members = {}
     if members:
-        found = [entries.get(name) for name in names]
+        listed = [entries.get(name) for name in names]
         shapes = tuple(
             () if entry is not None and entry.scalar else members[name].shape
-            for name, entry in zip(names, found, strict=True)
+            for name, entry in zip(names, listed, strict=True)
         )
-        dtype = found[0].dtype if found[0] else _dtype(header)
-        names = tuple(entry.name if entry else n for n, entry in zip(names, found, strict=True))
+        dtype = listed[0].dtype if listed[0] else _dtype(header)
+        names = tuple(entry.name if entry else n for n, entry in zip(names, listed, strict=True))
         factor = factors.get(names[0])
     lone = shapes is not None and len(shapes) == 1
     qp = _first_qp(unit) if lone else None

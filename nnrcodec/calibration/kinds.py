@@ -114,20 +114,20 @@ def kinds_of(model: Model) -> tuple[Taken, ...]:
     graph = model.graph
     if graph is None:
         return ()
-    found = [_taken(index, entry, graph, model) for index, entry in enumerate(graph.inputs)]
+    inputs = [_taken(index, entry, graph, model) for index, entry in enumerate(graph.inputs)]
     sequences = [
-        (each.kind, _sequence_axes(entry, each))
-        for entry, each in zip(graph.inputs, found, strict=True)
-        if each.kind is Kind.TOKENS or (len(entry.shape) == 3 and each.kind is not Kind.UNKNOWN)
+        (taken.kind, _sequence_axes(entry, taken))
+        for entry, taken in zip(graph.inputs, inputs, strict=True)
+        if taken.kind is Kind.TOKENS or (len(entry.shape) == 3 and taken.kind is not Kind.UNKNOWN)
     ]
-    for index, (entry, each) in enumerate(zip(graph.inputs, found, strict=True)):
-        if each.kind is not Kind.TOKENS and any(
+    for index, (entry, taken) in enumerate(zip(graph.inputs, inputs, strict=True)):
+        if taken.kind is not Kind.TOKENS and any(
             _is_mask(entry, axes)
             for kind, axes in sequences
-            if kind is Kind.TOKENS or each.kind is Kind.UNKNOWN
+            if kind is Kind.TOKENS or taken.kind is Kind.UNKNOWN
         ):
-            found[index] = Taken(Kind.MASK, time=len(entry.shape) - 1)
-    return tuple(found)
+            inputs[index] = Taken(Kind.MASK, time=len(entry.shape) - 1)
+    return tuple(inputs)
 
 
 def _sequence_axes(entry: Input, taken: Taken) -> tuple[int | str, ...]:

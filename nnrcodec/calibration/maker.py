@@ -138,19 +138,19 @@ class Maker:
         later = any(taken.kind is Kind.PICTURE for taken in self.kinds[:index])
         if thin and not later:
             return rng.standard_normal(shape)
-        made = np.stack(
+        values = np.stack(
             [
                 pictures.picture(self._family(batch * number + item), shape[1:], rng)
                 for item in range(batch)
             ]
         )
-        for values in made:
+        for picture in values:
             level = rng.integers(256) / 255
             if (later and rng.random() < 0.5) or thin:
-                values[:] = level
+                picture[:] = level
             elif channels not in (1, 3) and rng.random() < 0.5:
-                values[-1] = level
-        return made
+                picture[-1] = level
+        return values
 
     def _family(self, number: int) -> str:
         """Return the family of a picture: each is in turn, in an order that changes."""
@@ -162,22 +162,22 @@ class Maker:
         self, taken: Taken, shape: tuple[int, ...], rng: np.random.Generator
     ) -> np.ndarray:
         if taken.channels is None:  # if there are windows, they follow one another
-            made = [
+            values = [
                 signals.sound(math.prod(shape[1:]), rng, held_out=self.held_out)
                 for _ in range(shape[0])
             ]
-            return np.reshape(made, shape)
+            return np.reshape(values, shape)
         length, channels = shape[taken.time], shape[taken.channels]
-        made = [
+        values = [
             signals.sound(length, rng, held_out=self.held_out) for _ in range(channels * shape[0])
         ]
-        return np.moveaxis(np.reshape(made, (shape[0], channels, length)), 1, taken.channels)
+        return np.moveaxis(np.reshape(values, (shape[0], channels, length)), 1, taken.channels)
 
     def _features(
         self, taken: Taken, shape: tuple[int, ...], rng: np.random.Generator
     ) -> np.ndarray:
         batch = 1 - taken.time if taken.time < 2 and taken.channels == 2 else 0
-        made = np.stack(
+        values = np.stack(
             [
                 signals.features(
                     shape[taken.time], shape[taken.channels or 0], rng, held_out=self.held_out
@@ -185,7 +185,7 @@ class Maker:
                 for _ in range(shape[batch])
             ]
         )
-        return np.moveaxis(made, (0, 1, 2), (batch, taken.time, taken.channels or 0))
+        return np.moveaxis(values, (0, 1, 2), (batch, taken.time, taken.channels or 0))
 
     def _tokens(
         self, index: int, shape: tuple[int, ...], used: Sequence[int], rng: np.random.Generator
@@ -193,15 +193,15 @@ class Maker:
         rows, length = self.kinds[index].rows, shape[-1] if shape else 1
         if "position" in self.graph.inputs[index].name:
             return np.broadcast_to(np.arange(length) % rows, shape).copy()
-        made = np.full((math.prod(shape[:-1]), length), tokens.PADDING)
-        for number, row in enumerate(made):
-            end = used[number] if len(used) == len(made) else length
+        ids = np.full((math.prod(shape[:-1]), length), tokens.PADDING)
+        for number, row in enumerate(ids):
+            end = used[number] if len(used) == len(ids) else length
             row[:end] = self._vocabularies[index].sequence(end, rng)
-        return made.reshape(shape)
+        return ids.reshape(shape)
 
     def _mask(self, index: int, shape: tuple[int, ...], used: Sequence[int]) -> np.ndarray:
-        made = np.full(shape, self.kept)
-        if len(used) == len(made):
-            for row, end in zip(made, used, strict=True):
+        mask = np.full(shape, self.kept)
+        if len(used) == len(mask):
+            for row, end in zip(mask, used, strict=True):
                 row[..., end:] = 1 - self.kept
-        return made
+        return mask

@@ -163,7 +163,7 @@ def _scale_and_offset(
 
     By least squares over the channels of the layer before a batch norm.
     """
-    measured = np.concatenate([_at(module, layer.node, each) for each in examples], axis=1)
+    measured = np.concatenate([_at(module, layer.node, inputs) for inputs in examples], axis=1)
     bias = 0 if norm.bias is None else model.tensors[norm.bias].read().astype(np.float64)
     mean, variance = (
         model.tensors[name].read().astype(np.float64)
@@ -200,11 +200,11 @@ def _scale(
     before = node.args[0].index - len(graph.inputs)
 
     def divergence(scale: float) -> float:
-        found = np.concatenate(
+        outputs = np.concatenate(
             [_at(module, before, (scale * first, *rest)) for first, *rest in examples], axis=1
         )
-        spread = found.var(1) + 1e-6 * variance + 1e-30
-        distance = (spread + (found.mean(1) - mean) ** 2) / np.maximum(variance, 1e-30)
+        spread = outputs.var(1) + 1e-6 * variance + 1e-30
+        distance = (spread + (outputs.mean(1) - mean) ** 2) / np.maximum(variance, 1e-30)
         return float((distance - np.log(spread)).mean())
 
     return min((2.0**k for k in range(-6, 18)), key=divergence)

@@ -41,8 +41,8 @@ class Reference:
         """Measure how near the outputs of a network are; it takes the same inputs."""
         changed = [*_outputs(module, self._inputs)]
         pairs = [
-            (torch.cat([a.flatten() for a in wanted]), torch.cat([b.flatten() for b in found]))
-            for wanted, found in zip(
+            (torch.cat([a.flatten() for a in reference]), torch.cat([b.flatten() for b in output]))
+            for reference, output in zip(
                 zip(*self._outputs, strict=True), zip(*changed, strict=True), strict=True
             )
         ]
@@ -50,11 +50,11 @@ class Reference:
         absolute, change = None, None
         before = self._pictures()
         if before is not None:
-            ((wanted, found),) = pairs
-            error = _power(wanted - found)
-            extent = float(wanted.max() - wanted.min())
-            absolute = _decibels(wanted.numel() * extent**2, error)
-            change = _decibels(_power(wanted - before), error)
+            ((reference, output),) = pairs
+            error = _power(reference - output)
+            extent = float(reference.max() - reference.min())
+            absolute = _decibels(reference.numel() * extent**2, error)
+            change = _decibels(_power(reference - before), error)
         return Fidelity(snr, absolute, change, len(self._inputs), self._source)
 
     def _pictures(self) -> torch.Tensor | None:

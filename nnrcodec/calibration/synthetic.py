@@ -106,17 +106,17 @@ def _that_runs(module: DecodedModel, maker: Maker) -> Maker:
     """Return a maker of sizes with which the network runs, if need be those of the export."""
     graph, kinds = maker.graph, maker.kinds
     lengths = [length for length in _LENGTHS if _dims(graph, kinds, length) != maker.dims]
-    found, most = None, 2 * MULTIPLICATIONS // COUNT
+    longest, most = None, 2 * MULTIPLICATIONS // COUNT
     for length in (*lengths, signals.LENGTH):
         trial = replace(maker, dims=_dims(graph, kinds, length))
         operations = _operations(module, trial)
         if operations is None or (lengths and operations > most):
             break
-        found = trial
+        longest = trial
         if operations > most / 4:  # twice the length may take four times as long
             break
-    if found is not None:
-        return _with_masks_that_work(module, found)
+    if longest is not None:
+        return _with_masks_that_work(module, longest)
     exported = {name: dim.example for name, dim in graph.dims.items()}
     firsts = {size for entry in graph.inputs for size in entry.shape[:1] if isinstance(size, str)}
     one = exported | {name: within_bounds(graph, name, 1) for name in firsts}

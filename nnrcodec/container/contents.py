@@ -102,7 +102,7 @@ def blocks_of(contents: Sequence[Content]) -> tuple[Block, ...]:
     contents : sequence of Content
         The data units of a stream, in their order.
     """
-    found = []
+    blocks = []
     parts: dict[str, str] = {}
     for content in contents:
         first, *others = content.members
@@ -114,8 +114,8 @@ def blocks_of(contents: Sequence[Content]) -> tuple[Block, ...]:
             continue
         block = block_of_parts(parts, tuple(content.unit.body.tensor_dimensions))
         if block is not None:
-            found.append(block)
-    return tuple(found)
+            blocks.append(block)
+    return tuple(blocks)
 
 
 def _check_pairs(contents: Sequence[Content]) -> None:

@@ -363,8 +363,8 @@ def _with_units(entries: list[TensorEntry], content: dict[str, Any]) -> list[Ten
     scalars = _list(content, "scalars")
     if not all(isinstance(name, str) for name in scalars) or len(set(scalars)) != len(scalars):
         raise _wrong("record/scalars", "expected names, each of them once")
-    for member, found in (("coded_names", renamed.keys()), ("scalars", scalars)):
-        for name in found:
+    for member, listed in (("coded_names", renamed.keys()), ("scalars", scalars)):
+        for name in listed:
             if name not in names:
                 raise _wrong(f"record/{member}", f"{name!r} is not among tensors")
     without_dimensions = set(scalars)

@@ -157,8 +157,8 @@ def decode_all(
     done, total = 0, sum(content.size for content in contents)
     known = histories or {}
     decoded = _decode_contents(contents, known, keep_levels, threads or default_threads())
-    for content, found in zip(contents, decoded, strict=True):
-        for tensor, member in found:
+    for content, members in zip(contents, decoded, strict=True):
+        for tensor, member in members:
             tensors[tensor.name] = tensor
             if member.levels is not None:
                 name = member.member.name
@@ -288,11 +288,11 @@ def _decode(
 ) -> list[tuple[Tensor, DecodedMember]]:
     """Decode the tensors of a unit and compare them with their digests."""
     unit = content.unit
-    found = content.kind.decode(unit, histories, threads=threads, keep_levels=keep_levels)
+    members = content.kind.decode(unit, histories, threads=threads, keep_levels=keep_levels)
     with located(unit):
         return [
             (_tensor(member, entry), member)
-            for member, entry in zip(found, content.entries, strict=True)
+            for member, entry in zip(members, content.entries, strict=True)
         ]
 
 

@@ -37,7 +37,7 @@ def groups_of(model: Model, *, blocks: bool) -> list[Group]:
     if not blocks:
         return [Group({Part.WEIGHT: tensor}) for tensor in model.tensors.values()]
     normalized = normalized_convolutions(model) if model.graph is not None else ()
-    names = {found.weight: _names_beside(found) for found in normalized}
+    names = {layer.weight: _names_beside(layer) for layer in normalized}
     led: dict[str, dict[Part, Tensor]] = {}
     taken: set[str] = set()
     for weight in model.tensors.values():
@@ -86,14 +86,14 @@ def coded_names(names: Iterable[str], reserved_suffixes: tuple[str, ...]) -> dic
     return renamed
 
 
-def _names_beside(found: NormalizedConvolution) -> dict[Part, str]:
+def _names_beside(layer: NormalizedConvolution) -> dict[Part, str]:
     """Return the names of what may be in a unit with a kernel."""
     names = {
-        Part.BIAS: found.bias,
-        Part.BETA: found.beta,
-        Part.GAMMA: found.gamma,
-        Part.MEAN: found.running_mean,
-        Part.VARIANCE: found.running_var,
+        Part.BIAS: layer.bias,
+        Part.BETA: layer.beta,
+        Part.GAMMA: layer.gamma,
+        Part.MEAN: layer.running_mean,
+        Part.VARIANCE: layer.running_var,
     }
     return {part: name for part, name in names.items() if name is not None}
 

@@ -234,7 +234,7 @@ def encode_reduced(
 
         expected, same = reduced.expected, not reduced.layers and reduced.distilled is None
         with stages("quantizing") as progress:
-            found = quantize_with_inputs(
+            calibrated = quantize_with_inputs(
                 model,
                 in_batches(model, inputs),
                 config,
@@ -242,7 +242,7 @@ def encode_reduced(
                 progress,
                 output_sensitivities=expected.output_sensitivities if expected and same else None,
             )
-        model, known = found.model, found.quantized
+        model, known = calibrated.model, calibrated.quantized
     with stages("coding") as progress:
         coded = raw_last(_code(model, config, known, base, progress))
     entries = {entry.name: entry for part in coded for entry in part.entries}

@@ -295,13 +295,13 @@ def entry_points_of(
     if member.part is Part.H and _is_block(header):
         block = 4 << header.scan_order
         first = max(-(-header.g_number_of_rows // block) - 1, 0)
-    found = zip(
+    points = zip(
         header.cabac_offset_list,
         header.dq_state_list if syntax.dq_flag else [0] * len(header.cabac_offset_list),
         header.bit_offset_list(),
         strict=True,
     )
-    return [EntryPoint(*point) for point in found][first : first + syntax.count_block_rows - 1]
+    return [EntryPoint(*point) for point in points][first : first + syntax.count_block_rows - 1]
 
 
 def _is_block(header: NnrCompressedDataUnitHeader) -> bool:
@@ -350,12 +350,12 @@ def _lone_member(header: NnrCompressedDataUnitHeader) -> Member:
     if name is None:
         raise _indexed()
     if header.compressed_parameter_types & CompressedParameterTypes.NNR_CPT_DC:
-        found = [p for p, suffix in _SUFFIXES.items() if name.endswith(suffix)]
-        if not found:
+        parts = [p for p, suffix in _SUFFIXES.items() if name.endswith(suffix)]
+        if not parts:
             raise SyntaxElementError(
                 f"{name!r} is a part of a decomposed tensor, so its name must end in _G or _H"
             )
-        (part,) = found
+        (part,) = parts
     return Member(name, part, _shape(header, part), _codebook(header, part))
 
 

@@ -128,12 +128,12 @@ class PayloadDecoder:
         levels = np.empty((height, width), np.int32)
         arrays = (levels, *contexts_of(syntax, parameters), skipped)
         options = loop_options(syntax)
-        found = np.zeros((block_rows, 3), np.int64)
+        row_starts = np.zeros((block_rows, 3), np.int64)
         if entry_points and threads > 1:
-            self._decode_at_once(arrays, options, initial, entry_points, found, threads)
+            self._decode_at_once(arrays, options, initial, entry_points, row_starts, threads)
         else:
-            self._decode_rows(self._engine, arrays, options, initial, found, 0, block_rows, 0)
-        self.entry_points = _entry_points(found)
+            self._decode_rows(self._engine, arrays, options, initial, row_starts, 0, block_rows, 0)
+        self.entry_points = _entry_points(row_starts)
         if entry_points is not None:
             _compare(list(entry_points), self.entry_points, syntax.dq_flag)
         self._check_end()
@@ -187,7 +187,7 @@ class PayloadDecoder:
         arrays: tuple[np.ndarray, ...],
         options: tuple[int, ...],
         initial: np.ndarray,
-        found: np.ndarray,
+        row_starts: np.ndarray,
         first: int,
         stop: int,
         state: int,
@@ -196,7 +196,15 @@ class PayloadDecoder:
         rows = first, stop
         with announced():
             code, state = kernels().decode_levels(
-                engine, self._words, initial.copy(), initial, arrays, options, rows, state, found
+                engine,
+                self._words,
+                initial.copy(),
+                initial,
+                arrays,
+                options,
+                rows,
+                state,
+                row_starts,
             )
         self._check(code)
         return int(state)
@@ -207,13 +215,13 @@ class PayloadDecoder:
         options: tuple[int, ...],
         initial: np.ndarray,
         entry_points: Sequence[EntryPoint],
-        found: np.ndarray,
+        row_starts: np.ndarray,
         threads: int,
     ) -> None:
         """Decode rows of blocks in threads.
 
         Each part starts where the header says. That it does so rightly is known when the part
-        before it has ended: there `found` gets what the payload says.
+        before it has ended: there `row_starts` gets what the payload says.
         """
         loops = kernels()
         block_rows = len(entry_points) + 1
@@ -226,7 +234,7 @@ class PayloadDecoder:
 
         def decode(part: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, int]:
             first, stop = part
-            engine, here, state = self._engine.copy(), np.zeros_like(found), 0
+            engine, here, state = self._engine.copy(), np.zeros_like(row_starts), 0
             if first:
                 point = entry_points[first - 1]
                 bit = positions[first] + _FIRST_BITS
@@ -240,7 +248,7 @@ class PayloadDecoder:
         with ThreadPoolExecutor(len(parts)) as pool:
             results = list(pool.map(decode, parts))
         for (first, stop), (engine, here, state) in zip(parts, results, strict=True):
-            found[first:stop] = here[first:stop]
+            row_starts[first:stop] = here[first:stop]
             if stop < block_rows:
                 width, value, spare, word = (int(x) for x in engine)
                 del width  # a row of blocks starts with its own
@@ -427,18 +435,18 @@ def loop_options(syntax: LevelSyntax) -> tuple[int, int, int, int, int]:
     )
 
 
-def _entry_points(found: np.ndarray) -> list[EntryPoint]:
+def _entry_points(row_starts: np.ndarray) -> list[EntryPoint]:
     """Return entry points from register, state and position at all rows of blocks."""
-    rows = found.tolist()
+    rows = row_starts.tolist()
     return [
         EntryPoint(register, state, position - before)
         for (_, _, before), (register, state, position) in pairwise(rows)
     ]
 
 
-def _compare(declared: list[EntryPoint], found: list[EntryPoint], dq_flag: int) -> None:
+def _compare(declared: list[EntryPoint], actual: list[EntryPoint], dq_flag: int) -> None:
     """Raise at the first entry point that is not the payload's."""
-    for index, (told, real) in enumerate(zip(declared, found, strict=True)):
-        same = told.cabac_offset == real.cabac_offset and told.bit_offset == real.bit_offset
-        if not same or (dq_flag and told.dq_state != real.dq_state):
-            raise PayloadError(f"entry point {index} is {told}, the payload has {real}")
+    for index, (point, there) in enumerate(zip(declared, actual, strict=True)):
+        same = point.cabac_offset == there.cabac_offset and point.bit_offset == there.bit_offset
+        if not same or (dq_flag and point.dq_state != there.dq_state):
+            raise PayloadError(f"entry point {index} is {point}, the payload has {there}")
