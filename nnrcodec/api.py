@@ -70,7 +70,7 @@ def encode(
         The network; a mapping is a state dict, name to tensor or array.
     example_inputs : tuple of torch.Tensor, optional
         Inputs on which a module runs. With them its graph is coded too, so that the receiver
-        needs no model code; without them only its state dict is.
+        needs no model code; without them only its state dict is. A decoded model has its graph.
     config : EncoderConfig, optional
         What to do; the default quantizes weights finely enough for most networks.
     calib : iterable, path, "auto", "synthetic" or None

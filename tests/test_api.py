@@ -351,6 +351,14 @@ def test_updates_of_tensors_only_do_not_run() -> None:
         decoder.model()
 
 
+def test_a_decoded_model_keeps_its_graph_without_example_inputs() -> None:
+    first = nnrcodec.encode(FILTER.module(), (FILTER.example(),), calib=None)
+    decoded = nnrcodec.decode_model(first)
+    again = nnrcodec.decode_model(nnrcodec.encode(decoded, calib=None))
+    assert again._nnr_graph == decoded._nnr_graph
+    assert again.state_dict().keys() == decoded.state_dict().keys()
+
+
 def test_a_stream_that_decoders_refuse_by_default_is_made_and_said() -> None:
     few = np.arange(3, dtype=np.float32)
     result = nnrcodec.encode({f"t{number}": few for number in range(33_000)})

@@ -78,7 +78,9 @@ def lines_of(
     yield from _low_rank_lines(report)
     yield from _distillation_lines(report)
     yield from _trial_lines(report, loss_unit)
-    coders = ", ".join(f"{report.coders[c]} {c}" for c in CODERS if c in report.coders)
+    coders = ", ".join(
+        f"{report.coders[c]} {name}" for c, name in CODERS.items() if c in report.coders
+    )
     yield (
         f"{output}: {grouped(report.original_bytes)} -> {grouped(report.stream_bytes)} bytes "
         f"({100 * report.stream_bytes / report.original_bytes:.1f} %), "

@@ -138,7 +138,7 @@ class _TargetSearch:
             kept[scale] = encoded
             loss = None
             if self._config.max_loss is not None:
-                decoded = decode_stream(encoded.data, Limits())
+                decoded = decode_stream(encoded.data, Limits().lifted())
                 loss = self._best - self._scored(decoded)
             self._trials.append(Trial(scale, len(encoded.data), loss))
             require_new(kept, scale)

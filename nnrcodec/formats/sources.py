@@ -62,6 +62,10 @@ def model_of(
                     "what the module is called with, such as (x,)"
                 )
             return model_of_module(model, tuple(example_inputs), dynamic_shapes)
+        from nnrcodec.graph.module import DecodedModel, model_of_decoded
+
+        if isinstance(model, DecodedModel):
+            return model_of_decoded(model)
         return _state_dict_of(model)
     raise ConfigError(
         f"cannot encode a {type(model).__name__}; expected a torch.nn.Module, an exported "

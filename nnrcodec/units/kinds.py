@@ -20,8 +20,8 @@ from nnrcodec.units.xdu import member_of
 from nnrcodec.units.xdu_decoding import decode_extended_unit
 from nnrcodec.units.xdu_encoding import extended_unit_bytes
 
-CODERS = ("DeepCABAC", "rANS", "stored")
-"""What a tensor may be coded by."""
+CODERS = {"cabac": "DeepCABAC", "ans": "rANS", "raw": "stored"}
+"""What a tensor may be coded by: the name for programs, and that for people."""
 
 
 class Decode(Protocol):
@@ -76,14 +76,14 @@ KINDS = {
         members=lambda unit: members_of(unit.body),
         decode=decode_data_unit,
         unit_bytes=unit_bytes,
-        coder=lambda unit: CODERS[2] if is_raw(unit) else CODERS[0],
+        coder=lambda unit: "raw" if is_raw(unit) else "cabac",
     ),
     NnrUnitType.NNR_XDU: UnitKind(
         is_standard=False,
         members=lambda unit: (member_of(unit.body),),
         decode=decode_extended_unit,
         unit_bytes=extended_unit_bytes,
-        coder=lambda unit: CODERS[2] if unit.body.xdu_coding == Coding.RAW else CODERS[1],
+        coder=lambda unit: "raw" if unit.body.xdu_coding == Coding.RAW else "ans",
     ),
 }
 """By nnr_unit_type."""

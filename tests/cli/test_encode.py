@@ -3,6 +3,7 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +15,6 @@ from PIL import Image
 import nnrcodec
 from nnrcodec.cli import encode
 from nnrcodec.entropy.cabac.config import CabacConfig
-from nnrcodec.units.kinds import CODERS
 
 
 @pytest.mark.parametrize("ending", ["pt", "pth", "safetensors"])
@@ -73,7 +73,7 @@ def test_the_summary_says_which_coder_took_how_many_tensors(call, models, state,
     result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", "--profile", "nnc")
     assert f"s; tensors: {len(state)} DeepCABAC; output not measured, weights off by" in result.out
     result = call("nnr-encode", models / "net.pt", "-o", tmp_path / "net.nnr", "--entropy", "ans")
-    assert f" {CODERS[1]}" in result.out
+    assert " rANS" in result.out
 
 
 def test_updates_one_after_the_other(call, state, tmp_path):
@@ -411,6 +411,7 @@ def test_json_has_what_the_lines_say(call, models, calib, tmp_path):
     assert found["bits_per_weight"] == pytest.approx(8 * size / 1713)
     decoded = nnrcodec.decode(output.read_bytes())
     assert sum(found["coders"].values()) == len(decoded)
+    assert found["coders"] == Counter(tensor["coder"] for tensor in found["tensors"])
     assert [tensor["name"] for tensor in found["tensors"]] == list(decoded)
     assert [(layer["layer"], layer["rank"]) for layer in found["layers"]] == [
         *(("0", None), ("2", 3), ("4", 12), ("6", None))
@@ -473,7 +474,7 @@ def test_json_of_an_update_has_the_same_names(call, models, tmp_path):
     assert found["weights"] == whole["weights"]
     changed = [tensor["name"] for tensor in found["tensors"]]
     assert set(changed) <= {tensor["name"] for tensor in whole["tensors"]}
-    assert found["coders"] == ({"DeepCABAC": len(changed)} if changed else {})
+    assert found["coders"] == ({"cabac": len(changed)} if changed else {})
 
 
 @pytest.fixture
