@@ -1,7 +1,7 @@
 """Layers that calibration leaves out, and why.
 
 `nnrcodec.graph.layers.find_layers` returns the layers that are measured. All other convolutions and
-linear layers are coded by their weights alone.
+linear layers get a step size by their effect on the output, and are not fitted to inputs.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from nnrcodec.calibration.coverage import unmeasured_layers
 from nnrcodec.calibration.sensitivity import diagonal_of, output_variance, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import walk
+from nnrcodec.graph.layers import weights_outside_layers
 from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 from nnrcodec.quant.step_size import step_size
@@ -75,8 +76,8 @@ def expectation(
     """
     for name, reason in unmeasured_layers(model).items():
         logger.warning(
-            "layer %s is coded by its weights alone, without the calibration inputs: %s; if the "
-            "output changes too much, take a smaller scale or qp",
+            "layer %s is not fitted to the calibration inputs, which only tell its step size: %s; "
+            "if the output changes too much, take a smaller scale or qp",
             name,
             reason,
         )
@@ -94,8 +95,15 @@ def expectation(
                 layer.name,
             )
             continue
-        step = step_size(config.qp_for(values), qp_density)
+        step = step_size(config.qp_for(values, layer.weight), qp_density)
         noise = step**2 / 12 * layer.columns * visit.input_variance()
         error += float(diagonal_of(output_sensitivities[layer.weight]).sum()) * noise
         elements += math.prod(layer.shape)
+    for name in weights_outside_layers(model):
+        values = model.tensors[name].read()
+        sensitivity = float(output_sensitivities[name])
+        if sensitivity > 0 and np.isfinite(values).all():
+            step = step_size(config.qp_for(values, name), qp_density)
+            error += sensitivity * values.size * step**2 / 12
+            elements += values.size
     return Expectation(output_variance(model, inputs), error, elements, output_sensitivities)

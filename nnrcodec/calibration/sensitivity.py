@@ -17,8 +17,14 @@ import numpy as np
 import torch
 
 from nnrcodec.calibration.inputs import require_fit, running
-from nnrcodec.graph.layers import Layer, find_layers
-from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node
+from nnrcodec.graph.layers import Layer, find_layers, weights_outside_layers
+from nnrcodec.graph.module import (
+    DecodedModel,
+    build_module,
+    output_of,
+    run_node,
+    tensor_named,
+)
 from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 
@@ -32,11 +38,13 @@ def sensitivities(
     *,
     diagonal: bool = False,
 ) -> Mapping[str, np.ndarray]:
-    """Estimate the Gauss-Newton sensitivity of the network's output to each layer's output.
+    """Estimate the Gauss-Newton sensitivity of the network's output to layers and other weights.
 
     For small errors, the squared error of the network's output is a quadratic form of the error
     of the layer's output. Its matrix is estimated by backward passes from combinations of all
-    outputs with random signs; errors at different positions are taken to be independent.
+    outputs with random signs; errors at different positions are taken to be independent. For
+    weights outside of layers (`nnrcodec.graph.layers.weights_outside_layers`) it is a quadratic
+    form of the errors of their values, which are taken to be independent.
 
     Parameters
     ----------
@@ -52,10 +60,12 @@ def sensitivities(
 
     Returns
     -------
-    mapping of str to ndarray of float64, shape (N, N), or (N,) with `diagonal`
+    mapping of str to ndarray of float64, shape (N, N), or (N,) with `diagonal`; or ()
         By name of the weight, for a layer of N output channels: with C the second moment of the
         error of the layer's output, ``trace(matrix @ C)`` is the mean squared error of the
-        network's. Layers without influence have zeros.
+        network's. For other weights, shape (): the mean squared error of the network's output is
+        this, times the number of values, times the mean squared error of the values. What has no
+        influence has zeros.
 
     Raises
     ------
@@ -64,12 +74,14 @@ def sensitivities(
     """
     layers = {layer.node: layer for layer in find_layers(model)}
     module = build_module(model).requires_grad_(False)
+    others = {n: tensor_named(module, n).requires_grad_() for n in weights_outside_layers(model)}
     require_fit(module._nnr_graph, inputs)
     generator = torch.Generator().manual_seed(seed)
     sums = {
         layer.weight: torch.zeros((layer.outputs,) * (1 if diagonal else 2), dtype=torch.float64)
         for layer in layers.values()
     }
+    sums |= {name: torch.zeros((), dtype=torch.float64) for name in others}
 
     def add(name: str, gradient: torch.Tensor) -> None:
         flat = gradient.reshape(len(gradient), -1)
@@ -82,13 +94,16 @@ def sensitivities(
             results, first = _run(module, values, layers, add)
             signs = [2.0 * torch.randint(2, r.shape, generator=generator) - 1 for r in results]
             elements += sum(result.numel() for result in results)
-            if not first or not any(result.requires_grad for result in results):
+            if not any(result.requires_grad for result in results):
                 continue
             total = torch.stack([(r * s).sum() for r, s in zip(results, signs, strict=True)]).sum()
-            gradients = torch.autograd.grad(total, list(first.values()), allow_unused=True)
-        for name, gradient in zip(first, gradients, strict=True):
-            if gradient is not None:
+            sources = first | others
+            gradients = torch.autograd.grad(total, list(sources.values()), allow_unused=True)
+        for name, gradient in zip(sources, gradients, strict=True):
+            if gradient is not None and name in first:
                 add(name, gradient)
+            elif gradient is not None:
+                sums[name] += gradient.double().square().mean()
     return {name: (total / max(elements, 1)).numpy() for name, total in sums.items()}
 
 

@@ -87,7 +87,11 @@ class LayerVisit:
         self._original = self._changed = []
 
 
-def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[LayerVisit]:
+def walk(
+    model: Model,
+    inputs: Sequence[tuple[torch.Tensor, ...]],
+    changes: Mapping[str, np.ndarray] | None = None,
+) -> Iterator[LayerVisit]:
     """Visit all layers of a network in the order in which they run.
 
     Parameters
@@ -96,6 +100,8 @@ def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[L
         With a graph.
     inputs : sequence of tuple of Tensor
         Calibration inputs.
+    changes : mapping of str to ndarray, optional
+        Tensors that the changed network has from the start, by name, of the same shapes.
 
     Yields
     ------
@@ -116,7 +122,8 @@ def walk(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> Iterator[L
     original, changed = build_module(model), build_module(model)
     require_fit(graph, inputs)
     runs = [_PairedRun(graph, original, changed, values) for values in inputs]
-    replaced: set[str] = set()
+    replaced = set(changes or ())
+    _replace(changed, changes or {})
     for position in range(len(graph.nodes)):
         if position in layers:
             layer = layers[position]

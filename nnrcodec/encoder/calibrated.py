@@ -11,7 +11,8 @@ layers produce:
   bias correction", ICCV 2019).
 
 Step sizes follow from the output sensitivities: one more bit saves the same output error in every
-layer. At high rates this holds if all weights contribute the same error.
+layer. At high rates this holds if all weights contribute the same error. Weights outside of layers,
+such as embedding tables and the gates of recurrent layers, are quantized first, at such step sizes.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.levels import levels_at
 from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH, effective_scan_order
 from nnrcodec.graph.graph import TensorRef
-from nnrcodec.graph.layers import Layer, find_layers
+from nnrcodec.graph.layers import Layer, find_layers, weights_outside_layers
 from nnrcodec.graph.normalized import normalized_convolutions
 from nnrcodec.messages import logger_of
 from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Model, Tensor
+from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress
 from nnrcodec.quant.policy import Policy
 from nnrcodec.quant.prior import MEAN as PRIOR_MEAN
@@ -92,7 +94,7 @@ def quantize_with_inputs(
     Returns
     -------
     QuantizedModel
-        Without the layers whose weight is used more than once or cannot be quantized.
+        Without the weights that cannot be quantized.
 
     Raises
     ------
@@ -134,9 +136,9 @@ def quantize_with_inputs(
             "scale of each weight alone; take inputs that differ"
         )
     tensors = dict(model.tensors)
-    quantized: dict[str, Quantized] = {}
+    quantized = _outside_layers(model, config, quantizer.error, output_sensitivities)
     done = 0
-    for visit in walk(model, inputs):
+    for visit in walk(model, inputs, {name: coded.value for name, coded in quantized.items()}):
         if visit.layer.weight in weights:
             sensitivity = diagonal_of(output_sensitivities[visit.layer.weight])
             quantized |= quantizer.quantize(tensors, visit, sensitivity)
@@ -145,6 +147,40 @@ def quantize_with_inputs(
                 progress(done, len(layers))
     return QuantizedModel(replace(model, tensors=tensors), quantized)
 
+
+def _outside_layers(
+    model: Model,
+    config: EncoderConfig,
+    error: float,
+    output_sensitivities: Mapping[str, np.ndarray],
+) -> dict[str, Quantized]:
+    """Quantize the weights outside of layers at steps by their effect on the output."""
+    graph = model.graph
+    if graph is None:
+        return {}
+    names = [name for name in weights_outside_layers(model) if _has_steps(model.tensors[name])]
+    if unknown := [name for name in names if not output_sensitivities[name] > 0]:
+        logger.info(
+            "no effect was measured on the output of %s: step sizes follow from the scale of these "
+            "weights",
+            ", ".join(unknown),
+        )
+    names = [name for name in names if name not in unknown]
+    dq = config.dq and config.entropy != "ans"
+
+    def coded(name: str) -> Quantized:
+        tensor = model.tensors[name]
+        values, effect = tensor.read(), float(output_sensitivities[name])
+        qp = Policy(config.quantization).by_effect(values, name, effect, error, dq=dq)
+        users = (graph.nodes[position] for position in graph.users(TensorRef(name)))
+        multiplies = any(node.op != _LOOK_UP for node in users)
+        return levels_at(tensor, values, config, qp, dq=dq, is_weight=multiplies)
+
+    return dict(zip(names, in_order(coded, names, config.threads), strict=True))
+
+
+_LOOK_UP = "aten.embedding.default"
+"""Rows of its table are taken as they are, so that there are no inputs to fit them to."""
 
 PRIOR_SHARE = 0.5
 """How much inputs in general (`nnrcodec.quant.prior`) count beside those that were given: a weight
@@ -267,7 +303,7 @@ class _LayerQuantizer:
                 layer.name,
             )
         effect = feedback.sensitivity if sensitivity.any() else 0.0
-        qp = Policy(self.config.quantization).by_effect(target, effect, self.error)
+        qp = Policy(self.config.quantization).by_effect(target, tensor.name, effect, self.error)
         result = quantize_with_feedback(
             target,
             feedback,
@@ -303,7 +339,9 @@ class _LayerQuantizer:
     def _moved(self, tensor: Tensor, sensitivity: float, *, dq: bool) -> Quantized:
         """Quantize a corrected bias or mean."""
         values = tensor.read()
-        qp = Policy(self.config.quantization).by_effect(values, sensitivity, self.error, dq=dq)
+        qp = Policy(self.config.quantization).by_effect(
+            values, tensor.name, sensitivity, self.error, dq=dq
+        )
         return levels_at(tensor, values, self.config, qp, dq=dq)
 
 

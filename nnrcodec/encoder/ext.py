@@ -101,7 +101,7 @@ def encode_tensor(
         coded = None
     else:
         finite = [c for c in _reals(tensor, values, config) if np.isfinite(c.value).all()]
-        qp = Policy(config.quantization).by_scale(values)
+        qp = Policy(config.quantization).by_scale(values, tensor.name)
         step = step_size(qp, config.quantization.qp_density)
         coded = best(values, finite, step) if finite else None
     size = stored_unit_bytes(tensor.name, tensor.shape, tensor.dtype)
@@ -113,10 +113,10 @@ def encode_tensor(
 def _reals(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterator[Candidate]:
     """Yield the ways to code reals that can be quantized."""
     policy, density = Policy(config.quantization), config.quantization.qp_density
-    qp = policy.by_scale(values)
+    qp = policy.by_scale(values, tensor.name)
     asked = policy.asked(values) is not None
     search = config.dq and config.entropy != "ans"
-    search_qp = policy.by_scale(values, dq=search)
+    search_qp = policy.by_scale(values, tensor.name, dq=search)
     fits = search_qp in policy.carried_qps
     if asked and config.entropy == "cabac":
         require_qp(tensor.name, qp, density)

@@ -98,7 +98,7 @@ def _encode(tensor: Tensor, name: str, config: EncoderConfig, known: Quantized |
     if not candidates:
         stored = _as_float32(tensor, values)
         return Candidate(encode_raw_unit(name, stored), cast(stored, tensor.dtype))
-    step = step_size(Policy(config.quantization).by_scale(values), density)
+    step = step_size(Policy(config.quantization).by_scale(values, tensor.name), density)
     return best(values, candidates, step)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from nnrcodec.graph.graph import Argument, Node, Ref, TensorRef, Word
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.model.dtypes import is_float
-from nnrcodec.model.model import Model
+from nnrcodec.model.model import Model, Role
 
 _AXES = {
     "aten.conv1d.default": 1,
@@ -151,6 +151,34 @@ def find_layers(model: Model) -> tuple[Layer, ...]:
                 continue
             layers.append(layer)
     return tuple(layers)
+
+
+def weights_outside_layers(model: Model) -> tuple[str, ...]:
+    """Return the weights of a model that are not those of its `find_layers`, in its order.
+
+    Such are embedding tables, the gates of recurrent layers, and what is used more than once;
+    constants, such as masks, are no weights.
+
+    Parameters
+    ----------
+    model : Model
+        Without a graph there are none.
+
+    Returns
+    -------
+    tuple of str
+        Names of tensors of a float dtype and at least two dimensions that the graph uses.
+    """
+    if model.graph is None:
+        return ()
+    measured = {layer.weight for layer in find_layers(model)}
+    return tuple(
+        name
+        for name, tensor in model.tensors.items()
+        if len(tensor.shape) >= 2 and tensor.size and is_float(tensor.dtype)
+        if tensor.role is not Role.CONSTANT
+        if name not in measured and model.graph.uses(TensorRef(name))
+    )
 
 
 def _layer_of(position: int, node: Node, model: Model) -> Layer | None:

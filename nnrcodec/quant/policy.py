@@ -71,24 +71,26 @@ class Policy:
         """Return the qp that the user has given for tensors like this one, if any."""
         return self.config.asked_qp(values.ndim)
 
-    def by_scale(self, values: np.ndarray, *, dq: bool = False) -> int:
+    def by_scale(self, values: np.ndarray, name: str, *, dq: bool = False) -> int:
         """Return the qp that follows from the scale of a tensor's values, or the one asked for.
 
         Parameters
         ----------
         values : ndarray of float
             The tensor, any shape, finite.
+        name : str
+            Of it.
         dq : bool
             Whether it is for dependent quantization, which has about the same error with a larger
             step size. A qp that was asked for is taken as it is.
         """
-        qp = self.config.qp_for(values)
+        qp = self.config.qp_for(values, name)
         if not dq or self.asked(values) is not None:
             return qp
         return dependent_qp(qp, self.config.qp_density)
 
     def by_effect(
-        self, values: np.ndarray, sensitivity: float, error: float, *, dq: bool = False
+        self, values: np.ndarray, name: str, sensitivity: float, error: float, *, dq: bool = False
     ) -> int:
         """Return the qp at which rounding has each weight add the error that it may.
 
@@ -99,6 +101,8 @@ class Policy:
         ----------
         values : ndarray of float
             The tensor, any shape, finite.
+        name : str
+            Of it.
         sensitivity : float
             What the squared error of the network's output grows by with that of a value.
         error : float
@@ -110,7 +114,7 @@ class Policy:
         if asked is not None:
             return asked
         peak = float(np.abs(values).max())
-        by_scale = step_size(self.config.qp_for(values), density)
+        by_scale = step_size(self.config.qp_for(values, name), density)
         step = coarsest = min(max(peak, step_size(allowed[0], density)), MOST_BY_SCALE * by_scale)
         if not error > 0:  # nothing varies that could tell
             step = by_scale
@@ -143,7 +147,7 @@ class Policy:
         if asked is not None:
             require_qp(name, asked, density)
             return asked
-        qp = self.config.qp_for(values)
+        qp = self.config.qp_for(values, name)
         if values.size < FEWEST_ELEMENTS:
             rms = math.sqrt(float(np.mean(np.square(values, dtype=np.float64))))
             finest = qp_of_step_size(rms / FINEST_STEPS, density) if rms else 0

@@ -6,6 +6,7 @@ Also owns the default choice of a step size where the user names none.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,17 @@ their number, and bits on the number: so at the best trade the squared step grow
 
 FINEST_SMALL = 1 / 8
 """But not finer than by this factor."""
+
+RECURRENT_FINER = 4.0
+"""The weights of recurrent layers get steps finer by this factor: their errors come back at every
+step in time, and add up."""
+
+RECURRENT_INPUT_FINER = 4.0
+"""Once more for those that multiply the input of the network, which has any scale: they are few,
+and their errors go through all layers."""
+
+_RECURRENT = re.compile(r"(^|\.)weight_[ih]h(_l\d+)?(_reverse)?$")
+_RECURRENT_INPUT = re.compile(r"(^|\.)weight_ih(_l0)?(_reverse)?$")
 
 NONWEIGHT_STEPS = 128.0
 """Default step size of a 1-D tensor: its root mean square divided by this."""
@@ -80,13 +92,15 @@ class UniformConfig:
             return self.qp - 4 * (1 << self.qp_density)
         return self.nonweight_qp
 
-    def qp_for(self, values: np.ndarray) -> int:
+    def qp_for(self, values: np.ndarray, name: str = "") -> int:
         """Return the qp of a tensor.
 
         Parameters
         ----------
         values : ndarray of float
             The tensor, any shape, finite.
+        name : str
+            Of it: weights of recurrent layers are told by it.
         """
         asked = self.asked_qp(values.ndim)
         if asked is not None:
@@ -98,6 +112,10 @@ class UniformConfig:
         if is_weight:
             small = math.sqrt(values.size / LARGE_ELEMENTS)
             step = self.scale * rms / WEIGHT_STEPS * min(max(small, FINEST_SMALL), 1.0)
+            if _RECURRENT.search(name):
+                step /= RECURRENT_FINER
+            if _RECURRENT_INPUT.search(name):
+                step /= RECURRENT_INPUT_FINER
         else:
             step = self.scale * rms / NONWEIGHT_STEPS
             smallest = float(values.min())

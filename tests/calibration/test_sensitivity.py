@@ -17,6 +17,7 @@ from nnrcodec.calibration.sensitivity import (
     sensitivities,
 )
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.graph.export import model_of_module
 from nnrcodec.model.model import Model, Tensor
 
 
@@ -87,6 +88,41 @@ def test_they_foretell_what_small_errors_of_a_layer_do(name: str) -> None:
             total += float(difference.square().sum())
             count += difference.numel()
         assert 1e-6 * np.trace(found[weight]) == pytest.approx(total / count, rel=0.3)
+
+
+def test_they_foretell_what_small_errors_of_other_weights_do() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.table, self.gates = nn.Embedding(50, 8), nn.LSTM(8, 8, batch_first=True)
+            self.twice = nn.Linear(8, 8)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            y, _ = self.gates(self.table(ids))
+            return self.twice(torch.tanh(self.twice(y)))
+
+    module, generator = Words().eval().requires_grad_(False), torch.Generator().manual_seed(7)
+    inputs = [(torch.randint(50, (16, 9), generator=generator),) for _ in range(20)]
+    model = model_of_module(module, inputs[0])
+    found = sensitivities(model, inputs)
+    assert found.keys() == {
+        "table.weight",
+        "gates.weight_ih_l0",
+        "gates.weight_hh_l0",
+        "twice.weight",
+    }
+    clean = [module(ids) for (ids,) in inputs]
+    for name, sensitivity in found.items():
+        weight = module.get_parameter(name)
+        before, errors = weight.clone(), []
+        for _ in range(20):
+            weight.copy_(before + 1e-3 * torch.randn(before.shape, generator=generator))
+            outputs = [module(ids) for (ids,) in inputs]
+            errors += [float((a - b).square().mean()) for a, b in zip(outputs, clean, strict=True)]
+            weight.copy_(before)
+        assert sensitivity.shape == ()
+        assert 1e-6 * weight.numel() * sensitivity == pytest.approx(np.mean(errors), rel=0.3)
 
 
 @pytest.mark.parametrize("name", ["plain_cnn", "resnet", "unet", "transformer"])

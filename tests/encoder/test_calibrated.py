@@ -492,9 +492,100 @@ def test_what_cannot_be_quantized_is_left_out() -> None:
             return self.last(self.twice(self.twice(self.small(x))) * self.scale)
 
     model, inputs = model_of(Parts(), IMAGES), inputs_of(IMAGES, 2)
-    infinite = with_values(model, {"last.weight": np.full((4, 3, 3, 3), 2.0**101, np.float32)})
-    assert set(quantize_with_inputs(model, inputs, asked()).quantized) == {"last.weight"}
-    assert not quantize_with_inputs(infinite, inputs, EncoderConfig()).quantized
+    huge = {
+        "last.weight": np.full((4, 3, 3, 3), 2.0**101, np.float32),
+        "twice.weight": np.full((3, 3, 3, 3), 2.0**101, np.float32),
+    }
+    found = quantize_with_inputs(model, inputs, asked()).quantized
+    assert set(found) == {"twice.weight", "last.weight"}
+    found = quantize_with_inputs(with_values(model, huge), inputs, EncoderConfig()).quantized
+    assert not found
+
+
+class Words(nn.Module):
+    """A table, a recurrent layer, and a layer that runs twice."""
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.gates = nn.Embedding(60, 24), nn.GRU(24, 24, batch_first=True)
+        self.twice, self.gain = nn.Linear(24, 24), gain
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        y, _ = self.gates(self.gain * self.table(ids))
+        return self.twice(torch.tanh(self.twice(y)))
+
+
+def words(count: int, seed: int = 0) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+    return [(torch.randint(60, (4, 12), generator=generator),) for _ in range(count)]
+
+
+@functools.cache
+def model_of_words(gain: float = 1.0) -> Model:
+    return model_of_module(Words(gain).eval(), words(1)[0])
+
+
+def test_weights_outside_of_layers_are_quantized_by_their_effect() -> None:
+    strong, weak = (
+        quantize_with_inputs(model_of_words(gain), words(4), EncoderConfig()).quantized
+        for gain in (1.0, 0.01)
+    )
+    table = {"table.weight"}
+    both = {"gates.weight_ih_l0", "gates.weight_hh_l0", "twice.weight"}
+    assert strong.keys() == weak.keys() == table | both
+    steps = {
+        name: step_size(weak[name].qp, 2) / step_size(strong[name].qp, 2)
+        for name in ("table.weight", "twice.weight")
+    }
+    assert steps["table.weight"] > 8 * steps["twice.weight"]
+
+
+def test_layers_after_them_see_what_became_of_them() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.table, self.last = nn.Embedding(60, 24), nn.Linear(24, 8)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.last(self.table(ids))
+
+    model = model_of_module(Table().eval(), words(1)[0])
+    config = EncoderConfig(scale=4.0)
+    found = quantize_with_inputs(model, words(8), config)
+    taken = {name: coded.value for name, coded in found.quantized.items()}
+    apart = taken | {
+        name: coded.value
+        for name, coded in quantize_with_inputs(
+            with_values(model, {"table.weight": taken["table.weight"]}), words(8), config
+        ).quantized.items()
+        if name == "last.weight"
+    }
+    ours, theirs = (
+        error_between(model, with_values(found.model, values), words(20, seed=5))
+        for values in (taken, apart)
+    )
+    assert ours < theirs
+
+
+def test_what_has_no_effect_that_could_be_measured_keeps_its_own_step(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+
+    class Rounded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.table, self.last = nn.Embedding(60, 24), nn.Linear(24, 8)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.round(self.table(ids)))
+
+    model = model_of_module(Rounded().eval(), words(1)[0])
+    assert "table.weight" not in quantize_with_inputs(model, words(2), EncoderConfig()).quantized
+    assert "on the output of table.weight" in caplog.text
 
 
 def test_progress_is_told_for_each_layer() -> None:

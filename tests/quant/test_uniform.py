@@ -77,3 +77,15 @@ def test_given_qps_are_taken() -> None:
 def test_impossible_configurations_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         UniformConfig(**wrong)
+
+
+def test_weights_of_recurrent_layers_are_told_by_their_names() -> None:
+    weight = np.random.default_rng(0).normal(size=(256, 256))
+    config = UniformConfig()
+    plain = config.qp_for(weight, "fc.weight")
+    assert config.qp_for(weight, "rnn.weight_hh_l1") == plain - 8
+    assert config.qp_for(weight, "weight_ih_l2_reverse") == plain - 8
+    for name in ("lstm.weight_ih_l0", "cell.weight_ih", "gru.weight_ih_l0_reverse"):
+        assert config.qp_for(weight, name) == plain - 16
+    assert config.qp_for(weight, "my_weight_hh") == plain
+    assert UniformConfig(qp=-30).qp_for(weight, "rnn.weight_hh_l1") == -30
