@@ -7,8 +7,9 @@ A stream that is there already is kept, because decoders must decode forever wha
 the script says which ones the encoder writes differently now. Those that are older than
 `record_head` were written by 0.1.0 in November 2026 and have records of version 1.0 and 1.1, which
 do not check the start of the stream; `record_head`, `nnc_record_head` and what was made with them
-have records of 1.2, with all digests in front. What made them makes newer records now, of the same
-tensors; streams of records before 2.0 cannot be made any more.
+have records of 1.2, with all digests in front; `closing_record`, `nnc_closing_record` and what was
+made with them have records of 2.0, without a measurement. What made them makes newer records now,
+of the same tensors; streams of records before 2.1 cannot be made any more.
 The streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
 made here (see reference/README.md), but their digests in the manifest are, from the output of the
 reference decoder. Those in hostile/ ask for more than they have a right to, or for what makes no
@@ -33,7 +34,8 @@ import torch
 
 import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
-from nnrcodec.container.stream import read_stream
+from nnrcodec.container.record import MeasuredOn, Measurement
+from nnrcodec.container.stream import read_stream, with_measurement
 from nnrcodec.entropy.cabac.config import CabacConfig
 from nnrcodec.formats import load
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
@@ -293,6 +295,21 @@ def nnc_closing_record() -> bytes:
     return nnrcodec.encode(state, config=EncoderConfig(profile="nnc"))
 
 
+@valid
+def measurement() -> bytes:
+    """A record of version 2.1, which says what coding has cost: the SNR of outputs, on 9 inputs."""
+    measured = Measurement(MeasuredOn.GIVEN_INPUTS, 9, 41.25, None, 18.5)
+    return with_measurement(tiny_graph(), measured)
+
+
+@invalid("PayloadError")
+def damaged_measurement() -> bytes:
+    """One bit of the measurement in the closing record is flipped."""
+    data = bytearray(measurement())
+    data[-3] ^= 0x01
+    return bytes(data)
+
+
 @invalid("PayloadError")
 def no_closing_record() -> bytes:
     """The unit with the digests, which is the last, is missing."""
@@ -304,7 +321,7 @@ def no_closing_record() -> bytes:
 def damaged_digest() -> bytes:
     """One bit of the digests in the closing record is flipped."""
     data = bytearray(closing_record())
-    data[-3] ^= 0x01
+    data[-20] ^= 0x01
     return bytes(data)
 
 
@@ -1138,9 +1155,11 @@ def _with_record(data: bytes, change: Callable[[Any], None]) -> bytes:
     change(content)
     packed = base64.b85encode(zlib.compress(json.dumps(content).encode(), 9))
     front.topology_data = head + b" " + packed + b"\0"
-    digests = base64.b85decode(bytes(closing.topology_data[:-1]))
+    decoded = base64.b85decode(bytes(closing.topology_data[:-1]))
+    digests, measured = decoded[:-12], decoded[-12:]
     size = 4 * len(content["tensors"])
-    closing.topology_data = base64.b85encode(digests[:size].ljust(size, b"\0")) + b"\0"
+    digests = digests[:size].ljust(size, b"\0")
+    closing.topology_data = base64.b85encode(digests + measured) + b"\0"
     return b"".join(write_units(stream.units))
 
 

@@ -20,6 +20,7 @@ from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, require_update, runnable, state_of
 from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.search import ScoreOf, encode_best
+from nnrcodec.encoder.trials import stream_of
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import (
     check_output,
@@ -135,7 +136,7 @@ def encode(
             stage_seconds=stages.seconds,
             notes=notes,
         )
-    return EncodeResult.of(result.encoded.data, report)
+    return EncodeResult.of(stream_of(result), report)
 
 
 def encode_file(

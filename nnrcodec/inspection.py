@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nnrcodec.container.record import Record, TensorEntry
+from nnrcodec.container.record import Measurement, Record, TensorEntry
 from nnrcodec.container.stream import Stream, read_stream
 from nnrcodec.entropy.cabac.plain import PlainDecoder
 from nnrcodec.errors import ConfigError, SyntaxElementError, UnsupportedFeatureError
@@ -124,6 +124,8 @@ class StreamInfo:
         What the data units hold, in order.
     is_update : bool
         Whether the tensors are differences to those of a base model.
+    measured : Measurement or None
+        What coding has cost, as the encoder has measured it; None if the stream does not say.
     """
 
     stream_bytes: int
@@ -134,6 +136,7 @@ class StreamInfo:
     units: tuple[UnitInfo, ...]
     tensors: tuple[TensorInfo, ...]
     is_update: bool = False
+    measured: Measurement | None = None
 
 
 def inspect(
@@ -176,6 +179,7 @@ def inspect(
         units=tuple(_unit_info(unit) for unit in stream.units),
         tensors=tuple(_tensors(stream, record)),
         is_update=_parameter_set(stream).mps_parent_signalling_enabled_flag == 1,
+        measured=record.measured if record else None,
     )
 
 

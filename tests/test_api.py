@@ -18,6 +18,7 @@ from torch import nn
 
 import nnrcodec
 from nnrcodec import ConfigError, EncoderConfig, LowRankConfig, ModelError, UniformConfig
+from nnrcodec.container.record import MeasuredOn
 from nnrcodec.formats.sources import model_of
 from nnrcodec.model.model import Model, Tensor
 
@@ -349,6 +350,38 @@ def test_updates_of_tensors_only_do_not_run() -> None:
     decoder.decode(nnrcodec.encode({"w": np.eye(5, dtype=np.float32)}))
     with pytest.raises(ModelError, match="no graph"):
         decoder.model()
+
+
+@pytest.mark.parametrize(
+    ("count", "on"),
+    [
+        (None, MeasuredOn.MADE_UP_INPUTS),
+        (3, MeasuredOn.FITTED_INPUTS),
+        (16, MeasuredOn.GIVEN_INPUTS),
+    ],
+)
+def test_the_stream_says_what_was_measured(count: int | None, on: MeasuredOn) -> None:
+    given = "auto" if count is None else [FILTER.example() for _ in range(count)]
+    result = nnrcodec.encode(FILTER.module(), (FILTER.example(),), calib=given, calib_count=count)
+    measured, fidelity = nnrcodec.inspect(result).measured, result.report.fidelity
+    assert measured is not None
+    assert fidelity is not None
+    assert (measured.on, measured.count) == (on, fidelity.count)
+    assert measured.snr == pytest.approx(fidelity.snr, abs=0.01)
+    assert result.report.stream_bytes == len(result)
+
+
+def test_the_stream_of_a_state_dict_says_how_far_weights_are_off() -> None:
+    result = nnrcodec.encode(FILTER.module().state_dict())
+    measured = nnrcodec.inspect(result).measured
+    worst = max(tensor.relative_error for tensor in result.report.tensors)
+    assert measured is not None
+    assert (measured.on, measured.count) == (MeasuredOn.WEIGHTS, 0)
+    assert 10 ** (-measured.snr / 20) == pytest.approx(worst, rel=0.01)
+    assert "weights off by" in measured.words
+    exact = nnrcodec.inspect(nnrcodec.encode({"n": np.arange(40)})).measured
+    assert exact is not None
+    assert exact.words == "all weights exact"
 
 
 def test_a_decoded_model_keeps_its_graph_without_example_inputs() -> None:

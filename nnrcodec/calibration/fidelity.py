@@ -16,10 +16,14 @@ were measured keep 98 % of their decisions at 24 dB and 99 % at 32; detectors ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.synthetic import Inputs
+
+
+InputKind = Literal["made-up", "given", "fitted"]
+"""What inputs to measure with are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,8 @@ class Fidelity:
         Number of inputs.
     source : str
         Where they are from.
+    kind : "made-up", "given" or "fitted"
+        What they are: made up, given and held back, or given and fitted as well.
     """
 
     snr: float
@@ -70,6 +76,7 @@ class Fidelity:
     change: float | None
     count: int
     source: str
+    kind: InputKind = "made-up"
 
     @property
     def words(self) -> str:
@@ -111,7 +118,10 @@ class HeldBack:
         What a network is called with each time.
     source : str
         Where they are from, in words.
+    kind : "made-up", "given" or "fitted"
+        What they are: made up, given and held back, or given and fitted as well.
     """
 
     inputs: Inputs
     source: str
+    kind: InputKind = "made-up"

@@ -126,12 +126,13 @@ def with_some_held_back(inputs: Inputs) -> Calibration:
     every = max(_EVERY, -(-len(inputs) // _MOST_HELD))
     if len(inputs) < _EVERY:
         what = f"the {len(inputs)} given inputs, which were also fitted"
-        return Calibration(inputs, HeldBack(inputs, what))
+        return Calibration(inputs, HeldBack(inputs, what, "fitted"))
     held = [*inputs[every - 1 :: every]]
     fitted: Inputs = [values for index, values in enumerate(inputs) if (index + 1) % every]
     if isinstance(inputs, Chosen):
         fitted = Chosen(fitted, all_of_them=inputs.all_of_them)
-    return Calibration(fitted, HeldBack(held, f"{len(held)} given inputs that were held back"))
+    what = f"{len(held)} given inputs that were held back"
+    return Calibration(fitted, HeldBack(held, what, "given"))
 
 
 def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:

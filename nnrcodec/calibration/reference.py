@@ -30,6 +30,7 @@ class Reference:
 
     def __init__(self, module: torch.nn.Module, held_back: HeldBack) -> None:
         self._inputs, self._source = held_back.inputs, held_back.source
+        self._kind = held_back.kind
         self._outputs = [*_outputs(module, self._inputs)]
 
     @property
@@ -55,7 +56,7 @@ class Reference:
             extent = float(reference.max() - reference.min())
             absolute = _decibels(reference.numel() * extent**2, error)
             change = _decibels(_power(reference - before), error)
-        return Fidelity(snr, absolute, change, len(self._inputs), self._source)
+        return Fidelity(snr, absolute, change, len(self._inputs), self._source, self._kind)
 
     def _pictures(self) -> torch.Tensor | None:
         """Return what the network changes, if its only output is a picture like its first input."""

@@ -159,6 +159,8 @@ def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
         )
         model = merged_model(decoded, limits) if options.merge else decoded.model
     notes = ["digests agree" if decoded.has_digests else "no digests to compare with"]
+    if decoded.measured is not None:
+        notes.append(f"as its encoder measured: {decoded.measured.words}")
     if decoded.is_update:
         notes.append("an update: these are differences to its base model")
     return model, notes, len(data)

@@ -36,8 +36,8 @@ how well they do their task.
 
 Times are medians over rounds: in each round everything is measured once, in one
 process, after one round to warm up. Memory is by how much the peak of a fresh
-process grows. A model without a graph (a state dict) does not run: only sizes
-and decoding are compared.
+process grows. A model without a graph (a state dict) does not run: then sizes,
+decoding and weights are compared.
 
 tasks:
   psnr      DIR with NAME_orig.png and NAME_qp37_dec.png, 8 bits: PSNR of what
@@ -63,7 +63,8 @@ infinite (no error at all):
   networks   list of objects, the original first: label, parameters, fp32_bytes,
              coded_bytes, ratio, score, multiply_adds, encode_seconds,
              decode_seconds, run_seconds (median, quartiles), decode_memory,
-             run_memory, layer_bytes, other_bytes, ranks
+             run_memory, layer_bytes, other_bytes, ranks, weight_errors (by
+             name, relative, factors multiplied out)
              "score" has value, unit, groups, more; for psnr the groups are
              "QP", "picture" and "picture, QP"
   spectra    list of objects: layer, scheme, values, ranks

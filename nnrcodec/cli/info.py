@@ -44,6 +44,10 @@ examples:
 --json prints one object; null is what the stream does not tell:
   file, stream_bytes, weights, bits_per_weight, qp_density, writer,
   record_bytes, has_graph, is_update,
+  measured   what coding has cost, as the encoder says: on (weights: nothing was
+             run; made_up_inputs; given_inputs; fitted_inputs), count (of them),
+             snr (dB, of the worst output, or the worst tensor), absolute (dB,
+             of the range of a picture), change (dB, of what a filter changes)
   units      list of objects: name, bit_offset, unit_bytes
   tensors    list of objects: names, shape, shapes, dtype, coder, coding, qp,
              step_size, rank, scheme, unit_bytes, bits_per_weight; "coding" is
@@ -100,10 +104,12 @@ def _print_json_event(event: TraceEvent) -> None:
 def _as_dict(path: Path, info: StreamInfo) -> dict[str, object]:
     """Return what --json prints."""
     tensors = [{**asdict(t), "bits_per_weight": t.bits_per_weight} for t in info.tensors]
+    measured = info.measured
     return {
         "file": str(path),
         **asdict(info),
         "tensors": tensors,
+        "measured": measured and {**asdict(measured), "on": measured.on.name.lower()},
         "weights": _weights(info),
         "bits_per_weight": _bits_per_weight(info),
     }
@@ -184,6 +190,8 @@ def _summary(path: Path, info: StreamInfo) -> str:
         parts.append("an update: differences to a base model")
     else:
         parts.append("a network with its graph" if info.has_graph else "tensors only")
+    if info.measured is not None:
+        parts.append(f"as its encoder measured: {info.measured.words}")
     parts.append(f"written by {printable(info.writer)}" if info.writer else "writer not known")
     return f"{path}: {', '.join(parts)}"
 

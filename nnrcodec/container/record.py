@@ -6,7 +6,9 @@ Owns the record and the digests; how it is written is `nnrcodec.container.record
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 
@@ -51,6 +53,66 @@ class TensorEntry:
         return self.name if self.coded_name is None else self.coded_name
 
 
+class MeasuredOn(IntEnum):
+    """On what the encoder has measured the loss, by its number in the record."""
+
+    WEIGHTS = 1
+    """Nothing could be run: the weights themselves are compared."""
+    MADE_UP_INPUTS = 2
+    GIVEN_INPUTS = 3
+    FITTED_INPUTS = 4
+    """The inputs that the weights were fitted to; others may have a greater loss."""
+
+
+_KINDS = {
+    MeasuredOn.MADE_UP_INPUTS: "made-up",
+    MeasuredOn.GIVEN_INPUTS: "given",
+    MeasuredOn.FITTED_INPUTS: "fitted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What coding has cost, as the encoder has measured it.
+
+    Parameters
+    ----------
+    on : MeasuredOn
+        What was compared.
+    count : int
+        Number of inputs; 65535 also stands for more.
+    snr : float
+        Ratio of signal to error of the worst output, or of the worst tensor, in dB; infinite
+        without an error.
+    absolute : float or None
+        Of a network that returns pictures: ratio of the squared range of its outputs to their mean
+        squared error, in dB.
+    change : float or None
+        Of a network that changes pictures: ratio of the power of what it changes to that of the
+        error, in dB.
+    """
+
+    on: MeasuredOn
+    count: int
+    snr: float
+    absolute: float | None = None
+    change: float | None = None
+
+    @property
+    def words(self) -> str:
+        """What was measured, in words."""
+        if self.on is MeasuredOn.WEIGHTS:
+            if math.isinf(self.snr):
+                return "all weights exact"
+            return (
+                f"output not measured, weights off by {100 * 10 ** (-self.snr / 20):.1f} % at most"
+            )
+        kind = _KINDS[self.on]
+        change = f", {self.change:.1f} dB of its change" if self.change is not None else ""
+        plural = "" if self.count == 1 else "s"
+        return f"output SNR {self.snr:.1f} dB{change}, on {self.count} {kind} input{plural}"
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """The container record.
@@ -65,6 +127,8 @@ class Record:
         How they are used.
     base : str or None
         `model_digest` of the model that this stream is an update of.
+    measured : Measurement or None
+        What coding has cost, if the writer says so.
     writer : str
         Name and version of the software that wrote the stream.
     """
@@ -73,6 +137,7 @@ class Record:
     factors: tuple[Factors, ...] = ()
     graph: Graph | None = None
     base: str | None = None
+    measured: Measurement | None = None
     writer: str = f"nnrcodec {__version__}"
 
 

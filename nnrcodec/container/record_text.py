@@ -3,7 +3,8 @@
 It is in two topology units of private storage format, as text without zero bytes that other
 decoders accept and ignore. The record stands in front: a name and a version, then JSON, deflated
 and in base 85; the graph in it belongs to `nnrcodec.graph.text`. The closing record stands behind
-the tensors, with what is known only when they are coded: their digests, in base 85.
+the tensors, with what is known only when they are coded, in base 85: their digests, and what coding
+has cost.
 """
 
 from __future__ import annotations
@@ -12,13 +13,21 @@ import base64
 import bisect
 import json
 import logging
+import math
 import re
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nnrcodec.container.record import DIGEST_BYTES, Record, TensorEntry
+from nnrcodec.container.record import (
+    DIGEST_BYTES,
+    MeasuredOn,
+    Measurement,
+    Record,
+    TensorEntry,
+)
 from nnrcodec.errors import (
     LimitExceededError,
     PayloadError,
@@ -34,7 +43,7 @@ from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES
 from nnrcodec.model.model import Factors, Role, SchemeName
 
-RECORD_VERSION = (2, 0)
+RECORD_VERSION = (2, 1)
 """Major and minor version of the records that are written."""
 
 RECORD_HEAD = b"nnrcodec %d.%d " % RECORD_VERSION
@@ -56,7 +65,13 @@ _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
 _FIRST_SCHEME = "separable"
 _KEYS = {"writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"}
 _FIRST_WITH_HEAD = (1, 2)
-_DIGEST_CHARACTERS = len(base64.b85encode(bytes(DIGEST_BYTES)))
+_FIRST_WITH_MEASUREMENT = (2, 1)
+_MEASUREMENT = struct.Struct(">BH3h")
+"""On what, on how many inputs, and snr, absolute and change in hundredths of a dB."""
+_CHECK_BYTES = 3
+_MEASUREMENT_BYTES = _MEASUREMENT.size + _CHECK_BYTES
+_NOTHING_MEASURED = 0
+_INFINITE, _NOT_MEASURED = 2**15 - 1, -(2**15)
 _LIKE_A_RECORD = b"nnrcodec "
 _MOST_DAMAGED_BYTES = 2
 _SEARCHED_BYTES = 32
@@ -115,8 +130,45 @@ def closing_to_bytes(record: Record) -> bytes:
     record : Record
         The record, with the digests of all tensors.
     """
-    digests = "".join(entry.digest for entry in record.tensors)
-    return base64.b85encode(bytes.fromhex(digests)) + b"\0"
+    digests = bytes.fromhex("".join(entry.digest for entry in record.tensors))
+    return base64.b85encode(digests) + measurement_to_bytes(record.measured) + b"\0"
+
+
+def measurement_to_bytes(measured: Measurement | None) -> bytes:
+    """Return what a closing record has between the digests and its zero byte.
+
+    Parameters
+    ----------
+    measured : Measurement, optional
+        Ratios are rounded to hundredths of a dB.
+
+    Returns
+    -------
+    bytes
+        As many of any measurement.
+    """
+    if measured is None:
+        packed = _MEASUREMENT.pack(_NOTHING_MEASURED, 0, *(3 * [_NOT_MEASURED]))
+    else:
+        ratios = map(_hundredths, (measured.snr, measured.absolute, measured.change))
+        packed = _MEASUREMENT.pack(measured.on, min(measured.count, 2**16 - 1), *ratios)
+    return base64.b85encode(packed + _check_of(packed))
+
+
+def _check_of(measurement: bytes) -> bytes:
+    return zlib.crc32(measurement).to_bytes(4, "big")[-_CHECK_BYTES:]
+
+
+def _hundredths(decibels: float | None) -> int:
+    if decibels is None:
+        return _NOT_MEASURED
+    return round(min(max(100 * decibels, _NOT_MEASURED + 1), _INFINITE))
+
+
+def _decibels(hundredths: int) -> float | None:
+    if hundredths == _NOT_MEASURED:
+        return None
+    return math.inf if hundredths == _INFINITE else hundredths / 100
 
 
 def is_record(topology_data: bytes | memoryview) -> bool:
@@ -216,11 +268,17 @@ def record_from_bytes(
             *latest,
             shortened(", ".join(newer)) or "nothing",
         )
+    measured = None
     if needs_closing(topology_data):
         if closing is None:
             raise damaged_record("its closing record is missing; was the stream cut short?")
-        _add_digests(content, bytes(closing), may_have_more=version > latest)
-    return _from_json(content, limits)
+        rest = _add_digests(content, bytes(closing))
+        if version >= _FIRST_WITH_MEASUREMENT:
+            measured = _measurement(rest[:_MEASUREMENT_BYTES], is_newer=version > latest)
+            rest = rest[_MEASUREMENT_BYTES:]
+        if rest and version <= latest:
+            raise _wrong("record/closing", f"{len(rest)} bytes more than there should be")
+    return replace(_from_json(content, limits), measured=measured)
 
 
 def damaged_record(why: str) -> PayloadError:
@@ -307,25 +365,44 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     base = content.get("base")
     if base is not None and not (isinstance(base, str) and _DIGEST.fullmatch(base)):
         raise _wrong("record/base", "expected eight hexadecimal digits")
-    return Record(tuple(entries), tuple(factors), graph, base, writer)
+    return Record(tuple(entries), tuple(factors), graph, base, writer=writer)
 
 
-def _add_digests(content: dict[str, Any], closing: bytes, *, may_have_more: bool) -> None:
-    """Put the digests of the closing record into the rows of tensors, behind their names."""
+def _add_digests(content: dict[str, Any], closing: bytes) -> bytes:
+    """Put the digests of a closing record into the rows of tensors; return what follows them."""
     rows = _list(content, "tensors")
     try:
-        digests = base64.b85decode(closing[:-1])
+        decoded = base64.b85decode(closing[:-1])
     except ValueError as error:
         raise PayloadError(
             f"cannot read it: {error}", path="record/closing", clause=_CLAUSE
         ) from error
-    more = len(closing) - 1 - _DIGEST_CHARACTERS * len(rows)
-    if closing[-1:] != b"\0" or more < 0 or (more and not may_have_more):
+    canonical = base64.b85encode(decoded) + b"\0" == closing
+    if not canonical or len(decoded) < DIGEST_BYTES * len(rows):
         raise _wrong("record/closing", f"expected {DIGEST_BYTES} bytes for each tensor")
     for index, row in enumerate(rows):
         if not (isinstance(row, list) and 1 <= len(row) <= 3):
             raise _wrong(f"record/tensors[{index}]", "expected name, dtype, role")
-        row.insert(1, digests[DIGEST_BYTES * index :][:DIGEST_BYTES].hex())
+        row.insert(1, decoded[DIGEST_BYTES * index :][:DIGEST_BYTES].hex())
+    return decoded[DIGEST_BYTES * len(rows) :]
+
+
+def _measurement(text: bytes, *, is_newer: bool) -> Measurement | None:
+    """Read what coding has cost; None if the writer does not say, or in a newer way."""
+    if len(text) != _MEASUREMENT_BYTES:
+        raise _wrong("record/closing", f"expected {_MEASUREMENT_BYTES} bytes of what was measured")
+    packed = text[: _MEASUREMENT.size]
+    if text[_MEASUREMENT.size :] != _check_of(packed):
+        raise damaged_record("what the encoder measured does not agree with its check")
+    on, count, *ratios = _MEASUREMENT.unpack(packed)
+    snr, absolute, change = map(_decibels, ratios)
+    if on == _NOTHING_MEASURED:
+        return None
+    if on not in set(MeasuredOn) or snr is None:
+        if is_newer:
+            return None
+        raise _wrong("record/closing", f"{packed.hex()} is no measurement")
+    return Measurement(MeasuredOn(on), count, snr, absolute, change)
 
 
 def _with_names(graph: Graph, tensors: set[str], content: dict[str, Any]) -> Graph:

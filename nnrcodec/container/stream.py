@@ -10,13 +10,14 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nnrcodec.container.record import Record
+from nnrcodec.container.record import Measurement, Record
 from nnrcodec.container.record_text import (
     RECORD_HEAD,
     closing_to_bytes,
     damaged_record,
     head_bytes,
     is_record,
+    measurement_to_bytes,
     needs_closing,
     record_from_bytes,
     record_to_bytes,
@@ -92,6 +93,23 @@ def write_stream(
     end = len(parts) - is_raw(parts[-1])  # deployed decoders read nothing behind a raw unit
     parts.insert(end, _topology(CLOSING_STORAGE_FORMAT, closing_to_bytes(record)))
     return b"".join(write_units(parts))
+
+
+def with_measurement(data: bytes, measured: Measurement) -> bytes:
+    """Return a stream of `write_stream` with another measurement in its record, of the same size.
+
+    Parameters
+    ----------
+    data : bytes
+        The stream.
+    measured : Measurement
+        What coding has cost.
+    """
+    units = read_units(data, Limits().lifted())
+    closing = next(unit for unit in units if _storage_format(unit) == CLOSING_STORAGE_FORMAT)
+    text = measurement_to_bytes(measured)
+    stop = closing.bit_offset // 8 + closing.header.nnr_unit_size - 1
+    return data[: stop - len(text)] + text + data[stop:]
 
 
 def stream_start(

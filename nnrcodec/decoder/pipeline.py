@@ -13,7 +13,7 @@ import numpy as np
 
 from nnrcodec.checks import check_whole
 from nnrcodec.container.contents import Content, blocks_of, contents_of
-from nnrcodec.container.record import TensorEntry, model_digest, tensor_digest
+from nnrcodec.container.record import Measurement, TensorEntry, model_digest, tensor_digest
 from nnrcodec.container.stream import Stream, read_stream
 from nnrcodec.decoder.merging import check_factors
 from nnrcodec.decoder.merging import merge as merge_factors
@@ -66,6 +66,8 @@ class Decoded:
     histories : mapping of str to TensorHistory
         By the name in the data unit, what the next update of a tensor may build on; of an update,
         where it was asked for.
+    measured : Measurement or None
+        What coding has cost, if the stream says so.
     """
 
     model: Model
@@ -74,6 +76,7 @@ class Decoded:
     stream_bytes: int
     blocks: tuple[Block, ...] = ()
     histories: Histories = field(default_factory=dict)
+    measured: Measurement | None = None
 
 
 def decode_stream(
@@ -177,7 +180,15 @@ def decode_all(
         check_factors(model)
     except ModelError as error:
         raise SyntaxElementError(str(error), path="record/factors") from error
-    return Decoded(model, is_update, record is not None, len(data), blocks_of(contents), later)
+    return Decoded(
+        model,
+        is_update,
+        record is not None,
+        len(data),
+        blocks_of(contents),
+        later,
+        None if record is None else record.measured,
+    )
 
 
 def default_threads() -> int:

@@ -5,13 +5,14 @@ An update goes the same way: it is a model that is coded against a base.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from nnrcodec.config import EncoderConfig
-from nnrcodec.container.record import Record, model_digest
+from nnrcodec.container.record import MeasuredOn, Measurement, Record, model_digest
 from nnrcodec.container.stream import write_stream
 from nnrcodec.encoder.coded import CodedUnit, raw_last
 from nnrcodec.encoder.differences import Base
@@ -246,11 +247,13 @@ def encode_reduced(
     with stages("coding") as progress:
         coded = raw_last(_code(model, config, known, base, progress))
     entries = {entry.name: entry for part in coded for entry in part.entries}
+    errors = {name: error for part in coded for name, error in part.errors.items()}
     record = Record(
         tuple(entries[name] for name in model.tensors if name in entries),
         model.factors,
         model.graph if base is None else None,
         model_digest(base.model) if base is not None else None,
+        _measured(errors),
     )
     stream = write_stream(
         record,
@@ -267,8 +270,14 @@ def encode_reduced(
         reduced.folds,
         Counter(part.coder for part in coded for _ in part.entries),
         reduced.distilled,
-        {name: error for part in coded for name, error in part.errors.items()},
+        errors,
     )
+
+
+def _measured(errors: Mapping[str, float]) -> Measurement:
+    """Return what is known of the loss before anything runs."""
+    worst = max(errors.values(), default=0.0)
+    return Measurement(MeasuredOn.WEIGHTS, 0, -20 * math.log10(worst) if worst else math.inf)
 
 
 def _code(

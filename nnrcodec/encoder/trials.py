@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from nnrcodec.calibration.fidelity import Fidelity
 from nnrcodec.config import EncoderConfig
+from nnrcodec.container.record import MeasuredOn, Measurement
+from nnrcodec.container.stream import with_measurement
 from nnrcodec.encoder.pipeline import Encoded
 
 QP_DENSITY = 4
@@ -62,6 +64,30 @@ class SearchResult:
     trials: tuple[Trial, ...] = ()
     taken: Trial | None = None
     fidelity: Fidelity | None = None
+
+
+_MEASURED_ON = {
+    "made-up": MeasuredOn.MADE_UP_INPUTS,
+    "given": MeasuredOn.GIVEN_INPUTS,
+    "fitted": MeasuredOn.FITTED_INPUTS,
+}
+
+
+def stream_of(result: SearchResult) -> bytes:
+    """Return the stream of a result, with the loss in its record if it was measured."""
+    data, fidelity = result.encoded.data, result.fidelity
+    if fidelity is None:
+        return data
+    return with_measurement(
+        data,
+        Measurement(
+            _MEASURED_ON[fidelity.kind],
+            fidelity.count,
+            fidelity.snr,
+            fidelity.absolute,
+            fidelity.change,
+        ),
+    )
 
 
 class NothingBetweenError(Exception):

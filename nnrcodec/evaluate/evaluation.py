@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,9 @@ class NetworkResult:
         Bytes of the rest of the stream: the graph, names and headers.
     ranks : mapping of str to int
         Ranks of the low-rank layers.
+    weight_errors : mapping of str to float
+        By name, the relative error of each tensor of real numbers that the original has as well,
+        factors multiplied out.
     """
 
     label: str
@@ -97,6 +100,7 @@ class NetworkResult:
     layer_bytes: Mapping[str, int]
     other_bytes: int
     ranks: Mapping[str, int]
+    weight_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +282,10 @@ def compare(
     original = networks[0]
     notes = []
     if original.runnable is None:
-        notes.append("networks did not run: the original has tensors only, no graph")
+        notes.append(
+            "networks did not run: the original has tensors only, no graph; weights are compared: "
+            "root of the sum of squared errors, over that of squared values, of the worst tensor"
+        )
     if original.runnable is None and (task is not None or input_size is not None):
         raise ConfigError(NO_GRAPH)
     if memory_use and not peak_is_available():
@@ -413,6 +420,7 @@ def _sizes(network: Network, original: Model) -> dict[str, Any]:
         "layer_bytes": layers,
         "other_bytes": 0 if coded is None else coded - sum(layers.values()),
         "ranks": {factors.layer: factors.rank for factors in network.model.factors},
+        "weight_errors": network.weight_errors,
     }
 
 

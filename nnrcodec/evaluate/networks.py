@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,16 @@ class Network:
         The stream that it was decoded from; None for the original.
     runnable : Model or None
         The model to run, with the graph of the stream or of the original; None without a graph.
+    weight_errors : mapping of str to float
+        By name, the relative error of tensors that the original has as well, factors multiplied
+        out: root of the sum of squared errors, over that of the squared values.
     """
 
     label: str
     model: Model
     stream: bytes | None
     runnable: Model | None
+    weight_errors: Mapping[str, float] = field(default_factory=dict)
 
 
 def original_of(
@@ -82,15 +87,27 @@ def coded_network(label: str, stream: bytes, original: Model) -> Network:
             )
         decoded = decode_all(stream, limits)
         _require_same(label, decoded, original)
+        merged = merged_model(decoded, limits)
         runnable: Model | None = decoded.model
         if original.graph is None:
             runnable = None
         elif decoded.model.graph is None:
-            runnable = _with_graph(label, merged_model(decoded, limits), original, original.graph)
+            runnable = _with_graph(label, merged, original, original.graph)
     except (BitstreamError, UnsupportedFeatureError) as error:
         error.add_note(f"in the stream {label!r}")
         raise
-    return Network(label, decoded.model, stream, runnable)
+    return Network(label, decoded.model, stream, runnable, dict(_weight_errors(original, merged)))
+
+
+def _weight_errors(original: Model, decoded: Model) -> Iterator[tuple[str, float]]:
+    for name, tensor in original.tensors.items():
+        other = decoded.tensors.get(name)
+        if other is not None and other.shape == tensor.shape and is_float(tensor.dtype):
+            values = tensor.read().astype(np.float64)
+            power = float(np.square(values).sum())
+            error = float(np.square(other.read() - values).sum())
+            if math.isfinite(error) and (power or not error):
+                yield name, math.sqrt(error / power) if error else 0.0
 
 
 def limits_for(original: Model) -> Limits:

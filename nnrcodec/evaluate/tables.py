@@ -55,7 +55,8 @@ def size_columns(evaluation: Evaluation) -> list[Column]:
     ]
     first = evaluation.original.score
     if first is None:
-        return columns
+        worst = Column("weights off by", _worst_weight)
+        return columns if evaluation.input_shapes else [*columns, worst]
     columns.append(
         Column(
             titled(evaluation.task or "", first.unit),
@@ -67,6 +68,15 @@ def size_columns(evaluation: Evaluation) -> list[Column]:
     for name in first.more:
         columns.append(Column(name, lambda n, name=name: _more(n, name)))  # type: ignore[misc]
     return columns
+
+
+def _worst_weight(network: NetworkResult) -> str:
+    """Return the greatest relative error of a tensor, and its name; empty if none was compared."""
+    errors = network.weight_errors
+    if not errors:
+        return ""
+    name = max(errors, key=errors.__getitem__)
+    return f"{100 * errors[name]:.3g} % ({name})" if errors[name] else "0 %"
 
 
 def cost_columns(evaluation: Evaluation) -> list[Column]:
@@ -114,6 +124,8 @@ def headline(evaluation: Evaluation) -> str:
     if ratio is not None:
         phrases.append(f"{100 * ratio:.0f} % of the run time")
     first, score = evaluation.original.score, best.score
+    if not evaluation.input_shapes and (worst := _worst_weight(best)):
+        phrases.append(f"weights off by {worst} at most")
     if first is not None and score is not None:
         changed = change(evaluation, best)
         unit = first.unit.replace("%", "points")

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,7 @@ def test_state_dicts_are_compared_without_running(call, models, streams):
         result = measure(call, models / name, *streams)
         assert (result.code, result.err) == (0, "")
         assert "networks did not run" in result.out
+        assert re.search(r"weights off by [0-9.]+ % \(\S+\) at most", result.out)
         assert "kMAC/pixel" not in result.out
         assert rows_of(result.out)["original"] == []  # no run time
 

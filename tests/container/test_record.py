@@ -4,8 +4,11 @@ import base64
 import hashlib
 import json
 import logging
+import math
+import struct
 import tracemalloc
 import zlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +25,17 @@ from fuzz.streams import (
     units_of,
     with_graph,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nnrcodec
-from nnrcodec.container.record import Record, TensorEntry, tensor_digest
+from nnrcodec.container.record import (
+    MeasuredOn,
+    Measurement,
+    Record,
+    TensorEntry,
+    tensor_digest,
+)
 from nnrcodec.container.record_text import (
     closing_to_bytes,
     is_record,
@@ -32,7 +43,7 @@ from nnrcodec.container.record_text import (
     record_to_bytes,
     was_record,
 )
-from nnrcodec.container.stream import read_stream
+from nnrcodec.container.stream import read_stream, with_measurement
 from nnrcodec.errors import (
     BitstreamError,
     LimitExceededError,
@@ -95,7 +106,8 @@ def test_what_is_usual_is_not_written() -> None:
     record = Record((TensorEntry("w", DIGEST),), writer="x")
     written = json_of(record_to_bytes(record, HEAD))
     assert written == {"writer": "x", "head": HEAD, "tensors": [["w"]]}
-    assert closing_to_bytes(record) == base64.b85encode(bytes.fromhex(DIGEST)) + b"\0"
+    unmeasured = base64.b85encode(checked("000000800080008000"))
+    assert closing_to_bytes(record) == base64.b85encode(bytes.fromhex(DIGEST)) + unmeasured + b"\0"
 
 
 def test_the_digest_is_the_specified_one() -> None:
@@ -160,10 +172,69 @@ def test_a_wrong_closing_record_is_refused(closing: bytes) -> None:
 
 
 def test_a_closing_record_of_a_newer_minor_version_may_have_more() -> None:
-    longer = base64.b85encode(bytes.fromhex(DIGEST) + b"more") + b"\0"
-    assert read_parts(ONE, longer, "2.1").tensors == (TensorEntry("w", DIGEST),)
-    with pytest.raises(SyntaxElementError):
-        read_parts(ONE, longer)
+    measured = checked("020003010080008000")
+    longer = base64.b85encode(bytes.fromhex(DIGEST) + measured + b"more") + b"\0"
+    record = read_parts(ONE, longer, "2.2")
+    assert record.tensors == (TensorEntry("w", DIGEST),)
+    assert record.measured == Measurement(MeasuredOn.MADE_UP_INPUTS, 3, 2.56)
+    for version in ("2.0", "2.1"):
+        with pytest.raises(SyntaxElementError, match="more than there should be"):
+            read_parts(ONE, longer, version)
+
+
+def checked(measurement: str) -> bytes:
+    """Return a measurement and its check."""
+    data = bytes.fromhex(measurement)
+    return data + struct.pack(">I", zlib.crc32(data))[1:]
+
+
+@given(st.integers(0, 14), st.integers(1, 80))
+def test_a_damaged_measurement_is_refused(place: int, change: int) -> None:
+    characters = sorted({base64.b85encode(bytes([value]))[0] for value in range(256)})
+    measured = bytearray(base64.b85encode(checked("020003010080008000")))
+    number = characters.index(measured[place])
+    measured[place] = characters[(number + change) % len(characters)]
+    with pytest.raises(BitstreamError):
+        read_parts(ONE, CLOSING[:-1] + bytes(measured) + b"\0", "2.1")
+
+
+def test_a_closing_record_of_2_0_has_no_measurement() -> None:
+    assert read_parts(ONE, CLOSING).measured is None
+    with pytest.raises(SyntaxElementError, match="expected 12 bytes of what was measured"):
+        read_parts(ONE, CLOSING, "2.1")
+
+
+_RATIOS = st.integers(-32767, 32766).map(lambda n: n / 100) | st.just(math.inf)
+
+
+@given(st.sampled_from(MeasuredOn), st.integers(0, 65535), _RATIOS, _RATIOS | st.none(), _RATIOS)
+def test_a_measurement_comes_back(
+    on: MeasuredOn, count: int, snr: float, absolute: float | None, change: float
+) -> None:
+    record = replace(FULL, measured=Measurement(on, count, snr, absolute, change))
+    assert again(record) == record
+
+
+def test_a_measurement_beyond_what_can_be_said_is_limited() -> None:
+    record = replace(FULL, measured=Measurement(MeasuredOn.WEIGHTS, 10**6, -math.inf, 400.0))
+    assert again(record).measured == Measurement(MeasuredOn.WEIGHTS, 65535, -327.67, math.inf)
+
+
+@pytest.mark.parametrize("measured", ["050003010080008000", "020003800080008000"])
+def test_what_is_no_measurement_is_refused_and_of_a_newer_version_ignored(measured: str) -> None:
+    closing = base64.b85encode(bytes.fromhex(DIGEST) + checked(measured)) + b"\0"
+    with pytest.raises(SyntaxElementError, match="is no measurement"):
+        read_parts(ONE, closing, "2.1")
+    assert read_parts(ONE, closing, "2.2").measured is None
+
+
+def test_a_stream_gets_another_measurement_in_its_place() -> None:
+    data = tensors_only()
+    measured = Measurement(MeasuredOn.GIVEN_INPUTS, 7, 31.5, None, 12.25)
+    changed = with_measurement(data, measured)
+    assert len(changed) == len(data)
+    assert nnrcodec.inspect(changed).measured == measured
+    assert with_measurement(changed, nnrcodec.inspect(data).measured) == data
 
 
 @pytest.mark.parametrize("row", ["w", [], 3, ["w", DIGEST], ["w", "float32", "buffer", "x"]])

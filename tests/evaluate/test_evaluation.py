@@ -147,7 +147,16 @@ def test_state_dicts_are_compared_in_size_and_decoding(module, original, streams
     for network in evaluation.networks:
         assert (network.run_seconds, network.multiply_adds, network.score) == (None, None, None)
     assert evaluation.input_shapes == ()
-    assert evaluation.notes == ("networks did not run: the original has tensors only, no graph",)
+    (note,) = evaluation.notes
+    assert note.startswith("networks did not run: the original has tensors only, no graph; weights")
+    assert evaluation.original.weight_errors == {}
+    for network in evaluation.coded:
+        assert network.weight_errors.keys() == state.keys()
+    exact = evaluate(
+        state, {"exact": nnrcodec.encode(state, config=EncoderConfig(qp=-90))}, **QUICK
+    )
+    (network,) = exact.coded
+    assert 0 < max(network.weight_errors.values()) < 1e-5
     assert evaluation.coded[0].decode_seconds.median > 0
     assert evaluation.original.fp32_bytes == 4 * 115
     assert [spectrum.layer for spectrum in evaluation.spectra] == ["first", "last"]

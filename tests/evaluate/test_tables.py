@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -58,7 +59,11 @@ def test_columns_of_what_was_not_measured_are_left_out(timed):
     )
     bare = replace(timed, networks=networks, input_shapes=(), task=None)
     assert [column.title for column in cost_columns(bare)] == ["network", "encode", "decode"]
-    assert [column.title for column in size_columns(bare)][-1] == "ratio"
+    assert [column.title for column in size_columns(bare)][-1] == "weights off by"
+    assert re.search(r"weights off by .* at most", headline(bare))
+    assert [column.title for column in size_columns(replace(bare, input_shapes=((1, 2),)))][-1] == (
+        "ratio"
+    )
     assert list(group_grids(bare)) == []
 
 

@@ -23,6 +23,7 @@ from nnrcodec.container.record_text import (
     RECORD_VERSION,
     closing_to_bytes,
     is_record,
+    measurement_to_bytes,
     record_to_bytes,
 )
 from nnrcodec.container.stream import (
@@ -152,7 +153,7 @@ def _joined(content: Any, closing: bytes) -> Any:
     return content | {"tensors": rows}
 
 
-def _parted(content: Any) -> tuple[Any, bytes]:
+def _parted(content: Any, version: str) -> tuple[Any, bytes]:
     """Return record and closing record; where rows are no rows, something that is wrong as well."""
     rows = content.get("tensors")
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
@@ -160,7 +161,8 @@ def _parted(content: Any) -> tuple[Any, bytes]:
     digests = [row[1] if len(row) > 1 else "" for row in rows]
     valid = all(isinstance(d, str) and re.fullmatch("[0-9a-f]{8}", d) for d in digests)
     packed = base64.b85encode(bytes.fromhex("".join(digests))) if valid else b""
-    return content | {"tensors": [row[:1] + row[2:] for row in rows]}, packed + b"\0"
+    measured = b"" if version == "2.0" else measurement_to_bytes(None)
+    return content | {"tensors": [row[:1] + row[2:] for row in rows]}, packed + measured + b"\0"
 
 
 def record_content(data: bytes) -> Any:
@@ -177,7 +179,7 @@ def with_record(data: bytes, content: Any, version: str = "{}.{}".format(*RECORD
     closing = closing_unit(units)
     if isinstance(content, dict):
         if closing is not None and not version.startswith("1."):
-            content, closing.body.topology_data = _parted(content)
+            content, closing.body.topology_data = _parted(content, version)
         content = {k: v for k, v in content.items() if k != "head"}
         if version not in ("1.0", "1.1"):
             before = stream_of(units)
