@@ -51,7 +51,7 @@ LOSSES = """\
 A loss is in dB or in %:
   dB  of PSNR, for networks that make pictures of pictures. It is measured if
       --calib is a folder of pairs NAME_orig.png and NAME_qp37_dec.png.
-      Otherwise it is estimated as if the outputs had a PSNR of 45 dB before.
+      Otherwise it is estimated from what is assumed, which a warning says.
   %   the squared error of the outputs as a part of their variance. For all
       networks.
 With --task and --data it is the loss of the task, in dB for psnr and in % for
@@ -381,7 +381,8 @@ def _encode(options: argparse.Namespace) -> None:
     with timed("calibration inputs"):
         calibration = _calibration(options, config, model)
     seconds_of_inputs = {"calibration inputs": time.perf_counter() - before}
-    score = _score(options, model, None if calibration is None else calibration.inputs)
+    measured_on = None if calibration is None else calibration.held_back.inputs
+    score = _score(options, model, measured_on)
     with StageBars(_UNITS_OF_STAGES, quiet=options.quiet) as progress:
         result = encode(model, config=config, calib=calibration, score=score, progress=progress)
     write_atomically(output, result.data)

@@ -17,7 +17,7 @@ from nnrcodec.model.model import Model
 from nnrcodec.progress import Stages
 
 if TYPE_CHECKING:
-    from nnrcodec.calibration.fidelity import HeldBack
+    from nnrcodec.calibration.fidelity import Fidelity, HeldBack
     from nnrcodec.calibration.reference import Reference
     from nnrcodec.calibration.synthetic import Inputs
     from nnrcodec.graph.module import DecodedModel
@@ -113,6 +113,12 @@ def encode_preset(
         )
     fidelity = original.compare(_decoded(kept[taken.scale])) if smaller else taken.fidelity
     return SearchResult(kept[taken.scale], tuple(trials), taken, fidelity)
+
+
+def measured(model: Model, encoded: Encoded, held_back: HeldBack) -> Fidelity | None:
+    """Return how near the outputs of a stream are to those of a model; None if there are none."""
+    reference = _reference(model, held_back)
+    return reference.compare(_decoded(encoded)) if reference.has_outputs else None
 
 
 def _reference(model: Model, held_back: HeldBack) -> Reference:

@@ -23,7 +23,7 @@ from nnrcodec.encoder.pipeline import (
     encode_reduced,
     reduce_model,
 )
-from nnrcodec.encoder.presets import encode_preset
+from nnrcodec.encoder.presets import encode_preset, measured
 from nnrcodec.encoder.trials import SearchResult, Trial, require_new, scaled, solve
 from nnrcodec.errors import ConfigError
 from nnrcodec.limits import Limits
@@ -90,7 +90,11 @@ def encode_best(
     """
     if not config.has_target:
         return encode_preset(model, config, stages, inputs, held_back)
-    return _TargetSearch(model, config, stages, inputs, score).run()
+    result = _TargetSearch(model, config, stages, inputs, score).run()
+    if held_back is None:
+        return result
+    with stages("measuring"):
+        return replace(result, fidelity=measured(model, result.encoded, held_back))
 
 
 class _TargetSearch:

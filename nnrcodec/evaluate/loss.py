@@ -15,16 +15,25 @@ from nnrcodec.errors import ConfigError
 from nnrcodec.evaluate.networks import picture_channels
 from nnrcodec.evaluate.tasks import PsnrTask
 from nnrcodec.graph.module import build_module
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.synthetic import Inputs
 
+logger = logger_of(__name__)
+
 ScoreOf = Callable[[torch.nn.Module], float]
 
 FILTERED_PSNR = 45.0
-"""Assumed PSNR of filtered pictures, in dB, where their originals are not known. If it is lower in
-fact, an error of the output costs less than estimated."""
+"""PSNR of filtered pictures, in dB, where their originals are not known: it is assumed to be no
+higher, so that an error of the output may cost less than estimated, but not more."""
+
+MOST_GAINED = 10.0
+"""By how many dB a filter improves the PSNR at most, as is assumed where originals are not known.
+
+What it changes is then at most nine times the error that it leaves, if the two are orthogonal, as
+they are for a filter that cannot be improved by doing more or less of the same."""
 
 
 def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None) -> ScoreOf:
@@ -34,14 +43,14 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
     ----------
     unit : str
         Unit of the loss: "dB" is PSNR of filtered pictures, "%" the squared error of the outputs
-        relative to their variance, on calibration inputs.
+        relative to their variance, on the inputs.
     calib : str, optional
         Source of the calibration inputs; for a folder of pairs, gray or RGB as the network takes
         them, the PSNR is measured.
     model : Model
         The original, with a graph.
     inputs : sequence of tuple of Tensor, optional
-        Calibration inputs.
+        Inputs to measure with, best those that nothing was fitted to.
 
     Raises
     ------
@@ -63,16 +72,41 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
                 "a loss in dB is for networks with pictures as input and output: give --task and "
                 "--data, or a loss in %"
             )
-    floor = 10 ** (-FILTERED_PSNR / 10)
-    return lambda module: _estimated(original, _outputs(module, inputs), floor)
+    left = _left_errors(original, inputs)
+    logger.warning(
+        "the loss in dB is estimated, as the originals of the pictures are not known: it is "
+        "assumed that the network gains %g dB at most, and that what it returns has a PSNR of %g "
+        "dB at most; so the PSNR before coding is taken to be %.1f dB. Give a folder of pairs to "
+        "measure the loss",
+        MOST_GAINED,
+        FILTERED_PSNR,
+        -10 * math.log10(sum(left) / len(left) / _range(original) ** 2),
+    )
+    return lambda module: _estimated(original, _outputs(module, inputs), left)
+
+
+def _left_errors(original: list[list[torch.Tensor]], inputs: Inputs) -> list[float]:
+    """Return the mean squared error that a filter is assumed to leave, of each of its outputs."""
+    least = 10 ** (-FILTERED_PSNR / 10) * _range(original) ** 2
+    changes = (
+        _error([[values[0]]], [outputs]) for values, outputs in zip(inputs, original, strict=True)
+    )
+    return [max(least, change / (10 ** (MOST_GAINED / 10) - 1)) for change in changes]
+
+
+def _range(outputs: list[list[torch.Tensor]]) -> float:
+    """Return the largest difference of two values; 1 if there is none."""
+    values = [value for parts in outputs for value in parts]
+    extent = max(float(v.max()) for v in values) - min(float(v.min()) for v in values)
+    return extent if extent > 0 else 1.0
 
 
 def _estimated(
-    original: list[list[torch.Tensor]], changed: list[list[torch.Tensor]], floor: float
+    original: list[list[torch.Tensor]], changed: list[list[torch.Tensor]], left: list[float]
 ) -> float:
-    """Return the negative loss of PSNR, in dB, of pictures from 0 to 1; mean over all."""
-    pairs = zip(original, changed, strict=True)
-    losses = [10 * math.log10(1 + _error([a], [b]) / floor) for a, b in pairs]
+    """Return the negative loss of PSNR, in dB; mean over all pictures."""
+    pictures = zip(original, changed, left, strict=True)
+    losses = [10 * math.log10(1 + _error([a], [b]) / error) for a, b, error in pictures]
     return -sum(losses) / len(losses)
 
 

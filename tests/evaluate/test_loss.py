@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from nnrcodec.errors import ConfigError
-from nnrcodec.evaluate.loss import FILTERED_PSNR, score_for
+from nnrcodec.evaluate.loss import FILTERED_PSNR, MOST_GAINED, score_for
 from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Model
 
@@ -21,6 +21,15 @@ def shifted(model: Model, by: float) -> Model:
     """Return a filter of which all outputs are larger by a constant."""
     (bias,) = (name for name in model.tensors if name.endswith("bias"))
     return with_values(model, {bias: model.tensors[bias].read() + np.float32(by)})
+
+
+def identity() -> Model:
+    """Return a filter that changes nothing."""
+    layer = nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(1)
+        layer.bias.zero_()
+    return model_of(nn.Sequential(layer).eval(), (1, 1, 8, 8))
 
 
 @pytest.fixture
@@ -46,14 +55,26 @@ def test_a_loss_in_per_cent_is_the_error_as_part_of_the_variance(
     assert score(build_module(shifted(filtering, 0.1))) == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_loss_in_db_is_that_of_pictures_at_a_known_distance(
-    filtering: Model, inputs: Inputs
+@pytest.mark.parametrize("gain", [1.0, 255.0])
+def test_a_loss_in_db_is_that_of_pictures_at_an_assumed_distance(
+    gain: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    score = score_for("dB", None, filtering, inputs)
-    assert score(build_module(filtering)) == 0
-    by = 10 ** (-FILTERED_PSNR / 20)  # as much error again as there is taken to be
-    expected = -10 * np.log10(2)
-    assert score(build_module(shifted(filtering, by))) == pytest.approx(expected, rel=1e-3)
+    """A filter that changes nothing is assumed to leave an error of 45 dB below the range."""
+    model, inputs = identity(), [(gain * x,) for (x,) in inputs_of((1, 1, 16, 16), 3)]
+    score = score_for("dB", None, model, inputs)
+    assert score(build_module(model)) == 0
+    values = torch.cat([x for (x,) in inputs])
+    by = 10 ** (-FILTERED_PSNR / 20) * float(values.max() - values.min())
+    expected = -10 * np.log10(2)  # as much error again as there is taken to be
+    assert score(build_module(shifted(model, by))) == pytest.approx(expected, rel=1e-3)
+    assert "the PSNR before coding is taken to be 45.0 dB" in caplog.text
+
+
+def test_a_filter_that_changes_much_is_assumed_to_leave_more(inputs: Inputs) -> None:
+    model = shifted(identity(), 0.9)
+    score = score_for("dB", None, model, inputs)
+    expected = -10 * np.log10(1 + 0.1**2 / (0.9**2 / (10 ** (MOST_GAINED / 10) - 1)))
+    assert score(build_module(shifted(model, 0.1))) == pytest.approx(expected, rel=1e-3)
 
 
 def test_a_folder_of_pairs_is_measured(filtering: Model, inputs: Inputs, tmp_path: Path) -> None:
