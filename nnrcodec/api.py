@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +34,14 @@ from nnrcodec.formats import (
 from nnrcodec.formats.sources import model_of
 from nnrcodec.limits import Limits
 from nnrcodec.messages import said_once
+from nnrcodec.parallel import one_torch_thread
 from nnrcodec.progress import StageProgress, TimedStages
 
 if TYPE_CHECKING:
     import torch
 
     from nnrcodec.calibration.synthetic import Inputs
+    from nnrcodec.graph.graph import Graph
     from nnrcodec.graph.module import DecodedModel
     from nnrcodec.model.model import Model
 
@@ -121,8 +124,10 @@ def encode(
     True
     """
     start, stages, config = time.perf_counter(), TimedStages(progress), as_config(config)
-    with said_once() as notes:
+    with said_once() as notes, ExitStack() as stack:
         source = model_of(model, example_inputs, dynamic_shapes)
+        if source.graph is not None and not (calib is None and score is None):
+            stack.enter_context(one_torch_thread())
         with stages("calibration inputs"):
             calibration = calibration_inputs(source, calib, calib_count, seed)
         inputs = None if calibration is None else calibration.inputs
@@ -232,6 +237,13 @@ def calibration_inputs(
             "calibration inputs need a network that runs: a .pt2 file, or a module with example "
             "inputs"
         )
+    with one_torch_thread():
+        return _inputs_for(model, model.graph, calib, count, seed)
+
+
+def _inputs_for(
+    model: Model, graph: Graph, calib: str | Path | Iterable[Any], count: int | None, seed: int
+) -> Calibration | None:
     from nnrcodec.calibration.amount import all_of, enough_of
     from nnrcodec.calibration.inputs import (
         Chosen,
@@ -242,7 +254,7 @@ def calibration_inputs(
     )
     from nnrcodec.calibration.synthetic import synthetic_inputs
 
-    if automatic:
+    if isinstance(calib, str) and calib == "auto":
         from nnrcodec.calibration.default import default_inputs
 
         try:
@@ -255,8 +267,8 @@ def calibration_inputs(
         return _made_up(model, inputs, seed)
     if isinstance(calib, str | Path):
         if count is None:
-            return with_some_held_back(all_of(model, open_inputs(calib, model.graph, seed)))
-        return with_some_held_back(Chosen(load_inputs(calib, model.graph, count, seed)))
+            return with_some_held_back(all_of(model, open_inputs(calib, graph, seed)))
+        return with_some_held_back(Chosen(load_inputs(calib, graph, count, seed)))
     return with_some_held_back(given_inputs(calib, count))
 
 

@@ -1,4 +1,8 @@
-"""Work in threads, with results in order."""
+"""Work in threads, with results in order, and the threads of PyTorch.
+
+An operator of PyTorch may round otherwise with another number of threads. Where results decide
+about bytes, each operator has one thread, and several inputs run at once instead.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,8 +20,47 @@ R = TypeVar("R")
 _AHEAD = 4
 """How many results a thread may be ahead of the one that is waited for."""
 
+_allowed: ContextVar[int | None] = ContextVar("threads of PyTorch", default=None)
 
-def in_order(work: Callable[[T], R], items: Iterable[T], threads: int | None) -> Iterator[R]:
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Let each operator of PyTorch have one thread, so that it rounds the same everywhere."""
+    import torch
+
+    before = torch.get_num_threads()
+    token = _allowed.set(_allowed.get() or before)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        _allowed.reset(token)
+
+
+@contextmanager
+def all_torch_threads() -> Iterator[None]:
+    """Let operators have their threads back, inside of `one_torch_thread`."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(torch_threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def torch_threads() -> int:
+    """Return how many threads PyTorch may have, also inside of `one_torch_thread`."""
+    import torch
+
+    return _allowed.get() or torch.get_num_threads()
+
+
+def in_order(
+    work: Callable[[T], R], items: Iterable[T], threads: int | None, ahead: int = _AHEAD
+) -> Iterator[R]:
     """Yield the result of each item in their order, some of them worked out at once.
 
     Parameters
@@ -26,6 +71,8 @@ def in_order(work: Callable[[T], R], items: Iterable[T], threads: int | None) ->
         Taken as they are needed.
     threads : int or None
         How many to work out at once; None for one a processor.
+    ahead : int
+        How many results a thread may be ahead of the one that is waited for.
     """
     threads = threads or os.cpu_count() or 1
     if threads == 1:
@@ -36,7 +83,7 @@ def in_order(work: Callable[[T], R], items: Iterable[T], threads: int | None) ->
         try:
             for item in items:
                 pending.append(pool.submit(work, item))
-                if len(pending) >= _AHEAD * threads:
+                if len(pending) >= ahead * threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

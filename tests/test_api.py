@@ -384,6 +384,32 @@ def test_the_stream_of_a_state_dict_says_how_far_weights_are_off() -> None:
     assert exact.words == "all weights exact"
 
 
+def test_threads_of_pytorch_change_nothing() -> None:
+    """Where operators round otherwise with more threads, they are not given more."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 40, 3, padding=1), nn.ReLU(), nn.Conv2d(40, 12, 3, stride=2)]
+    example, before, seen = (torch.rand(1, 3, 97, 95),), torch.get_num_threads(), set()
+
+    def encoded(threads: int) -> bytes:
+        torch.set_num_threads(threads)
+        module = nn.Sequential(*layers).eval()
+
+        def score(decoded: nn.Module) -> float:
+            seen.add(torch.get_num_threads())
+            with torch.inference_mode():
+                return -float((decoded(*example) - module(*example)).square().mean())
+
+        config = EncoderConfig(max_loss=1e-4)
+        return nnrcodec.encode(module, example, config, calib_count=6, score=score).data
+
+    try:
+        first, second = encoded(1), encoded(3)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {1}
+    assert first == second
+
+
 def test_a_decoded_model_keeps_its_graph_without_example_inputs() -> None:
     first = nnrcodec.encode(FILTER.module(), (FILTER.example(),), calib=None)
     decoded = nnrcodec.decode_model(first)

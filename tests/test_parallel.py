@@ -4,8 +4,9 @@ import threading
 import time
 
 import pytest
+import torch
 
-from nnrcodec.parallel import in_order
+from nnrcodec.parallel import all_torch_threads, in_order, one_torch_thread, torch_threads
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5, None])
@@ -46,3 +47,20 @@ def test_not_much_is_begun_ahead() -> None:
     time.sleep(0.05)
     assert len(begun) < 20
     results.close()  # type: ignore[attr-defined]
+
+
+def test_operators_have_one_thread_and_get_the_others_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_torch_thread():
+            assert (torch.get_num_threads(), torch_threads()) == (1, 3)
+            with one_torch_thread():
+                assert (torch.get_num_threads(), torch_threads()) == (1, 3)
+            with all_torch_threads():
+                assert (torch.get_num_threads(), torch_threads()) == (3, 3)
+            assert list(in_order(lambda _: torch.get_num_threads(), range(6), 3)) == [1] * 6
+            assert (torch.get_num_threads(), torch_threads()) == (1, 3)
+        assert (torch.get_num_threads(), torch_threads()) == (3, 3)
+    finally:
+        torch.set_num_threads(before)

@@ -11,6 +11,7 @@ other weights.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 from nnrcodec.graph.layers import Layer
 from nnrcodec.messages import logger_of
+from nnrcodec.parallel import in_order, torch_threads
 
 logger = logger_of(__name__)
 
@@ -206,21 +208,35 @@ def measure(
             total_positions,
         )
     total = 0
-    for value, changed_value in zip(original, changed, strict=True):
-        lines = _Lines.of(layer, value)  # a padded copy: of one input at a time
-        changed_lines = lines if changed is original else _Lines.of(layer, changed_value)
-        picked, phase = torch.arange(lines.count), 0
-        if share < 1:
-            wanted = math.ceil(min(share * every, 1) * lines.count)
-            picked = torch.randperm(lines.count, generator=generator)[:wanted].sort().values
-            phase = int(torch.randint(min(every, lines.length), (1,), generator=generator))
-        for part in torch.split(picked, max(_BATCH * every // lines.length, 1)):
-            x = x_sums.add(changed_lines.patches(part, every, phase))
-            total += x.shape[2]
-            second += (x @ x.transpose(1, 2)).double()
-            if changed_lines is not lines:
-                y = y_sums.add(lines.patches(part, every, phase))
-                both += (y @ x.transpose(1, 2)).double()
+
+    def parts() -> Iterator[tuple[_Lines, _Lines, torch.Tensor, int]]:
+        for value, changed_value in zip(original, changed, strict=True):
+            lines = _Lines.of(layer, value)  # a padded copy: of few inputs at a time
+            changed_lines = lines if changed is original else _Lines.of(layer, changed_value)
+            picked, phase = torch.arange(lines.count), 0
+            if share < 1:
+                wanted = math.ceil(min(share * every, 1) * lines.count)
+                picked = torch.randperm(lines.count, generator=generator)[:wanted].sort().values
+                phase = int(torch.randint(min(every, lines.length), (1,), generator=generator))
+            for part in torch.split(picked, max(_BATCH * every // lines.length, 1)):
+                yield lines, changed_lines, part, phase
+
+    def products(of: tuple[_Lines, _Lines, torch.Tensor, int]) -> tuple[torch.Tensor, ...]:
+        lines, changed_lines, part, phase = of
+        with torch.inference_mode():
+            x, *x_parts = x_sums.of(changed_lines.patches(part, every, phase))
+            squared = x @ x.transpose(1, 2)
+            if changed_lines is lines:
+                return squared, *x_parts
+            y, *y_parts = y_sums.of(lines.patches(part, every, phase))
+            return squared, *x_parts, y @ x.transpose(1, 2), *y_parts
+
+    for squared, *sums in in_order(products, parts(), torch_threads(), ahead=1):
+        second += squared.double()
+        total += x_sums.add(*sums[:3])
+        if len(sums) > 3:
+            both += sums[3].double()
+            y_sums.add(*sums[4:])
     first, mean = x_sums.means(total)
     moment = (second / total).numpy() + _outer(first, x_sums.point) + _outer(x_sums.point, mean)
     if changed is original:
@@ -248,12 +264,17 @@ class _Sums:
         self._first = torch.zeros(self.point.shape, dtype=torch.float64)
         self._squares = torch.zeros(len(self.point), dtype=torch.float64)
 
-    def add(self, x: torch.Tensor) -> torch.Tensor:
-        """Add patches, shape (groups, K, patches); return them relative to the point."""
+    def of(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return patches, shape (groups, K, patches), relative to the point; and what to add."""
         x = x.sub_(self._point)
-        self._first += x.sum(2, dtype=torch.float64)
-        self._squares += torch.linalg.vector_norm(x, dim=(1, 2), dtype=torch.float64).square()
-        return x
+        squares = torch.linalg.vector_norm(x, dim=(1, 2), dtype=torch.float64).square()
+        return x, x.sum(2, dtype=torch.float64), squares, torch.tensor(x.shape[2])
+
+    def add(self, first: torch.Tensor, squares: torch.Tensor, patches: torch.Tensor) -> int:
+        """Add what `of` returns of some patches; return their number."""
+        self._first += first
+        self._squares += squares
+        return int(patches)
 
     def means(self, total: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean relative to the point, and the mean itself."""

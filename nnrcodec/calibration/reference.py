@@ -11,6 +11,7 @@ from nnrcodec.calibration.fidelity import Fidelity, HeldBack
 from nnrcodec.calibration.inputs import running
 from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.calibration.synthetic import Inputs
+from nnrcodec.parallel import in_order, torch_threads
 
 _MOST_COLOURS = 4
 _ALIKE = 0.1
@@ -77,10 +78,13 @@ class Reference:
 
 
 def _outputs(module: torch.nn.Module, inputs: Inputs) -> Iterator[Sequence[torch.Tensor]]:
-    with running(), torch.inference_mode():
-        for values in inputs:
+    def run(values: tuple[torch.Tensor, ...]) -> Sequence[torch.Tensor]:
+        with torch.inference_mode():
             copies = tuple(value.clone() for value in values)
-            yield [real.double() for real in real_tensors(module(*copies))]
+            return [real.double() for real in real_tensors(module(*copies))]
+
+    with running():
+        yield from in_order(run, inputs, torch_threads(), ahead=1)
 
 
 def _power(values: torch.Tensor) -> float:

@@ -7,6 +7,7 @@ is freed as soon as no later node uses it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from nnrcodec.graph.layers import Layer, find_layers
 from nnrcodec.graph.module import DecodedModel, build_module, run_node, tensor_named
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.model.model import Model
+from nnrcodec.parallel import in_order, torch_threads
 
 
 class LayerVisit:
@@ -122,7 +124,7 @@ def walk(
     original, changed = build_module(model), build_module(model)
     require_fit(graph, inputs)
     runs = [_PairedRun(graph, original, changed, values) for values in inputs]
-    replaced = set(changes or ())
+    replaced, threads = set(changes or ()), torch_threads()
     _replace(changed, changes or {})
     for position in range(len(graph.nodes)):
         if position in layers:
@@ -137,8 +139,7 @@ def walk(
             visit.release()
             del before, behind
         with running():
-            for run in runs:
-                run.step(position, replaced)
+            deque(in_order(lambda run: run.step(position, replaced), runs, threads), maxlen=0)  # noqa: B023
 
 
 class _PairedRun:

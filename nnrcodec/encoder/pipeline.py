@@ -20,7 +20,7 @@ from nnrcodec.encoder.grouping import Group, coded_names, groups_of
 from nnrcodec.encoder.profiles import rules_of
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.model.model import Model
-from nnrcodec.parallel import in_order
+from nnrcodec.parallel import all_torch_threads, in_order
 from nnrcodec.progress import Progress, Stages, silently
 from nnrcodec.quant.quantized import Quantized
 from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
@@ -194,7 +194,8 @@ def reduce_model(
             raise ConfigError("distillation learns from calibration inputs: give some")
         from nnrcodec.reduce.training import distill
 
-        with stages("distillation") as progress:
+        # its result depends on time in any case
+        with stages("distillation") as progress, all_torch_threads():
             reduced, distilled = distill(whole, reduced, inputs, config.distillation, progress)
     return Reduced(
         reduced,
