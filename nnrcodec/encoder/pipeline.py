@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -194,8 +195,11 @@ def reduce_model(
             raise ConfigError("distillation learns from calibration inputs: give some")
         from nnrcodec.reduce.training import distill
 
-        # its result depends on time in any case
-        with stages("distillation") as progress, all_torch_threads():
+        by_time = config.distillation.steps is None  # then it is never the same twice
+        with (
+            stages("distillation") as progress,
+            all_torch_threads() if by_time else nullcontext(),
+        ):
             reduced, distilled = distill(whole, reduced, inputs, config.distillation, progress)
     return Reduced(
         reduced,
