@@ -7,6 +7,7 @@ that they compile, and no example of Hypothesis has a deadline.
 
 import os
 
+import pytest
 from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -16,3 +17,11 @@ os.environ["NNRCODEC_ANNOUNCE_COMPILATION"] = "0"
 
 settings.register_profile("patient", settings(deadline=None))
 settings.load_profile("patient")
+
+_LONG = {"test_readme.py", "test_postfilter.py", "test_scripts.py"}
+"""Files that take minutes: first, so that no process has one left when the others are done."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run long files first."""
+    items.sort(key=lambda item: item.path.name not in _LONG)

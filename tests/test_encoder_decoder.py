@@ -318,7 +318,7 @@ def test_more_units_than_allowed_are_refused() -> None:
 def test_a_great_tensor_of_zeros_takes_a_few_bytes() -> None:
     value = np.zeros((2000, 3000), np.float32)
     data = nnrcodec.encode({"w": value})
-    assert len(data) < 160
+    assert len(data) < 180
     assert np.array_equal(nnrcodec.decode(data)["w"], value)
 
 
