@@ -22,6 +22,11 @@ _LONG = {"test_readme.py", "test_postfilter.py", "test_scripts.py"}
 """Files that take minutes: first, so that no process has one left when the others are done."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the order of files: pytest-xdist starts those of few tests last."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run long files first."""
     items.sort(key=lambda item: item.path.name not in _LONG)
