@@ -26,25 +26,28 @@ _allowed: ContextVar[int | None] = ContextVar("threads of PyTorch", default=None
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
     """Let each operator of PyTorch have one thread, so that it rounds the same everywhere."""
-    import torch
-
-    before = torch.get_num_threads()
-    token = _allowed.set(_allowed.get() or before)
-    torch.set_num_threads(1)
+    token = _allowed.set(torch_threads())
     try:
-        yield
+        with threads_of_torch(1):
+            yield
     finally:
-        torch.set_num_threads(before)
         _allowed.reset(token)
 
 
 @contextmanager
 def all_torch_threads() -> Iterator[None]:
     """Let operators have their threads back, inside of `one_torch_thread`."""
+    with threads_of_torch(torch_threads()):
+        yield
+
+
+@contextmanager
+def threads_of_torch(threads: int) -> Iterator[None]:
+    """Let each operator of PyTorch have so many threads."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(torch_threads())
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -221,22 +221,23 @@ def measure(
             for part in torch.split(picked, max(_BATCH * every // lines.length, 1)):
                 yield lines, changed_lines, part, phase
 
-    def products(of: tuple[_Lines, _Lines, torch.Tensor, int]) -> tuple[torch.Tensor, ...]:
+    def products(of: tuple[_Lines, _Lines, torch.Tensor, int]) -> list[_Part]:
         lines, changed_lines, part, phase = of
         with torch.inference_mode():
-            x, *x_parts = x_sums.of(changed_lines.patches(part, every, phase))
-            squared = x @ x.transpose(1, 2)
-            if changed_lines is lines:
-                return squared, *x_parts
-            y, *y_parts = y_sums.of(lines.patches(part, every, phase))
-            return squared, *x_parts, y @ x.transpose(1, 2), *y_parts
+            x = x_sums.relative(changed_lines.patches(part, every, phase))
+            measured = [_Part.of(x, x)]
+            if changed_lines is not lines:
+                y = y_sums.relative(lines.patches(part, every, phase))
+                measured.append(_Part.of(y, x))
+            return measured
 
-    for squared, *sums in in_order(products, parts(), torch_threads(), ahead=1):
-        second += squared.double()
-        total += x_sums.add(*sums[:3])
-        if len(sums) > 3:
-            both += sums[3].double()
-            y_sums.add(*sums[4:])
+    for x_part, *y_parts in in_order(products, parts(), torch_threads(), ahead=1):
+        total += x_part.number
+        second += x_part.product.double()
+        x_sums.add(x_part)
+        for y_part in y_parts:
+            both += y_part.product.double()
+            y_sums.add(y_part)
     first, mean = x_sums.means(total)
     moment = (second / total).numpy() + _outer(first, x_sums.point) + _outer(x_sums.point, mean)
     if changed is original:
@@ -253,6 +254,25 @@ def positions(layer: Layer, value: torch.Tensor) -> int:
     return _Lines.of(layer, value.to("meta")).positions  # from the shape alone
 
 
+class _Part(NamedTuple):
+    """Sums over some patches: of products with others, of values and of squares; their number."""
+
+    product: torch.Tensor
+    first: torch.Tensor
+    squares: torch.Tensor
+    number: int
+
+    @classmethod
+    def of(cls, patches: torch.Tensor, others: torch.Tensor) -> _Part:
+        """Sum over patches, both of shape (groups, K, patches)."""
+        return cls(
+            patches @ others.transpose(1, 2),
+            patches.sum(2, dtype=torch.float64),
+            torch.linalg.vector_norm(patches, dim=(1, 2), dtype=torch.float64).square(),
+            patches.shape[2],
+        )
+
+
 class _Sums:
     """Sums over patches, relative to a point near their mean, which keeps float32 accurate."""
 
@@ -264,17 +284,14 @@ class _Sums:
         self._first = torch.zeros(self.point.shape, dtype=torch.float64)
         self._squares = torch.zeros(len(self.point), dtype=torch.float64)
 
-    def of(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return patches, shape (groups, K, patches), relative to the point; and what to add."""
-        x = x.sub_(self._point)
-        squares = torch.linalg.vector_norm(x, dim=(1, 2), dtype=torch.float64).square()
-        return x, x.sum(2, dtype=torch.float64), squares, torch.tensor(x.shape[2])
+    def relative(self, patches: torch.Tensor) -> torch.Tensor:
+        """Move patches, shape (groups, K, patches), so that they are relative to the point."""
+        return patches.sub_(self._point)
 
-    def add(self, first: torch.Tensor, squares: torch.Tensor, patches: torch.Tensor) -> int:
-        """Add what `of` returns of some patches; return their number."""
-        self._first += first
-        self._squares += squares
-        return int(patches)
+    def add(self, part: _Part) -> None:
+        """Add the sums of some patches, which are relative to the point."""
+        self._first += part.first
+        self._squares += part.squares
 
     def means(self, total: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean relative to the point, and the mean itself."""

@@ -7,7 +7,6 @@ is freed as soon as no later node uses it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -124,7 +123,7 @@ def walk(
     original, changed = build_module(model), build_module(model)
     require_fit(graph, inputs)
     runs = [_PairedRun(graph, original, changed, values) for values in inputs]
-    replaced, threads = set(changes or ()), torch_threads()
+    replaced = set(changes or ())
     _replace(changed, changes or {})
     for position in range(len(graph.nodes)):
         if position in layers:
@@ -139,7 +138,7 @@ def walk(
             visit.release()
             del before, behind
         with running():
-            deque(in_order(lambda run: run.step(position, replaced), runs, threads), maxlen=0)  # noqa: B023
+            _step(runs, position, replaced)
 
 
 class _PairedRun:
@@ -209,6 +208,12 @@ def _is_in(memory: torch.UntypedStorage, value: Any) -> bool:
     if not isinstance(value, torch.Tensor):
         return False
     return value.untyped_storage().data_ptr() == memory.data_ptr()
+
+
+def _step(runs: Sequence[_PairedRun], position: int, replaced: set[str]) -> None:
+    """Run a node for all inputs, several of them at once."""
+    for _ in in_order(lambda run: run.step(position, replaced), runs, torch_threads()):
+        pass
 
 
 def _replace(module: DecodedModel, values: Mapping[str, np.ndarray]) -> None:

@@ -64,11 +64,12 @@ class MeasuredOn(IntEnum):
     """The inputs that the weights were fitted to; others may have a greater loss."""
 
 
-_KINDS = {
+INPUT_KINDS = {
     MeasuredOn.MADE_UP_INPUTS: "made-up",
     MeasuredOn.GIVEN_INPUTS: "given",
     MeasuredOn.FITTED_INPUTS: "fitted",
 }
+"""What inputs that were compared on are called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class Measurement:
             return (
                 f"output not measured, weights off by {100 * 10 ** (-self.snr / 20):.1f} % at most"
             )
-        kind = _KINDS[self.on]
+        kind = INPUT_KINDS[self.on]
         change = f", {self.change:.1f} dB of its change" if self.change is not None else ""
         plural = "" if self.count == 1 else "s"
         return f"output SNR {self.snr:.1f} dB{change}, on {self.count} {kind} input{plural}"

@@ -176,7 +176,8 @@ def _outside_layers(
         multiplies = any(node.op != _LOOK_UP for node in users)
         return levels_at(tensor, values, config, qp, dq=dq, is_weight=multiplies)
 
-    return dict(zip(names, in_order(coded, names, config.threads), strict=True))
+    quantized = zip(names, in_order(coded, names, config.threads), strict=True)
+    return {name: levels for name, levels in quantized if np.isfinite(levels.value).all()}
 
 
 _LOOK_UP = "aten.embedding.default"

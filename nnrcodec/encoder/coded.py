@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ import numpy as np
 from nnrcodec.container.record import TensorEntry, tensor_digest
 from nnrcodec.errors import ModelError
 from nnrcodec.model.model import Tensor
-from nnrcodec.quant.quantized import squared_error
+from nnrcodec.quant.quantized import relative_error
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.kinds import KINDS
 from nnrcodec.units.ndu_encoding import is_raw
@@ -66,7 +65,7 @@ class CodedUnit:
             )
             for tensor, value in tensors
         )
-        return cls(unit, entries, {t.name: _relative_error(t.read(), v) for t, v in tensors})
+        return cls(unit, entries, {t.name: relative_error(t.read(), v) for t, v in tensors})
 
     @property
     def coder(self) -> str:
@@ -92,13 +91,3 @@ def raw_last(coded: Sequence[CodedUnit]) -> list[CodedUnit]:
             "ext all of them"
         )
     return [part for part in coded if not is_raw(part.unit)] + raw
-
-
-def _relative_error(original: np.ndarray, decoded: np.ndarray) -> float:
-    """Return the root of the squared error over the squares; 0 if there is no error."""
-    different = original != decoded
-    if not different.any():
-        return 0.0
-    squares = squared_error(original[np.isfinite(original)], 0)
-    error = squared_error(original[different], decoded[different])
-    return math.sqrt(error / squares) if squares else math.inf

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from nnrcodec.calibration.fidelity import Fidelity
 from nnrcodec.config import EncoderConfig
-from nnrcodec.container.record import MeasuredOn, Measurement
+from nnrcodec.container.record import INPUT_KINDS, Measurement
 from nnrcodec.container.stream import with_measurement
 from nnrcodec.encoder.pipeline import Encoded
 
@@ -66,22 +66,16 @@ class SearchResult:
     fidelity: Fidelity | None = None
 
 
-_MEASURED_ON = {
-    "made-up": MeasuredOn.MADE_UP_INPUTS,
-    "given": MeasuredOn.GIVEN_INPUTS,
-    "fitted": MeasuredOn.FITTED_INPUTS,
-}
-
-
 def stream_of(result: SearchResult) -> bytes:
     """Return the stream of a result, with the loss in its record if it was measured."""
     data, fidelity = result.encoded.data, result.fidelity
     if fidelity is None:
         return data
+    (on,) = (on for on, kind in INPUT_KINDS.items() if kind == fidelity.kind)
     return with_measurement(
         data,
         Measurement(
-            _MEASURED_ON[fidelity.kind],
+            on,
             fidelity.count,
             fidelity.snr,
             fidelity.absolute,

@@ -6,7 +6,6 @@ import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,7 @@ from nnrcodec.evaluate.networks import (
 from nnrcodec.evaluate.tasks import CallableTask, Score, Task
 from nnrcodec.inspection import inspect
 from nnrcodec.model.model import Model
+from nnrcodec.parallel import threads_of_torch
 from nnrcodec.progress import Stages, silently
 from nnrcodec.reduce.schemes import Scheme
 
@@ -290,7 +290,7 @@ def compare(
         raise ConfigError(NO_GRAPH)
     if memory_use and not peak_is_available():
         notes.append("memory was not measured: this system does not report the peak of a process")
-    with _threads_of_torch(threads):
+    with threads_of_torch(threads):
         modules = [running(network.runnable) if network.runnable else None for network in networks]
         values = _input(original, values, input_size, notes)
         scores = _scores(modules, task, stages)
@@ -325,16 +325,6 @@ def compare(
         machine=_machine(),
         notes=tuple(notes),
     )
-
-
-@contextmanager
-def _threads_of_torch(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _input(

@@ -17,6 +17,7 @@ from nnrcodec.evaluate.tasks import PsnrTask
 from nnrcodec.graph.module import build_module
 from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
+from nnrcodec.parallel import one_torch_thread
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.synthetic import Inputs
@@ -62,9 +63,10 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
         return lambda module: task.score(module).value
     if inputs is None:
         raise ConfigError("a loss is measured on calibration inputs, or by a task: give either")
-    original = _outputs(build_module(model), inputs)
-    if unit != "dB":
-        variance = output_variance(model, inputs)
+    with one_torch_thread():  # as in the encoder, where other outputs are compared with these
+        original = _outputs(build_module(model), inputs)
+        variance = None if unit == "dB" else output_variance(model, inputs)
+    if variance is not None:
         return lambda module: -100 * _error(original, _outputs(module, inputs)) / variance
     for values, outputs in zip(inputs, original, strict=True):
         if len(outputs) != 1 or outputs[0].ndim != 4 or outputs[0].shape != values[0].shape:

@@ -20,6 +20,7 @@ from nnrcodec.inspection import inspect
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import cast, is_float
 from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.quant.quantized import relative_error
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -103,11 +104,9 @@ def _weight_errors(original: Model, decoded: Model) -> Iterator[tuple[str, float
     for name, tensor in original.tensors.items():
         other = decoded.tensors.get(name)
         if other is not None and other.shape == tensor.shape and is_float(tensor.dtype):
-            values = tensor.read().astype(np.float64)
-            power = float(np.square(values).sum())
-            error = float(np.square(other.read() - values).sum())
-            if math.isfinite(error) and (power or not error):
-                yield name, math.sqrt(error / power) if error else 0.0
+            error = relative_error(tensor.read(), other.read())
+            if math.isfinite(error):
+                yield name, error
 
 
 def limits_for(original: Model) -> Limits:

@@ -193,3 +193,13 @@ def squared_error(values: np.ndarray, decoded: np.ndarray | float) -> float:
     """Return the sum of squared errors."""
     difference = np.subtract(values, decoded, dtype=np.float64).reshape(-1)
     return float(np.dot(difference, difference))
+
+
+def relative_error(original: np.ndarray, decoded: np.ndarray) -> float:
+    """Return the root of the squared error over the squares; 0 if there is no error."""
+    different = original != decoded
+    if not different.any():
+        return 0.0
+    squares = squared_error(original[np.isfinite(original)], 0)
+    error = squared_error(original[different], decoded[different])
+    return math.sqrt(error / squares) if squares else math.inf
