@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.calibration.outputs import real_tensors
 from nnrcodec.graph.export import model_of_module
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Ref, TensorRef, Word
 from nnrcodec.graph.layers import Layer, find_layers

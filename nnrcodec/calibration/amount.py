@@ -17,7 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnrcodec.calibration.inputs import Chosen, Inputs, Source, require_fit, running
-from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.calibration.outputs import real_tensors
 from nnrcodec.calibration.sizes import COUNT, MULTIPLICATIONS
 from nnrcodec.calibration.walk import walk
 from nnrcodec.graph.graph import Graph

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from nnrcodec.calibration.coverage import unmeasured_layers
-from nnrcodec.calibration.sensitivity import diagonal_of, output_variance, sensitivities
+from nnrcodec.calibration.sensitivity import diagonal_of, sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import walk
 from nnrcodec.graph.layers import weights_outside_layers
@@ -27,10 +27,9 @@ class Expectation:
 
     Parameters
     ----------
-    variance : float
-        Variance of the output.
     error : float
-        Mean squared error of the output with default step sizes of scale 1.
+        Relative squared error of the outputs (`nnrcodec.calibration.outputs`) with default step
+        sizes of scale 1.
     elements : int
         Number of weights that contribute to it.
     output_sensitivities : mapping of str to ndarray
@@ -38,18 +37,17 @@ class Expectation:
         only their diagonals.
     """
 
-    variance: float
     error: float
     elements: int
     output_sensitivities: Mapping[str, np.ndarray] = field(repr=False, compare=False)
 
     def error_per_weight(self, scale: float) -> float:
-        """Return the squared output error for one weight, if all weights contribute the same."""
-        return self.error * scale**2 / max(self.elements, 1)
+        """Return the relative output error for one weight, if all weights contribute the same."""
+        return self.relative_error(scale) / max(self.elements, 1)
 
     def relative_error(self, scale: float) -> float:
-        """Return the squared output error relative to the variance of the output."""
-        return self.error * scale**2 / self.variance
+        """Return the relative squared error of the outputs with steps of another scale."""
+        return self.error * scale**2
 
 
 def expectation(
@@ -106,4 +104,4 @@ def expectation(
             step = step_size(config.qp_for(values, name), qp_density)
             error += sensitivity * values.size * step**2 / 12
             elements += values.size
-    return Expectation(output_variance(model, inputs), error, elements, output_sensitivities)
+    return Expectation(error, elements, output_sensitivities)

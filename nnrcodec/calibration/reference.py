@@ -9,7 +9,7 @@ import torch
 
 from nnrcodec.calibration.fidelity import Fidelity, HeldBack
 from nnrcodec.calibration.inputs import running
-from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.calibration.outputs import Variation, real_tensors
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.parallel import in_order, torch_threads
 
@@ -33,6 +33,7 @@ class Reference:
         self._inputs, self._source = held_back.inputs, held_back.source
         self._kind = held_back.kind
         self._outputs = [*_outputs(module, self._inputs)]
+        self._signals = Variation(self._outputs)
 
     @property
     def has_outputs(self) -> bool:
@@ -48,7 +49,13 @@ class Reference:
                 zip(*self._outputs, strict=True), zip(*changed, strict=True), strict=True
             )
         ]
-        snr = min((_decibels(_power(a), _power(a - b)) for a, b in pairs), default=math.inf)
+        snr = min(
+            (
+                _decibels(len(a) * variance, _power(a - b))
+                for variance, (a, b) in zip(self._signals.variances, pairs, strict=True)
+            ),
+            default=math.inf,
+        )
         absolute, change = None, None
         before = self._pictures()
         if before is not None:

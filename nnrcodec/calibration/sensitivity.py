@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from nnrcodec.calibration.inputs import require_fit, running
+from nnrcodec.calibration.inputs import running
+from nnrcodec.calibration.outputs import real_tensors, variation
 from nnrcodec.graph.layers import Layer, find_layers, weights_outside_layers
 from nnrcodec.graph.module import (
     DecodedModel,
@@ -25,10 +26,7 @@ from nnrcodec.graph.module import (
     run_node,
     tensor_named,
 )
-from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
-
-logger = logger_of(__name__)
 
 
 def sensitivities(
@@ -40,11 +38,12 @@ def sensitivities(
 ) -> Mapping[str, np.ndarray]:
     """Estimate the Gauss-Newton sensitivity of the network's output to layers and other weights.
 
-    For small errors, the squared error of the network's output is a quadratic form of the error
-    of the layer's output. Its matrix is estimated by backward passes from combinations of all
-    outputs with random signs; errors at different positions are taken to be independent. For
-    weights outside of layers (`nnrcodec.graph.layers.weights_outside_layers`) it is a quadratic
-    form of the errors of their values, which are taken to be independent.
+    For small errors, the squared error of the network's outputs, relative to the variance of each
+    (`nnrcodec.calibration.outputs`), is a quadratic form of the error of the layer's output. Its
+    matrix is estimated by backward passes from combinations of all outputs with random signs;
+    errors at different positions are taken to be independent. For weights outside of layers
+    (`nnrcodec.graph.layers.weights_outside_layers`) it is a quadratic form of the errors of their
+    values, which are taken to be independent.
 
     Parameters
     ----------
@@ -62,10 +61,10 @@ def sensitivities(
     -------
     mapping of str to ndarray of float64, shape (N, N), or (N,) with `diagonal`; or ()
         By name of the weight, for a layer of N output channels: with C the second moment of the
-        error of the layer's output, ``trace(matrix @ C)`` is the mean squared error of the
-        network's. For other weights, shape (): the mean squared error of the network's output is
-        this, times the number of values, times the mean squared error of the values. What has no
-        influence has zeros.
+        error of the layer's output, ``trace(matrix @ C)`` is the relative squared error of the
+        network's. For other weights, shape (): the relative squared error of the network's output
+        is this, times the number of values, times the mean squared error of the values. What has
+        no influence has zeros.
 
     Raises
     ------
@@ -75,7 +74,8 @@ def sensitivities(
     layers = {layer.node: layer for layer in find_layers(model)}
     module = build_module(model).requires_grad_(False)
     others = {n: tensor_named(module, n).requires_grad_() for n in weights_outside_layers(model)}
-    require_fit(module._nnr_graph, inputs)
+    scales = variation(module, inputs).scales
+    largest = max(scales, default=0.0) or 1.0  # left to the end: gradients may have 16 bits
     generator = torch.Generator().manual_seed(seed)
     sums = {
         layer.weight: torch.zeros((layer.outputs,) * (1 if diagonal else 2), dtype=torch.float64)
@@ -88,12 +88,13 @@ def sensitivities(
         product = flat @ flat.T  # also for the diagonal, so that both give the same bits
         sums[name] += (product.diagonal() if diagonal else product).double()
 
-    elements = 0
     for values in inputs:
         with running(), torch.autograd.graph.allow_mutation_on_saved_tensors():
             results, first = _run(module, values, layers, add)
-            signs = [2.0 * torch.randint(2, r.shape, generator=generator) - 1 for r in results]
-            elements += sum(result.numel() for result in results)
+            signs = [
+                (scale / largest) * (2.0 * torch.randint(2, result.shape, generator=generator) - 1)
+                for result, scale in zip(results, scales, strict=True)
+            ]
             if not any(result.requires_grad for result in results):
                 continue
             total = torch.stack([(r * s).sum() for r, s in zip(results, signs, strict=True)]).sum()
@@ -104,7 +105,7 @@ def sensitivities(
                 add(name, gradient)
             elif gradient is not None:
                 sums[name] += gradient.double().square().mean()
-    return {name: (total / max(elements, 1)).numpy() for name, total in sums.items()}
+    return {name: (total * largest**2).numpy() for name, total in sums.items()}
 
 
 def diagonal_of(sensitivity: np.ndarray) -> np.ndarray:
@@ -149,36 +150,3 @@ def _run(
         for number in done:
             values[number] = None
     return list(real_tensors(output_of(module, values))), firsts
-
-
-def real_tensors(output: Any) -> list[torch.Tensor]:
-    """Return all tensors of real numbers in what a network returns."""
-    if isinstance(output, torch.Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, dict):
-        output = list(output.values())
-    items = output if isinstance(output, list | tuple) else []
-    return [tensor for item in items for tensor in real_tensors(item)]
-
-
-def output_variance(model: Model, inputs: Sequence[tuple[torch.Tensor, ...]]) -> float:
-    """Return the mean variance of the real outputs for one input; 1 if they do not vary.
-
-    Raises
-    ------
-    ConfigError
-        If the network does not run with these inputs.
-    """
-    module = build_module(model)
-    require_fit(module._nnr_graph, inputs)
-    with running(), torch.inference_mode():
-        outputs = [real for values in inputs for real in real_tensors(module(*values))]
-    elements = sum(real.numel() for real in outputs)
-    total = sum(float((real.double() - real.double().mean()).square().sum()) for real in outputs)
-    if total > 0:
-        return total / elements
-    logger.warning(
-        "the output of the network does not vary: its error is not given as part of its variance, "
-        "but as it is; take calibration inputs for which the output varies"
-    )
-    return 1.0

@@ -17,8 +17,8 @@ from nnrcodec.calibration import signals, tokens
 from nnrcodec.calibration.inputs import Inputs as Inputs
 from nnrcodec.calibration.kinds import Kind, Taken, kinds_of
 from nnrcodec.calibration.maker import Maker
+from nnrcodec.calibration.outputs import real_tensors
 from nnrcodec.calibration.ranges import ranges
-from nnrcodec.calibration.sensitivity import real_tensors
 from nnrcodec.calibration.sizes import COUNT, MULTIPLICATIONS, free_size, within_bounds
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.graph.graph import Graph

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nnrcodec.calibration.inputs import is_folder_of_pairs
-from nnrcodec.calibration.sensitivity import output_variance, real_tensors
+from nnrcodec.calibration.outputs import Variation, real_tensors
 from nnrcodec.errors import ConfigError
 from nnrcodec.evaluate.networks import picture_channels
 from nnrcodec.evaluate.tasks import PsnrTask
@@ -44,7 +44,7 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
     ----------
     unit : str
         Unit of the loss: "dB" is PSNR of filtered pictures, "%" the squared error of the outputs
-        relative to their variance, on the inputs.
+        relative to the variance of each, on the inputs.
     calib : str, optional
         Source of the calibration inputs; for a folder of pairs, gray or RGB as the network takes
         them, the PSNR is measured.
@@ -65,9 +65,11 @@ def score_for(unit: str, calib: str | None, model: Model, inputs: Inputs | None)
         raise ConfigError("a loss is measured on calibration inputs, or by a task: give either")
     with one_torch_thread():  # as in the encoder, where other outputs are compared with these
         original = _outputs(build_module(model), inputs)
-        variance = None if unit == "dB" else output_variance(model, inputs)
-    if variance is not None:
-        return lambda module: -100 * _error(original, _outputs(module, inputs)) / variance
+    if unit != "dB":
+        signals = Variation(original)
+        return lambda module: (
+            -100 * signals.error(_squared_errors(original, _outputs(module, inputs)))
+        )
     for values, outputs in zip(inputs, original, strict=True):
         if len(outputs) != 1 or outputs[0].ndim != 4 or outputs[0].shape != values[0].shape:
             raise ConfigError(
@@ -117,10 +119,21 @@ def _outputs(module: torch.nn.Module, inputs: Inputs) -> list[list[torch.Tensor]
         return [[real.clone() for real in real_tensors(module(*values))] for values in inputs]
 
 
+def _squared_errors(
+    original: list[list[torch.Tensor]], changed: list[list[torch.Tensor]]
+) -> list[float]:
+    """Return the sum of squared errors of each output."""
+    return [
+        sum(
+            float((a.double() - b.double()).square().sum())
+            for a, b in zip(reference, other, strict=True)
+        )
+        for reference, other in zip(
+            zip(*original, strict=True), zip(*changed, strict=True), strict=True
+        )
+    ]
+
+
 def _error(original: list[list[torch.Tensor]], changed: list[list[torch.Tensor]]) -> float:
-    total, elements = 0.0, 0
-    for a, b in zip(original, changed, strict=True):
-        for left, right in zip(a, b, strict=True):
-            total += float((left.double() - right.double()).square().sum())
-            elements += left.numel()
-    return total / max(elements, 1)
+    elements = sum(value.numel() for outputs in original for value in outputs)
+    return sum(_squared_errors(original, changed)) / max(elements, 1)

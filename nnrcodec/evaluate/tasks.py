@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from nnrcodec.calibration.inputs import given_inputs, load_inputs, read_picture
-from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.calibration.outputs import real_tensors
 from nnrcodec.errors import ConfigError
 from nnrcodec.evaluate.measure import run
 from nnrcodec.evaluate.networks import NO_GRAPH, original_of, running

@@ -20,7 +20,7 @@ import numpy as np
 
 from nnrcodec.calibration.coverage import unmeasured_layers
 from nnrcodec.calibration.moments import Moments
-from nnrcodec.calibration.sensitivity import output_variance, sensitivities
+from nnrcodec.calibration.sensitivity import sensitivities
 from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import LayerVisit, walk
 from nnrcodec.errors import ConfigError
@@ -80,9 +80,9 @@ class Allowance:
     Parameters
     ----------
     error_per_weight : float
-        Squared output error of the network that quantization causes for each weight.
+        Relative output error of the network that quantization causes for each weight.
     relative_error : float
-        Squared output error that it causes for all weights, relative to the variance of the output.
+        Relative output error that it causes for all weights.
     left_after_distillation : float
         Part of the error of low rank that is left after distillation; 1 without distillation.
     """
@@ -227,10 +227,8 @@ def rank_choices(
         progress,
     )
     total = sum(of_layer[0].cost for of_layer in options.values()) or 1.0
-    variance = output_variance(model, inputs)
     return tuple(
-        Selection(spent / total, error / variance, choices)
-        for spent, error, choices in selections(options)
+        Selection(spent / total, error, choices) for spent, error, choices in selections(options)
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from nnrcodec.calibration.inputs import require_fit
-from nnrcodec.calibration.sensitivity import real_tensors
+from nnrcodec.calibration.outputs import real_tensors
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Ref
 from nnrcodec.graph.module import DecodedModel, build_module, output_of, run_node

@@ -10,14 +10,12 @@ import torch
 from networks import inputs_of, model_of, network, values
 from torch import nn
 
-from nnrcodec.calibration.sensitivity import (
-    diagonal_of,
-    output_variance,
-    real_tensors,
-    sensitivities,
-)
+from nnrcodec.calibration.inputs import Inputs
+from nnrcodec.calibration.outputs import variation
+from nnrcodec.calibration.sensitivity import diagonal_of, sensitivities
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.export import model_of_module
+from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Model, Tensor
 
 
@@ -43,9 +41,15 @@ def weights_of(model: Model) -> dict[str, np.ndarray]:
     return {name: tensor.read().astype(np.float64) for name, tensor in model.tensors.items()}
 
 
+def of_squared_error(model: Model, inputs: Inputs) -> dict[str, np.ndarray]:
+    """Return those of the squared error of the only output, not relative to its variance."""
+    (variance,) = variation(build_module(model), inputs).variances
+    return {name: variance * value for name, value in sensitivities(model, inputs).items()}
+
+
 def test_of_one_linear_output_they_are_exact() -> None:
     model = model_of(linear_pair(1), (4, 3))
-    found = sensitivities(model, inputs_of((4, 3), 3))
+    found = of_squared_error(model, inputs_of((4, 3), 3))
     (row,) = weights_of(model)["1.weight"]
     assert list(found) == ["0.weight", "1.weight"]
     np.testing.assert_allclose(found["0.weight"], np.outer(row, row), rtol=1e-5)
@@ -56,7 +60,7 @@ def test_of_one_linear_output_they_are_exact() -> None:
 def test_of_many_linear_outputs_they_are_right_on_the_mean() -> None:
     """Errors of a layer of weight A before one of weight B come out as B A, in B^T B."""
     model = model_of(linear_pair(4), (10, 3))
-    found = sensitivities(model, inputs_of((4000, 3), 3))
+    found = of_squared_error(model, inputs_of((4000, 3), 3))
     after = weights_of(model)["1.weight"]
     np.testing.assert_allclose(found["0.weight"], after.T @ after / 4, atol=0.02)
     np.testing.assert_allclose(found["1.weight"], np.eye(4) / 4, atol=0.01)
@@ -70,7 +74,7 @@ def test_they_foretell_what_small_errors_of_a_layer_do(name: str) -> None:
     module, model = chosen.module(), chosen.model()
     shape = (16, *chosen.shape[1:])
     inputs = inputs_of(shape, 6)
-    found = sensitivities(model, inputs)
+    found = of_squared_error(model, inputs)
     generator = torch.Generator().manual_seed(7)
     for weight in list(found)[1::2]:
         layer = module.get_submodule(weight.removesuffix(".weight"))
@@ -105,7 +109,7 @@ def test_they_foretell_what_small_errors_of_other_weights_do() -> None:
     module, generator = Words().eval().requires_grad_(False), torch.Generator().manual_seed(7)
     inputs = [(torch.randint(50, (16, 9), generator=generator),) for _ in range(20)]
     model = model_of_module(module, inputs[0])
-    found = sensitivities(model, inputs)
+    found = of_squared_error(model, inputs)
     assert found.keys() == {
         "table.weight",
         "gates.weight_ih_l0",
@@ -158,11 +162,12 @@ def test_of_several_outputs_those_of_reals_count() -> None:
             y = self.a(x)
             return {"y": y, "rest": (y.argmax(1), 7, [self.b(x)])}
 
-    model = model_of(Several(), (4, 3))
-    found = sensitivities(model, inputs_of((400, 3), 2))
+    model, inputs = model_of(Several(), (4, 3)), inputs_of((400, 3), 2)
+    found = sensitivities(model, inputs)
+    a, b = variation(build_module(model), inputs).variances  # each output counts half
     (row,) = weights_of(model)["a.1.weight"]
-    np.testing.assert_allclose(found["a.0.weight"], np.outer(row, row) / 3, rtol=1e-5)
-    np.testing.assert_allclose(found["b.weight"], np.eye(2) / 3, atol=0.05)
+    np.testing.assert_allclose(found["a.0.weight"], np.outer(row, row) / (2 * a), rtol=1e-5)
+    np.testing.assert_allclose(found["b.weight"], np.eye(2) / (4 * b), atol=0.05 / b)
 
 
 def test_a_network_of_integers_has_none() -> None:
@@ -211,12 +216,14 @@ def test_the_seed_decides() -> None:
 def test_layers_may_take_inputs_without_a_batch() -> None:
     torch.manual_seed(0)
     model = model_of(nn.Sequential(nn.Conv1d(2, 3, 3), nn.Conv1d(3, 1, 1)), (2, 9))
-    found = sensitivities(model, inputs_of((2, 9), 3))
+    found = of_squared_error(model, inputs_of((2, 9), 3))
     (row,) = weights_of(model)["1.weight"][:, :, 0]
     np.testing.assert_allclose(found["0.weight"], np.outer(row, row), rtol=1e-5)
 
 
-@pytest.mark.parametrize("measured", [sensitivities, output_variance])
+@pytest.mark.parametrize(
+    "measured", [sensitivities, lambda model, inputs: variation(build_module(model), inputs)]
+)
 def test_inputs_that_do_not_fit_are_refused(measured: Callable[..., object]) -> None:
     model = model_of(linear_pair(1), (4, 3))
     with pytest.raises(ConfigError, match="has size 2 in axis 1, the model takes 3"):
@@ -229,36 +236,3 @@ def test_inputs_that_do_not_fit_are_refused(measured: Callable[..., object]) -> 
         measured(network("classifier").model(), inputs_of((1, 1, 20, 20), 1))
     with pytest.raises(ModelError, match="no graph"):
         measured(Model.of([Tensor.of("w", np.ones(2, np.float32))]), [])
-
-
-# Outputs
-
-
-def test_real_tensors_are_found_in_any_containers() -> None:
-    a, b, c = (torch.full((2,), float(number)) for number in range(3))
-    found = real_tensors({"a": a, "more": [(b, 3, None, torch.ones(2, dtype=torch.int64)), [c]]})
-    assert [id(tensor) for tensor in found] == [id(a), id(b), id(c)]
-    assert real_tensors(3) == []
-
-
-def test_the_variance_of_the_output() -> None:
-    class Two(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            return x + 5, 3 * x[:, :1]
-
-    inputs = inputs_of((4, 3), 5)
-    total, count = 0.0, 0
-    for (value,) in inputs:
-        for made in (value.numpy(), 3 * value[:, :1].numpy()):
-            total += made.var(dtype=np.float64) * made.size
-            count += made.size
-    found = output_variance(model_of(Two(), (4, 3)), inputs)
-    assert found == pytest.approx(total / count, rel=1e-5)
-
-
-def test_an_output_that_does_not_vary_has_variance_one() -> None:
-    class Nothing(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return 0 * x
-
-    assert output_variance(model_of(Nothing(), (4, 3)), inputs_of((4, 3), 2)) == 1
