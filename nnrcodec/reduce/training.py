@@ -2,8 +2,9 @@
 
 The original is the teacher (G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural
 network", 2015): the reduced network, the student, learns its outputs on calibration inputs by mean
-squared error. Learning rates are relative to the scale of each tensor, so that one setting works
-for all networks. Some inputs are held out for validation, and the best student on these is kept.
+squared error. Learning rates are relative to the scale of each tensor. Some inputs are held out
+for validation, and the best student on these is kept; where it gets no better, training goes on
+from there with lower rates.
 """
 
 from __future__ import annotations
@@ -42,8 +43,20 @@ _HELD_OUT = 8
 _JUDGEMENTS = 20
 """Number of validations on the held-out inputs."""
 
-_PATIENCE = 5
-"""Validations without a lower error after which training stops."""
+_PATIENCE = 3
+"""Validations without a lower error after which rates are lowered, or training stops."""
+
+_LOWER = 0.3
+"""What rates are multiplied by."""
+
+_LOWEST = 0.01
+"""Part of the first rates below which training stops."""
+
+_NOISE = 0.1
+"""Part of the error that computing in bfloat16 may cause; with more, float32 is taken."""
+
+_WON_BACK = 0.5
+"""Part of the error of the reduced network that is worth the time, at least; less is a warning."""
 
 _RATE = 0.01
 """Step of Adam, relative to the root mean square of a tensor."""
@@ -115,9 +128,11 @@ def distill(
     kept = copy.deepcopy(student.state_dict())
     clock = _Clock(config)
     judged = since_best = 0
+    share = 1.0
+    lesson.choose_precision(student, held_out[0], before)
     while clock.gone < 1:
         for group, rate in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = rate * _schedule(clock.step, clock.gone)
+            group["lr"] = share * rate * _schedule(clock.step, clock.gone)
         picked = torch.randint(len(learned), (lesson.batch,), generator=generator)
         optimizer.zero_grad()
         with torch.autograd.graph.allow_mutation_on_saved_tensors():  # by what writes in place
@@ -129,18 +144,31 @@ def distill(
         if progress is not None:
             progress(*clock.shown)
         due = int(_JUDGEMENTS * clock.gone) > judged and clock.step > _WARM_UP
-        if due or clock.gone >= 1:
-            judged = int(_JUDGEMENTS * clock.gone)
-            error = lesson.judge(student, held_out)
-            since_best += 1
-            if error < best:
-                best, since_best = error, 0
-                kept = copy.deepcopy(student.state_dict())
-            if since_best == _PATIENCE:
+        if not due and clock.gone < 1:
+            continue
+        judged = int(_JUDGEMENTS * clock.gone)
+        error = lesson.judge(student, held_out)
+        since_best += 1
+        if error < best:
+            best, since_best = error, 0
+            kept = copy.deepcopy(student.state_dict())
+            lesson.choose_precision(student, held_out[0], best)
+        if since_best == _PATIENCE:
+            share, since_best = share * _LOWER, 0
+            student.load_state_dict(kept)
+            optimizer.state.clear()
+            if share < _LOWEST:
                 logger.info("distillation stops early, after %d steps", clock.step)
                 break
     student.load_state_dict(kept)
     report = DistillationReport(clock.step, clock.seconds, 1.0, best / before)
+    if report.error_after > 1 - _WON_BACK:
+        logger.warning(
+            "distillation has won back only %.0f %% of the squared error of low rank, in %d steps: "
+            "give it more time or more inputs, or take higher ranks",
+            100 * (1 - report.error_after),
+            report.steps,
+        )
     return _with_parameters(reduced, student), report
 
 
@@ -184,6 +212,7 @@ class _Lesson:
 
     def __init__(self, inputs: Sequence[tuple[torch.Tensor, ...]], batch: int) -> None:
         self.batch = batch
+        self._is_fast = has_fast_bfloat16()
         self._inputs = inputs
         self._wanted: list[list[torch.Tensor]] = []
         self._weights: list[float] = []
@@ -209,7 +238,7 @@ class _Lesson:
             for values in inputs:
                 wanted = real_tensors(teacher(*values))
                 lesson._wanted.append([output.clone() for output in wanted])
-                errors.append(float(_error(_run(student, values), wanted)[0]))
+                errors.append(float(_error(_run(student, values, fast=False), wanted)[0]))
         floor = _LEAST_WEIGHT * float(np.mean(errors)) + 1e-30
         lesson._weights = [1 / (error + floor) for error in errors]
         return lesson
@@ -224,15 +253,36 @@ class _Lesson:
             wanted = [
                 torch.cat(parts) for parts in zip(*(self._wanted[i] for i in picked), strict=True)
             ]
-        return (weights * _error(_run(student, values), wanted, len(picked))).mean()
+        outputs = _run(student, values, self._is_fast)
+        return (weights * _error(outputs, wanted, len(picked))).mean()
+
+    def choose_precision(self, student: DecodedModel, index: int, error: float) -> None:
+        """Learn in float32 from now on if rounding to bfloat16 hides what there is to learn.
+
+        Parameters
+        ----------
+        student : DecodedModel
+        index : int
+            Of the input to see that on.
+        error : float
+            Of the student, as `judge` returns it.
+        """
+        if not self._is_fast:
+            return
+        with torch.inference_mode():
+            exact, rounded = (_run(student, self._inputs[index], fast) for fast in (False, True))
+            noise = self._weights[index] * float(_error(rounded, exact)[0])
+        if noise > _NOISE * error:
+            logger.info("distillation is in float32: bfloat16 is not exact enough for its error")
+            self._is_fast = False
 
     def judge(self, student: DecodedModel, picked: Sequence[int]) -> float:
-        """Return the mean weighted error on inputs that are not trained on."""
+        """Return the mean weighted error on inputs that are not trained on, in float32."""
         with torch.inference_mode():
             return float(np.mean([float(self._judged(student, index)) for index in picked]))
 
     def _judged(self, student: DecodedModel, index: int) -> torch.Tensor:
-        outputs = _run(student, self._inputs[index])
+        outputs = _run(student, self._inputs[index], fast=False)
         return self._weights[index] * _error(outputs, self._wanted[index])
 
 
@@ -247,13 +297,12 @@ def _error(
     return torch.stack(errors).mean(0)
 
 
-def _run(module: DecodedModel, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Run a network, in bfloat16 where that is fast, but for nodes that take its inputs.
+def _run(module: DecodedModel, inputs: Sequence[torch.Tensor], fast: bool) -> list[torch.Tensor]:
+    """Run a network, in bfloat16 where that shall be fast, but for nodes that take its inputs.
 
     bfloat16 cannot hold 8-bit samples exactly.
     """
     graph = module._nnr_graph
-    fast = has_fast_bfloat16()
     values: list[Any] = [
         v.clone(memory_format=torch.channels_last if v.ndim == 4 else torch.preserve_format)
         for v in inputs
