@@ -41,6 +41,7 @@ from nnrcodec.graph.names import with_safe_names
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
 from nnrcodec.graph.torch_internals import expression_of, hint_of, is_fixed, storage_key
+from nnrcodec.model.dtypes import COMPUTED_DTYPES
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.torch_values import from_torch
 
@@ -239,7 +240,7 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     ModelError
         If the program contains an operator outside the allow-list (the message names every one),
         control flow, changes to its inputs or to its own tensors, inputs that are not tensors, or
-        a tensor of a dtype that has no name in `nnrcodec.model.model.DTYPES`.
+        a tensor of a dtype that has no name in `nnrcodec.model.dtypes.COMPUTED_DTYPES`.
     """
     if any(_name(node) == _GRADIENT_SWITCH for node in program.graph.nodes):
         with _quiet_export():
@@ -405,7 +406,13 @@ def _quiet_export() -> Iterator[None]:
 def _tensor(name: str, value: Any, role: Role) -> Tensor:
     if not isinstance(value, torch.Tensor):
         raise ModelError(f"{name!r} is a {type(value).__name__}, not a tensor")
-    return from_torch(name, value, role)
+    tensor = from_torch(name, value, role)
+    if tensor.dtype not in COMPUTED_DTYPES:
+        raise ModelError(
+            f"tensor {name!r} has dtype {tensor.dtype}, which no network with a graph may have; "
+            "without the graph, as a state dict, it can be coded"
+        )
+    return tensor
 
 
 def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], dict[str, Dim]]:
