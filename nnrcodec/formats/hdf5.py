@@ -205,7 +205,7 @@ def save(model: Model, path: Path, _: Limits | None = None) -> None:
             for name, own in attributes.items():
                 group = file if not name else file.require_group(name) if name not in file else None
                 for key, value in own.items():
-                    (file[name] if group is None else group).attrs[key] = _written(value, h5py)
+                    (file[name] if group is None else group).attrs[key] = _written(value)
     except (ValueError, OSError, RuntimeError, TypeError, KeyError) as error:
         raise ModelError(f"the tensors do not fit an HDF5 file: {error}") from error
 
@@ -215,9 +215,9 @@ def save(model: Model, path: Path, _: Limits | None = None) -> None:
     write_atomically(path, write)
 
 
-def _written(value: Any, h5py: Any) -> Any:
+def _written(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return np.array([part.encode() for part in value])
     if isinstance(value, list) and not value:
-        return h5py.Empty("S1")
+        return np.array([], "S1")
     return value

@@ -134,6 +134,8 @@ class _Machine:
 
     def result(self) -> Any:
         (value,) = self.stack
+        if value is _MARK:
+            raise PickleError("it is damaged: a mark is left")
         return value
 
     def step(self, name: str, argument: Any) -> None:

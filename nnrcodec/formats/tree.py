@@ -19,7 +19,8 @@ MOST_NODES = 2_000_000
 """Values of a tree; the same list may be in it any number of times."""
 
 _STATE_OF_OPTIMIZER = {"state", "param_groups"}
-_TRAINING = re.compile(r"(^|_)(optim(izers?)?([A-Z_0-9]|$)|(rng|random)_states?(_|$))")
+_OPTIMIZER = re.compile(r"(^|_)optim(izers?)?([A-Z_0-9]|$)")
+_RANDOM = re.compile(r"(^|_)(rng|random)_states?(_|$)")
 Path = tuple[Any, ...]
 
 
@@ -75,7 +76,7 @@ class Tree:
                 if isinstance(part, StoredTensor):
                     self.tensors[*at, name] = part
                     self._scales.add((*at, name))
-            if in_optimizer:
+            if in_optimizer or (at and isinstance(at[-1], str) and _RANDOM.search(at[-1])):
                 self._training.update(p for p in self.tensors if p[: len(at)] == at)
             return
         in_optimizer = in_optimizer or _is_state_of_training(node, at)
@@ -157,7 +158,7 @@ def _is_state_of_training(node: Any, at: Path) -> bool:
     key = at[-1] if at else None
     if not isinstance(key, str) or isinstance(node, StoredTensor):
         return False
-    return "." not in key and _TRAINING.search(key) is not None
+    return "." not in key and bool(_OPTIMIZER.search(key) or _RANDOM.search(key))
 
 
 def names_of(tensors: Mapping[Path, StoredTensor], chosen: Path) -> dict[Path, str]:

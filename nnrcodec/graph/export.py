@@ -42,8 +42,8 @@ from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
 from nnrcodec.graph.torch_internals import expression_of, hint_of, is_fixed, storage_key
 from nnrcodec.model.dtypes import COMPUTED_DTYPES
-from nnrcodec.model.model import Model, Role, Tensor
-from nnrcodec.model.torch_values import from_torch
+from nnrcodec.model.model import Model, Role, Tensor, ties_of
+from nnrcodec.model.torch_values import from_torch, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -232,8 +232,7 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     Model
         Its tensors are in the order of the state dict, followed by other tensors that the graph
         uses. Names that are not allowed in a stream with a graph are replaced
-        (`nnrcodec.graph.names`). Tied parameters are two tensors with equal values, each under
-        its name. Arrays are created when they are read.
+        (`nnrcodec.graph.names`). Tied parameters are two tensors, each under its name. Arrays are created when they are read.
 
     Raises
     ------
@@ -262,7 +261,9 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     graph = _graph(program, tensors, inputs, dims)
     state = {**program.state_dict, **program.constants}
     order = [name for name in state if name in roles]
-    model = Model.of((_tensor(name, state[name], roles[name]) for name in order), graph)
+    tensors_in_order = [_tensor(name, state[name], roles[name]) for name in order]
+    ties = ties_of((name, place_of(state[name])) for name in order)
+    model = Model.of(tensors_in_order, graph, ties=ties)
     model = with_safe_names(model)
     graph = model.graph or graph
     if graph.original_names:
