@@ -232,7 +232,8 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     Model
         Its tensors are in the order of the state dict, followed by other tensors that the graph
         uses. Names that are not allowed in a stream with a graph are replaced
-        (`nnrcodec.graph.names`). Tied parameters are two tensors, each under its name. Arrays are created when they are read.
+        (`nnrcodec.graph.names`). Tied parameters are two tensors, each under its name. Arrays are
+        created when they are read.
 
     Raises
     ------
