@@ -99,7 +99,8 @@ def encode_tensor(
     if DTYPES[tensor.dtype].kind == "c":
         return store(tensor.name, bit_pattern(values, tensor.dtype), "int32"), values
     if known is None and must_be_exact(tensor, values):
-        known = exact_levels(tensor, values, config.quantization.qp_density)
+        if tensor.size >= FEWEST_ELEMENTS:
+            known = exact_levels(tensor, values, config.quantization.qp_density)
         coded = smallest(list(_known(tensor, known, config))) if known is not None else None
     elif known is not None:
         coded = smallest(list(_known(tensor, known, config)))
