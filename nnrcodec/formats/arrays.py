@@ -17,14 +17,12 @@ from numpy.lib import format as npy
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.formats.reading import open_regular, require_no_key
-from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED, ZIP_ERRORS
+from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.source import LeftOut, Source
-
-_ERRORS = (*ZIP_ERRORS, MemoryError, SyntaxError, UnicodeDecodeError)
 
 
 def load_archive(path: Path, key: str | None = None) -> Model:
@@ -51,7 +49,7 @@ def load_archive(path: Path, key: str | None = None) -> Model:
                     left_out.append(tensor)
                 else:
                     tensors.append(tensor)
-    except _ERRORS as error:
+    except Exception as error:  # whatever the parser of headers happens to raise
         raise ModelError(f"{path} is damaged: {error}") from error
     return _model(path, tensors, left_out)
 
@@ -67,7 +65,7 @@ def load_array(path: Path, key: str | None = None) -> Model:
     try:
         with open_regular(path) as file:
             tensor = _tensor("array", file, read, path.stat().st_size)
-    except _ERRORS as error:
+    except Exception as error:  # whatever the parser of headers happens to raise
         raise ModelError(f"{path} is damaged: {error}") from error
     if isinstance(tensor, LeftOut):
         return _model(path, [], [tensor])
@@ -131,7 +129,7 @@ def _tensor(
     def native() -> np.ndarray:
         try:
             values = read()
-        except _ERRORS as error:
+        except Exception as error:  # as above
             raise ModelError(f"{name!r} is damaged: {error}") from error
         return np.ascontiguousarray(values, dtype.newbyteorder("=")).reshape(shape)
 

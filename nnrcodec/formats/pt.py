@@ -55,6 +55,7 @@ def _model(file: TorchFile, path: Path, key: str | None) -> Model:
 
 
 def _tensor(file: TorchFile, name: str, stored: StoredTensor, exact: bool) -> Tensor:
+    file.check(name, stored)
     return Tensor(name, stored.dtype, stored.shape, lambda: file.read(stored), exact=exact)
 
 

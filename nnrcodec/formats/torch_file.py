@@ -57,8 +57,22 @@ class TorchFile:
     bytes_of: Callable[[str], np.ndarray]
     big_endian: bool = False
 
+    def check(self, name: str, tensor: StoredTensor) -> None:
+        """Raise unless the values of a tensor are there.
+
+        Raises
+        ------
+        ModelError
+            With its name.
+        """
+        try:
+            if tensor.storage is not None and tensor.size:
+                tensor.check(len(self.bytes_of(tensor.storage.key)))
+        except PickleError as error:
+            raise ModelError(f"tensor {name!r} is damaged: {error}") from error
+
     def read(self, tensor: StoredTensor) -> np.ndarray:
-        """Return the values of a tensor."""
+        """Return the values of a tensor that was checked."""
         return tensor.read(self.bytes_of, big_endian=self.big_endian)
 
 
