@@ -87,7 +87,7 @@ def _content(model: Model, path: Path) -> Any:
     try:
         check_wrapper(wrapper, tensors)
         content = unwrapped(wrapper.content, tensors)
-    except (WrapperError, RuntimeError) as error:
+    except (WrapperError, RuntimeError, TypeError, ValueError, IndexError) as error:
         raise ModelError(f"the wrapper of the model does not fit its tensors: {error}") from error
     if content is LEFT_OUT:
         raise ModelError("the wrapper of the model has nothing in it")

@@ -23,6 +23,7 @@ from nnrcodec.formats.tree import Path, Tree, children, dotted, names_of, with_s
 from nnrcodec.model.source import (
     INT64_MAX,
     MOST_BYTES,
+    MOST_VALUES,
     LeftOut,
     Wrapper,
     members_of,
@@ -132,8 +133,9 @@ class _Writer:
         while True:
             self.left_out, self.plain, self.notes, self.expected = [], {}, {}, {}
             content = self.node(self.tree.root, ())
-            size = len(json.dumps(content))
-            if size <= MOST_BYTES:
+            text = json.dumps(content)
+            size = len(text)
+            if size <= MOST_BYTES and text.count(",") + text.count("[") <= MOST_VALUES:
                 break
             largest = max(self.plain, key=self.plain.__getitem__, default=None)
             if largest is None:
@@ -263,7 +265,7 @@ class _Writer:
     def without_tensors(self, value: Any, at: Path) -> Any:
         """Return what stands for a value without tensors, or that it is left out."""
         if at in self.dropped:
-            reason = f"more than the {MOST_BYTES} bytes that are kept around tensors"
+            reason = f"more than the {MOST_BYTES} bytes of text that are kept around tensors"
             what = words(value)
             self.left_out.append(LeftOut(dotted(at), what, reason))
             return ["left_out", what, reason]

@@ -23,6 +23,9 @@ MOST_DEPTH = 64
 MOST_BYTES = 2**18
 """Of the JSON text of a wrapper: what does not fit is left out."""
 
+MOST_VALUES = 2**16
+"""In a wrapper, about; decoders bound those of a record."""
+
 INT64_MAX = 2**63 - 1
 
 _DEVICE = re.compile(r"[a-z]{1,16}(:[0-9]{1,3})?")
