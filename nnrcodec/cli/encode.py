@@ -63,8 +63,7 @@ TEXTS = Texts(
     summary="""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
 A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
-model code. Of other files tensors are coded, and what stands around them; what
-kind of file it is, its content says (nnr-info --formats).""",
+model code. Of other files (nnr-info --formats) tensors are coded.""",
     description="""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
 
@@ -84,7 +83,7 @@ The options for low rank replace a layer by two thin ones, such as a d x d
 convolution by a d x 1 and a 1 x d one. This also makes the network faster.
 Ranks and step sizes can be found for a given loss or size.""",
     common=(
-        *("--output", "--key", "--calib", "--preset", "--max-loss", "--target-bytes", "--low-rank"),
+        *("--output", "--calib", "--preset", "--max-loss", "--target-bytes", "--low-rank"),
         *("--target-macs", "--distill", "--qp", "--profile", "--base"),
     ),
     examples="""\

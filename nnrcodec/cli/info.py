@@ -11,7 +11,6 @@ from pathlib import Path
 
 from nnrcodec.cli.command import Parser, Texts, print_json, read_stream, run, say, timed
 from nnrcodec.cli.table import counted, grouped, printable, table
-from nnrcodec.errors import ConfigError
 from nnrcodec.formats import FORMATS
 from nnrcodec.inspection import StreamInfo, TensorInfo, inspect
 from nnrcodec.syntax.trace import TraceEvent
@@ -92,6 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="refuse a stream without the container record that all streams of nnr-encode have",
     )
+    parser.set_defaults(usage_error=parser.error)
     return run(parser, _info, argv)
 
 
@@ -100,7 +100,7 @@ def _info(options: argparse.Namespace) -> None:
         _print_formats(options)
         return
     if options.input is None:
-        raise ConfigError("give a stream, or --formats")
+        options.usage_error("the following arguments are required: STREAM (or --formats)")
     data = read_stream(options.input)
     if options.trace:
         event = _print_json_event if options.json else print
