@@ -32,6 +32,9 @@ SIGNALS = (4, 6, 7, 8, 9, 11, 24)
 """Of processes that crash or take too much; a shell adds 128 to make them exit codes."""
 DTYPES = {
     "F32": "float32",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "C64": "complex64",
     "F64": "float64",
     "F16": "float16",
     "BF16": "bfloat16",

@@ -8,7 +8,8 @@ the script says which ones the encoder writes differently now. Those that are ol
 `record_head` were written by 0.1.0 in November 2026 and have records of version 1.0 and 1.1, which
 do not check the start of the stream; `record_head`, `nnc_record_head` and what was made with them
 have records of 1.2, with all digests in front; `closing_record`, `nnc_closing_record` and what was
-made with them have records of 2.0, without a measurement. What made them makes newer records now,
+made with them have records of 2.0, without a measurement; most others have records of 2.1, and
+`whole_file` and what was made with it of 2.2. What made them makes newer records now,
 of the same tensors; streams of records before 2.1 cannot be made any more.
 The streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
 made here (see reference/README.md), but their digests in the manifest are, from the output of the
@@ -42,6 +43,7 @@ from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref,
 from nnrcodec.graph.text import to_json
 from nnrcodec.model.dtypes import to_little_endian
 from nnrcodec.model.model import DTYPES, Model, Tensor
+from nnrcodec.model.source import Source, Wrapper
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
 from nnrcodec.syntax.unit import read_units, write_units
 
@@ -300,6 +302,86 @@ def measurement() -> bytes:
     """A record of version 2.1, which says what coding has cost: the SNR of outputs, on 9 inputs."""
     measured = Measurement(MeasuredOn.GIVEN_INPUTS, 9, 41.25, None, 18.5)
     return with_measurement(tiny_graph(), measured)
+
+
+WHOLE_FILE = [
+    *(
+        "dict",
+        "epoch",
+        3,
+        "rate",
+        ["float", "inf"],
+        "optimizer",
+        ["left_out", "state", "not asked"],
+    ),
+    *("mean", ["array", "mean"], "model", ["tensors", "OrderedDict", "", {"": 1, "a": 2}]),
+]
+
+
+def _whole_file() -> Model:
+    """A model with everything that a record of 2.2 has."""
+    table = _random(24, 20)
+    bits = np.array([0x7F800123, 0xFFC00000, 0x80000000, 0x3F800000], np.uint32)
+    tensors = [
+        Tensor.of("a.weight", table),
+        Tensor.of("empty", np.zeros((0, 3), np.float16)),
+        Tensor.of("b.weight", table),
+        Tensor.of("nan", bits.view(np.float32)),
+        Tensor.of("single", np.array(np.nan)),
+        Tensor.of("float8", np.arange(256, dtype=np.uint8).reshape(16, 16), "float8_e4m3fn"),
+        Tensor.of("complex", (_random(3, 4) + 1j * _random(3, 4)).astype(np.complex64)),
+        Tensor.of("mean", np.array([0.485, 0.456, 0.406], np.float32)),
+    ]
+    source = Source(wrapper=Wrapper("torch", WHOLE_FILE))
+    return Model.of(tensors, ties={"b.weight": "a.weight"}, source=source)
+
+
+@valid
+def whole_file() -> bytes:
+    """A wrapper, tied and empty tensors, NaN with payloads, float8, complex numbers."""
+    return nnrcodec.encode(_whole_file(), config=STATIC)
+
+
+@valid
+def nnc_whole_file() -> bytes:
+    """The same in units of the standard: what these lack is carried as bit patterns."""
+    return nnrcodec.encode(_whole_file(), config=STANDARD)
+
+
+def _with_member(name: str, value: Any) -> bytes:
+    return _with_record(whole_file(), lambda content: content.update({name: value}))
+
+
+@invalid("SyntaxElementError")
+def tied_to_a_tie() -> bytes:
+    """Two tensors that are tied to one another: none of them has values."""
+    return _with_member("ties", {"a.weight": "b.weight", "b.weight": "a.weight"})
+
+
+@invalid("SyntaxElementError")
+def empty_with_elements() -> bytes:
+    """A tensor without a data unit whose dimensions are not 0."""
+    return _with_member("empty", {"empty": [2, 3]})
+
+
+@invalid("SyntaxElementError")
+def wrapper_with_a_class() -> bytes:
+    """A wrapper with a tag that would be a call."""
+    return _with_member("wrapper", ["torch", ["call", "os.system", "ls"]])
+
+
+@hostile("SyntaxElementError", "PayloadError")
+def deep_wrapper() -> bytes:
+    """A wrapper of 900 levels."""
+    return _with_member("wrapper", ["torch", json.loads('["list",' * 900 + "1" + "]" * 900)])
+
+
+@hostile("LimitExceededError")
+def one_tensor_under_many_names() -> bytes:
+    """A tensor that takes few bytes, under 2000 names: a file without ties would take gigabytes."""
+    zeros = np.zeros((1000, 1000), np.float32)
+    tensors = [Tensor.of(f"t{i}", zeros) for i in range(2000)]
+    return nnrcodec.encode(Model.of(tensors, ties={t.name: "t0" for t in tensors[1:]}))
 
 
 @invalid("PayloadError")

@@ -137,6 +137,7 @@ def encode(
         report = report_of(
             result,
             source.graph,
+            source.source,
             seconds=seconds,
             stage_seconds=stages.seconds,
             notes=notes,
@@ -149,6 +150,7 @@ def encode_file(
     target: str | Path | None = None,
     config: EncoderConfig | None = None,
     *,
+    key: str | None = None,
     calib: Calib | None = "auto",
     score: ScoreOf | None = None,
     calib_count: int | None = None,
@@ -164,6 +166,8 @@ def encode_file(
     target : str or Path, optional
         The stream to write, replaced atomically if it is there; by default beside the model file,
         with the ending ``.nnr``.
+    key : str, optional
+        Which entry of a file with several state dicts, as `nnrcodec.load` takes it.
     config, calib, score, calib_count, seed, progress
         As for `encode`.
 
@@ -183,7 +187,7 @@ def encode_file(
         raise ConfigError(
             f"{target} has the ending of a model file: give the stream another, such as .nnr"
         )
-    model = load(source)
+    model = load(source, key)
     check_output(target, source)
     result = encode(
         model,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nnrcodec.container.record import Measurement, Record, TensorEntry
 from nnrcodec.container.stream import Stream, read_stream
 from nnrcodec.entropy.cabac.plain import PlainDecoder
 from nnrcodec.errors import ConfigError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
+from nnrcodec.model.dtypes import item_bytes
 from nnrcodec.model.model import Factors, SchemeName
+from nnrcodec.model.source import LeftOut, left_out_of
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
@@ -126,6 +128,14 @@ class StreamInfo:
         Whether the tensors are differences to those of a base model.
     measured : Measurement or None
         What coding has cost, as the encoder has measured it; None if the stream does not say.
+    wrapper : str or None
+        Of what kind of file the stream keeps what stood around the tensors; None if of none.
+    left_out : tuple of LeftOut
+        Entries of that file that were not coded.
+    ties : mapping of str to str
+        Tensors that are the same as another one: names.
+    empty : tuple of str
+        Names of tensors without elements, which have no units.
     """
 
     stream_bytes: int
@@ -137,6 +147,10 @@ class StreamInfo:
     tensors: tuple[TensorInfo, ...]
     is_update: bool = False
     measured: Measurement | None = None
+    wrapper: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    ties: Mapping[str, str] = field(default_factory=dict)
+    empty: tuple[str, ...] = ()
 
 
 def inspect(
@@ -170,6 +184,8 @@ def inspect(
     """
     stream = read_stream(data, limits, trace, require_record=require_record)
     record = stream.record
+    entries = record.tensors if record else ()
+    wrapper = record.wrapper if record else None
     return StreamInfo(
         stream_bytes=len(data),
         writer=record.writer if record else None,
@@ -180,6 +196,10 @@ def inspect(
         tensors=tuple(_tensors(stream, record)),
         is_update=_parameter_set(stream).mps_parent_signalling_enabled_flag == 1,
         measured=record.measured if record else None,
+        wrapper=wrapper.kind if wrapper else None,
+        left_out=tuple(left_out_of(wrapper.content)) if wrapper and wrapper.kind == "torch" else (),
+        ties={e.name: e.tied_to for e in entries if e.tied_to is not None},
+        empty=tuple(e.name for e in entries if e.empty_shape is not None),
     )
 
 
@@ -199,7 +219,7 @@ def _qp_density(stream: Stream) -> int | None:
 
 
 def _tensors(stream: Stream, record: Record | None) -> list[TensorInfo]:
-    entries = {entry.unit_name: entry for entry in record.tensors} if record else {}
+    entries = {e.unit_name: e for e in record.tensors if e.has_unit} if record else {}
     factors = {n: f for f in record.factors for n in (f.u, f.v)} if record else {}
     tensors = []
     for unit in stream.units:
@@ -216,6 +236,8 @@ def _extended(unit: Unit, entry: TensorEntry | None, factors: Mapping[str, Facto
     body, context = unit.body, unit.context
     factor = factors.get(body.topology_elem_id)
     shape = tuple(body.tensor_dimensions)
+    if entry is not None:
+        shape = _without_words(shape, entry)
     qp, coding = None, None if body.level_model is None else "integer"
     if body.quantized_flag:
         qp, coding = tensor_qp(body, context.quantization_parameter, context.qp_density), "uniform"
@@ -250,7 +272,7 @@ def _standard(
     if members:
         listed = [entries.get(name) for name in names]
         shapes = tuple(
-            () if entry is not None and entry.scalar else members[name].shape
+            members[name].shape if entry is None else _without_words(members[name].shape, entry)
             for name, entry in zip(names, listed, strict=True)
         )
         dtype = listed[0].dtype if listed[0] else _dtype(header)
@@ -271,6 +293,13 @@ def _standard(
         shapes=shapes,
         scheme=factor.scheme if factor else None,
     )
+
+
+def _without_words(shape: tuple[int, ...], entry: TensorEntry) -> tuple[int, ...]:
+    """Return the shape of a tensor, given that of its unit."""
+    if entry.scalar:
+        return ()
+    return shape[:-1] if entry.is_pattern and item_bytes(entry.dtype) > 4 else shape
 
 
 def _dtype(header: NnrCompressedDataUnitHeader) -> str:

@@ -163,7 +163,6 @@ def test_low_rank_is_reported_and_can_be_merged() -> None:
         ({"lr": 0.1}, ModelError, "'lr' is a float"),
         ({"w": None}, ModelError, "'w' is a NoneType"),
         ({"w": [1.0, 2.0]}, ModelError, "'w' is a list"),
-        ({"w": torch.zeros(3, dtype=torch.complex64)}, ModelError, "'w' has dtype complex64"),
         ({"w": torch.zeros(3, 3).to_sparse()}, ModelError, "'w' is not a dense"),
         ({"w": torch.zeros(3, device="meta")}, ModelError, "'w' is not a dense"),
     ],
@@ -420,7 +419,7 @@ def test_a_decoded_model_keeps_its_graph_without_example_inputs() -> None:
 
 def test_a_stream_that_decoders_refuse_by_default_is_made_and_said() -> None:
     few = np.arange(3, dtype=np.float32)
-    result = nnrcodec.encode({f"t{number}": few for number in range(33_000)})
+    result = nnrcodec.encode({f"t{number}": few.copy() for number in range(33_000)})
     assert len(result.report.tensors) == 33_000
     (note,) = result.report.notes
     assert note.startswith("by default decoders refuse this stream: ")

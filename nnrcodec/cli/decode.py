@@ -18,14 +18,15 @@ from nnrcodec.cli.command import (
     say,
     timed,
 )
-from nnrcodec.cli.table import counted
+from nnrcodec.cli.table import counted, printable
 from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, require_update
 from nnrcodec.errors import ConfigError
-from nnrcodec.formats import FORMATS, check_output, is_model_file, save
+from nnrcodec.formats import SAVERS, check_output, is_model_file, save
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
+from nnrcodec.model.source import left_out_of
 
 TEXTS = Texts(
     name="nnr-decode",
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="MODEL",
-        help=f"model file to write ({', '.join(FORMATS)}); an old file is replaced",
+        help=f"model file to write ({', '.join(SAVERS)}); an old file is replaced",
     )
     parser.add_argument(
         "--merge",
@@ -128,7 +129,7 @@ def _decode(options: argparse.Namespace) -> None:
     if not is_model_file(output):
         raise ConfigError(
             f"{output} does not have the ending of a model file: use one of the endings "
-            f"{', '.join(FORMATS)}"
+            f"{', '.join(SAVERS)}"
         )
     for path in options.streams:
         check_output(output, None if is_standard_input(path) else path)
@@ -161,6 +162,12 @@ def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
     notes = ["digests agree" if decoded.has_digests else "no digests to compare with"]
     if decoded.measured is not None:
         notes.append(f"as its encoder measured: {decoded.measured.words}")
+    wrapper = None if model.source is None else model.source.wrapper
+    if wrapper is not None and wrapper.kind == "torch":
+        left_out = [left.name for left in left_out_of(wrapper.content)]
+        if left_out:
+            names = ", ".join(map(printable, left_out[:5]))
+            notes.append(f"without {names}, which its encoder left out")
     if decoded.is_update:
         notes.append("an update: these are differences to its base model")
     return model, notes, len(data)

@@ -34,7 +34,7 @@ from nnrcodec.config import (
 from nnrcodec.encoder.search import ScoreOf
 from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
-from nnrcodec.formats import FORMATS, check_output, is_model_file, load, write_atomically
+from nnrcodec.formats import check_output, is_model_file, load, write_atomically
 from nnrcodec.model.model import Model
 from nnrcodec.quant.search.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
 from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA
@@ -57,21 +57,21 @@ A loss is in dB or in %:
 With --task and --data it is the loss of the task, in dB for psnr and in % for
 accuracy; only then may the unit be omitted."""
 
-FORMS = ", ".join(FORMATS)
-
 TEXTS = Texts(
     name="nnr-encode",
     usage="MODEL [-o STREAM] [options]",
     summary="""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
 A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
-model code. The other files are state dicts: tensors only.""",
-    description=f"""\
+model code. Of other files (nnr-info --formats) tensors are coded.""",
+    description="""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
 
 A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
-model code. The other files are state dicts, tensors only:
-{", ".join(sorted(FORMATS.keys() - {".pt2"}))}.
+model code. Of other files the tensors are coded, and what stands around them:
+checkpoints of PyTorch under any name, safetensors, shards with their index,
+NumPy, HDF5. What kind of file it is, its content says; nnr-info --formats lists
+them. The state of an optimizer is left out, which a warning says.
 
 The encoder runs the network with calibration inputs. It then chooses step sizes
 and levels that change the output of the network least for their bytes. Give it
@@ -97,6 +97,10 @@ examples:
   output, bytes, original_bytes, percent, weights, bits_per_weight, seconds,
   stage_seconds (by stage), is_update, coders (how many tensors each of them
   coded), warnings (list of strings), loss (of the stream, if it was measured),
+  form (what kind of file the model is), coded (the entry of it that was coded,
+  empty for all), ties (tensors that are another one: name and its name),
+  left_out   entries of the file that are not coded, list of objects: name,
+             what, reason
   tensors    list of objects: name, shape, dtype, coder, coding, qp, step_size,
              unit_bytes, bits_per_weight, relative_error
   layers     of low rank, list of objects: layer, shape, rank, energy_kept,
@@ -139,7 +143,13 @@ examples:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = Parser(TEXTS)
-    parser.add_argument("input", type=Path, metavar="MODEL", help=f"model file ({FORMS})")
+    parser.add_argument("input", type=Path, metavar="MODEL", help="model file, or folder of shards")
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="which entry of a checkpoint to code, where it has several state dicts, such as "
+        "params_ema; all: all of its tensors, the state of an optimizer too",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -376,7 +386,7 @@ def _encode(options: argparse.Namespace) -> None:
         _encode_update(options, config, output, start)
         return
     with timed("loading"):
-        model = load(options.input)
+        model = load(options.input, options.key)
     before = time.perf_counter()
     with timed("calibration inputs"):
         calibration = _calibration(options, config, model)
@@ -491,7 +501,7 @@ def _encode_update(
     except BitstreamError as error:
         raise ConfigError(f"the streams of --base do not decode: {error}") from error
     with timed("loading"):
-        model = load(options.input)
+        model = load(options.input, options.key)
     with StageBars(_UNITS_OF_STAGES, quiet=options.quiet) as progress:
         result = encoder.encode(model, progress=progress)
     write_atomically(output, result.data)
@@ -558,7 +568,7 @@ def _output(options: argparse.Namespace) -> Path:
         )
     if options.json and output == Path("/dev/stdout"):
         raise ConfigError("--json prints to standard output, so the stream cannot go there, too")
-    if is_model_file(options.input):  # else `load` refuses it, and says which endings there are
+    if options.input.exists():  # else `load` says that there is no such file
         check_output(output, options.input)
     for base in options.base or ():
         if base.exists():

@@ -14,6 +14,7 @@ from nnrcodec.cli.table import printable, table
 from nnrcodec.cli.task import add_task, check_task, task_of
 from nnrcodec.cli.values import at_least
 from nnrcodec.errors import ConfigError
+from nnrcodec.formats import load
 
 if TYPE_CHECKING:
     from nnrcodec.evaluate import Evaluation
@@ -82,6 +83,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(TEXTS)
     parser.add_argument("model", type=Path, metavar="MODEL", help="the original, a model file")
     parser.add_argument("streams", type=Path, metavar="STREAM", nargs="+", help="streams of it")
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="which entry of a checkpoint the streams are of, as nnr-encode takes it",
+    )
     add_task(parser, TASKS)
     parser.add_argument(
         "--input-size",
@@ -119,13 +125,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     options.input = options.model
     check_task(options)
     from nnrcodec.evaluate.evaluation import compare
-    from nnrcodec.evaluate.networks import coded_network, original_network, original_of
+    from nnrcodec.evaluate.networks import coded_network, original_network
     from nnrcodec.evaluate.report import check_folder, write_report
 
     if options.report is not None:
         check_folder(options.report)
     streams = {path: read_stream(path) for path in options.streams}
-    original = original_of(options.model)
+    original = load(options.model, options.key)
     networks = [original_network(original)]
     for (path, data), label in zip(streams.items(), _labels(options.streams), strict=True):
         options.input = path

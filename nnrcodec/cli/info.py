@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nnrcodec.cli.command import Parser, Texts, print_json, read_stream, run, say, timed
 from nnrcodec.cli.table import counted, grouped, printable, table
+from nnrcodec.formats import FORMATS
 from nnrcodec.inspection import StreamInfo, TensorInfo, inspect
 from nnrcodec.syntax.trace import TraceEvent
 
@@ -34,7 +35,7 @@ column "levels": integer: the values themselves; uniform: multiples of the step
 columns "scheme", "rank": of the factors of a layer of low rank.
 column "qp": the step size is about 2^(qp / 2^density). In a block each tensor
   has its own qp; they are inside the payload and are not shown.""",
-    common=("--json", "--trace", "--require-record", "--quiet"),
+    common=("--json", "--formats", "--trace", "--require-record", "--quiet"),
     examples="""\
 examples:
   nnr-info filter.nnr                        tables and a summary
@@ -48,6 +49,12 @@ examples:
              run; made_up_inputs; given_inputs; fitted_inputs), count (of them),
              snr (dB, of the worst output, or the worst tensor), absolute (dB,
              of the range of a picture), change (dB, of what a filter changes)
+  wrapper    of what kind of file what stood around the tensors is kept: torch,
+             safetensors or hdf5
+  left_out   entries of that file that were not coded, list of objects: name,
+             what, reason
+  ties       tensors that are another one: name and its name; empty: names of
+             tensors without elements
   units      list of objects: name, bit_offset, unit_bytes
   tensors    list of objects: names, shape, shapes, dtype, coder, coding, qp,
              step_size, rank, scheme, unit_bytes, bits_per_weight; "coding" is
@@ -68,7 +75,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = Parser(TEXTS)
     parser.add_argument(
-        "input", type=Path, metavar="STREAM", help="the stream, or - for standard input"
+        "input", type=Path, nargs="?", metavar="STREAM", help="the stream, or - for standard input"
+    )
+    parser.add_argument(
+        "--formats",
+        action="store_true",
+        help="list the kinds of model files that are read and written; no stream is needed",
     )
     parser.add_argument("--json", action="store_true", help="print JSON; --help-all describes it")
     parser.add_argument(
@@ -79,10 +91,16 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="refuse a stream without the container record that all streams of nnr-encode have",
     )
+    parser.set_defaults(usage_error=parser.error)
     return run(parser, _info, argv)
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.formats:
+        _print_formats(options)
+        return
+    if options.input is None:
+        options.usage_error("the following arguments are required: STREAM (or --formats)")
     data = read_stream(options.input)
     if options.trace:
         event = _print_json_event if options.json else print
@@ -95,6 +113,36 @@ def _info(options: argparse.Namespace) -> None:
         return
     summary = _summary(options.input, info)
     say(options, (*_unit_lines(info), "", *_tensor_lines(info), "", summary))
+
+
+def _print_formats(options: argparse.Namespace) -> None:
+    """List the kinds of model files."""
+    if options.json:
+        print_json(
+            [
+                {
+                    "name": form.name,
+                    "is_read": form.load is not None,
+                    "endings": list(form.endings),
+                    "comment": form.advice,
+                }
+                for form in FORMATS
+            ]
+        )
+        return
+    rows = [
+        (
+            "yes" if form.load is not None else "no",
+            " ".join(form.endings) or "no",
+            form.name,
+            form.advice,
+        )
+        for form in FORMATS
+    ]
+    for line in table(
+        ("<read", "<written as", "<kind of file", "<what of it; or what to do"), rows
+    ):
+        print(line)
 
 
 def _print_json_event(event: TraceEvent) -> None:
@@ -192,6 +240,15 @@ def _summary(path: Path, info: StreamInfo) -> str:
         parts.append("a network with its graph" if info.has_graph else "tensors only")
     if info.measured is not None:
         parts.append(f"as its encoder measured: {info.measured.words}")
+    if info.ties:
+        parts.append(f"{counted(len(info.ties), 'tensor')} tied to others")
+    if info.empty:
+        parts.append(f"{counted(len(info.empty), 'tensor')} without elements")
+    if info.wrapper is not None:
+        parts.append(f"with what stood around them in a file of {info.wrapper}")
+    if info.left_out:
+        names = ", ".join(printable(left.name) for left in info.left_out[:5])
+        parts.append(f"without {names}, which its encoder left out")
     parts.append(f"written by {printable(info.writer)}" if info.writer else "writer not known")
     return f"{path}: {', '.join(parts)}"
 

@@ -80,7 +80,8 @@ def contents_of(stream: Stream) -> list[Content]:
     UnsupportedFeatureError
         If names or shapes of tensors are not in the headers.
     """
-    entries = {entry.unit_name: entry for entry in stream.record.tensors} if stream.record else {}
+    record = stream.record
+    entries = {e.unit_name: e for e in record.tensors if e.has_unit} if record else {}
     contents = []
     for unit in stream.units:
         kind = kind_of(unit)
@@ -166,9 +167,9 @@ def _check_names(stream: Stream, contents: Sequence[Content]) -> None:
     if record is None:
         extra = {name for name, content in holders.items() if not content.kind.is_standard}
     else:
-        recorded = {entry.unit_name for entry in record.tensors}
+        recorded = {entry.unit_name for entry in record.tensors if entry.has_unit}
         for entry in record.tensors:
-            if entry.unit_name not in holders:
+            if entry.has_unit and entry.unit_name not in holders:
                 raise UnitOrderError(
                     f"there is no data unit for tensor {entry.name!r} of the record"
                 )

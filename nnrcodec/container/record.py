@@ -15,6 +15,7 @@ import numpy as np
 from nnrcodec.graph.graph import Graph
 from nnrcodec.model.dtypes import to_little_endian
 from nnrcodec.model.model import Factors, Model, Role, Tensor
+from nnrcodec.model.source import Wrapper
 from nnrcodec.version import __version__
 
 DIGEST_BYTES = 4
@@ -38,6 +39,12 @@ class TensorEntry:
         Its name in its data unit, where that is another one.
     scalar : bool
         Whether it has no dimensions; a data unit of the standard gives it one of size 1.
+    is_pattern : bool
+        Whether its data unit has the bit patterns of its values, as integers.
+    tied_to : str, optional
+        The tensor that it is under another name; it has no data unit then.
+    empty_shape : tuple of int, optional
+        Its dimensions if one of them is 0; it has no data unit then.
     """
 
     name: str
@@ -46,6 +53,14 @@ class TensorEntry:
     role: Role = Role.PARAMETER
     coded_name: str | None = None
     scalar: bool = False
+    is_pattern: bool = False
+    tied_to: str | None = None
+    empty_shape: tuple[int, ...] | None = None
+
+    @property
+    def has_unit(self) -> bool:
+        """Whether its values are in a data unit of its name."""
+        return self.tied_to is None and self.empty_shape is None
 
     @property
     def unit_name(self) -> str:
@@ -130,6 +145,8 @@ class Record:
         `model_digest` of the model that this stream is an update of.
     measured : Measurement or None
         What coding has cost, if the writer says so.
+    wrapper : Wrapper or None
+        What stood around the tensors in the file that they are from.
     writer : str
         Name and version of the software that wrote the stream.
     """
@@ -139,6 +156,7 @@ class Record:
     graph: Graph | None = None
     base: str | None = None
     measured: Measurement | None = None
+    wrapper: Wrapper | None = None
     writer: str = f"nnrcodec {__version__}"
 
 

@@ -28,10 +28,17 @@ from nnrcodec.container.record import (
     Record,
     TensorEntry,
 )
+from nnrcodec.container.record_parts import (
+    CLAUSE,
+    listed,
+    require_no_new_members,
+    with_new_members,
+    wrapper_of,
+    wrong,
+)
 from nnrcodec.errors import (
     LimitExceededError,
     PayloadError,
-    SyntaxElementError,
     UnsupportedFeatureError,
     shortened,
 )
@@ -40,16 +47,15 @@ from nnrcodec.graph.check import check_name
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.names import MAX_NAME_LENGTH, original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model.dtypes import DTYPES
+from nnrcodec.model.dtypes import COMPUTED_DTYPES, DTYPES
 from nnrcodec.model.model import Factors, Role, SchemeName
 
-RECORD_VERSION = (2, 1)
-"""Major and minor version of the records that are written."""
+RECORD_VERSION = (2, 2)
+"""Major and minor version of the latest records that are written."""
 
-RECORD_HEAD = b"nnrcodec %d.%d " % RECORD_VERSION
-"""What the topology data of a record begin with."""
+_WITHOUT_NEW_MEMBERS = (2, 1)
+"""That of records which need nothing newer."""
 
-_CLAUSE = "spec/record.md"
 _HEAD = re.compile(rb"nnrcodec (\d{1,4})\.(\d{1,4}) ")
 _DIGEST = re.compile(r"[0-9a-f]{8}")
 _LATEST = {1: (1, 2), RECORD_VERSION[0]: RECORD_VERSION}
@@ -63,7 +69,11 @@ _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
 }
 """By word: scheme, whether it is transposed, and how many dimensions the weight may have."""
 _FIRST_SCHEME = "separable"
-_KEYS = {"writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"}
+_NEW_KEYS = {"patterns", "empty", "ties", "wrapper"}
+_KEYS = {
+    *("writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"),
+    *_NEW_KEYS,
+}
 _FIRST_WITH_HEAD = (1, 2)
 _FIRST_WITH_MEASUREMENT = (2, 1)
 _MEASUREMENT = struct.Struct(">BH3h")
@@ -80,6 +90,15 @@ _MOST_DIGITS = 20
 """Of an integer; one of 64 bits has no more."""
 
 logger = logging.getLogger(__name__)
+
+
+def record_head(record: Record) -> bytes:
+    """Return what the topology data of a record begin with: a name, and the version it needs."""
+    needs_new = record.wrapper is not None or any(
+        entry.is_pattern or not entry.has_unit or entry.dtype not in COMPUTED_DTYPES
+        for entry in record.tensors
+    )
+    return b"nnrcodec %d.%d " % (RECORD_VERSION if needs_new else _WITHOUT_NEW_MEMBERS)
 
 
 def record_to_bytes(record: Record, head: str) -> bytes:
@@ -108,6 +127,7 @@ def record_to_bytes(record: Record, head: str) -> bytes:
     scalars = [entry.name for entry in record.tensors if entry.scalar]
     if scalars:
         content["scalars"] = scalars
+    content |= _new_members(record)
     if record.factors:
         content["factors"] = [_factors_to_json(factors) for factors in record.factors]
     if record.graph is not None:
@@ -119,7 +139,24 @@ def record_to_bytes(record: Record, head: str) -> bytes:
     if record.base is not None:
         content["base"] = record.base
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return RECORD_HEAD + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
+    return record_head(record) + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
+
+
+def _new_members(record: Record) -> dict[str, Any]:
+    """Return the members that a record of 2.2 may have."""
+    content: dict[str, Any] = {}
+    patterns = [entry.name for entry in record.tensors if entry.is_pattern]
+    if patterns:
+        content["patterns"] = patterns
+    empty = {e.name: list(e.empty_shape) for e in record.tensors if e.empty_shape is not None}
+    if empty:
+        content["empty"] = empty
+    ties = {e.name: e.tied_to for e in record.tensors if e.tied_to is not None}
+    if ties:
+        content["ties"] = ties
+    if record.wrapper is not None:
+        content["wrapper"] = [record.wrapper.kind, record.wrapper.content]
+    return content
 
 
 def closing_to_bytes(record: Record) -> bytes:
@@ -245,7 +282,7 @@ def record_from_bytes(
     limits = limits or Limits()
     match = _HEAD.match(topology_data)
     if match is None:
-        raise _wrong("record", "expected 'nnrcodec MAJOR.MINOR '")
+        raise wrong("record", "expected 'nnrcodec MAJOR.MINOR '")
     version = int(match[1]), int(match[2])
     if version[0] not in _LATEST:
         raise UnsupportedFeatureError(
@@ -255,12 +292,12 @@ def record_from_bytes(
         )
     content = _inflate(bytes(topology_data[match.end() :]), limits)
     if not isinstance(content, dict):
-        raise _wrong("record", "expected an object")
+        raise wrong("record", "expected an object")
     if (version >= _FIRST_WITH_HEAD or "head" in content) and content.get("head") != head:
         raise damaged_record("the start of the stream is not what it was")
     newer, latest = sorted(content.keys() - _KEYS), _LATEST[version[0]]
     if newer and version <= latest:
-        raise _wrong("record", f"unknown keys {newer}")
+        raise wrong("record", f"unknown keys {newer}")
     if version > latest:
         logger.warning(
             "record version %d.%d is newer than %d.%d: %s ignored",
@@ -277,7 +314,7 @@ def record_from_bytes(
             measured = _measurement(rest[:_MEASUREMENT_BYTES], is_newer=version > latest)
             rest = rest[_MEASUREMENT_BYTES:]
         if rest and version <= latest:
-            raise _wrong("record/closing", f"{len(rest)} bytes more than there should be")
+            raise wrong("record/closing", f"{len(rest)} bytes more than there should be")
     return replace(_from_json(content, limits), measured=measured)
 
 
@@ -286,14 +323,14 @@ def damaged_record(why: str) -> PayloadError:
     return PayloadError(
         f"this looks like a record of nnrcodec that is damaged: {why}",
         path="record",
-        clause=_CLAUSE,
+        clause=CLAUSE,
     )
 
 
 def _inflate(text: bytes, limits: Limits) -> Any:
     """Undo base 85, deflate and JSON, bounded."""
     if text[-1:] != b"\0":
-        raise _wrong("record", "expected a zero byte at the end")
+        raise wrong("record", "expected a zero byte at the end")
     try:
         inflater = zlib.decompressobj()
         inflated = inflater.decompress(base64.b85decode(text[:-1]), limits.max_record_bytes)
@@ -301,10 +338,10 @@ def _inflate(text: bytes, limits: Limits) -> Any:
             raise LimitExceededError(
                 f"too long when inflated, in bytes {limits.allowed('record_bytes')}",
                 path="record",
-                clause=_CLAUSE,
+                clause=CLAUSE,
             )
         if not inflater.eof or inflater.unused_data:
-            raise _wrong("record", "the deflated data do not end where the record ends")
+            raise wrong("record", "the deflated data do not end where the record ends")
         _check_values(inflated, limits)
         content = json.loads(
             inflated.decode(), parse_constant=_no_constant, parse_int=_bounded_integer
@@ -313,7 +350,7 @@ def _inflate(text: bytes, limits: Limits) -> Any:
             json.dumps(content, ensure_ascii=False).encode()
         return content
     except (ValueError, zlib.error, RecursionError) as error:
-        raise PayloadError(f"cannot read it: {error}", path="record", clause=_CLAUSE) from error
+        raise PayloadError(f"cannot read it: {error}", path="record", clause=CLAUSE) from error
 
 
 def _check_values(text: bytes, limits: Limits) -> None:
@@ -323,7 +360,7 @@ def _check_values(text: bytes, limits: Limits) -> None:
         raise LimitExceededError(
             f"about {count} values, {limits.allowed('record_values')}",
             path="record",
-            clause=_CLAUSE,
+            clause=CLAUSE,
         )
 
 
@@ -340,49 +377,52 @@ def _no_constant(name: str) -> None:
 def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     writer = content.get("writer")
     if not isinstance(writer, str):
-        raise _wrong("record/writer", "expected a string")
-    entries = [_entry_from_json(i, e) for i, e in enumerate(_list(content, "tensors"))]
+        raise wrong("record/writer", "expected a string")
+    entries = [_entry_from_json(i, e) for i, e in enumerate(listed(content, "tensors"))]
     names = {entry.name for entry in entries}
     if len(names) != len(entries):
-        raise _wrong("record/tensors", "a name occurs twice")
-    entries = _with_units(entries, content)
-    rows = _list(content, "factors")
+        raise wrong("record/tensors", "a name occurs twice")
+    entries = with_new_members(_with_units(entries, content), content, limits)
+    rows = listed(content, "factors")
     if len(rows) > limits.max_factors:
         raise LimitExceededError(
             f"{len(rows)} decomposed layers, {limits.allowed('factors')}",
             path="record/factors",
-            clause=_CLAUSE,
+            clause=CLAUSE,
         )
     factors = [_factors_from_json(i, f) for i, f in enumerate(rows)]
     for factor in factors:
         if not {factor.u, factor.v} <= names:
-            raise _wrong("record/factors", f"the factors of {factor.layer!r} are not among tensors")
+            raise wrong("record/factors", f"the factors of {factor.layer!r} are not among tensors")
     graph = None
     if "graph" in content:
         graph = _with_names(graph_text.from_json(content["graph"], limits), names, content)
     elif "names" in content:
-        raise _wrong("record/names", "only a stream with a graph has original names")
+        raise wrong("record/names", "only a stream with a graph has original names")
     base = content.get("base")
     if base is not None and not (isinstance(base, str) and _DIGEST.fullmatch(base)):
-        raise _wrong("record/base", "expected eight hexadecimal digits")
-    return Record(tuple(entries), tuple(factors), graph, base, writer=writer)
+        raise wrong("record/base", "expected eight hexadecimal digits")
+    wrapper = wrapper_of(content, entries)
+    if graph is not None:
+        require_no_new_members(graph, entries, wrapper)
+    return Record(tuple(entries), tuple(factors), graph, base, wrapper=wrapper, writer=writer)
 
 
 def _add_digests(content: dict[str, Any], closing: bytes) -> bytes:
     """Put the digests of a closing record into the rows of tensors; return what follows them."""
-    rows = _list(content, "tensors")
+    rows = listed(content, "tensors")
     try:
         decoded = base64.b85decode(closing[:-1])
     except ValueError as error:
         raise PayloadError(
-            f"cannot read it: {error}", path="record/closing", clause=_CLAUSE
+            f"cannot read it: {error}", path="record/closing", clause=CLAUSE
         ) from error
     canonical = base64.b85encode(decoded) + b"\0" == closing
     if not canonical or len(decoded) < DIGEST_BYTES * len(rows):
-        raise _wrong("record/closing", f"expected {DIGEST_BYTES} bytes for each tensor")
+        raise wrong("record/closing", f"expected {DIGEST_BYTES} bytes for each tensor")
     for index, row in enumerate(rows):
         if not (isinstance(row, list) and 1 <= len(row) <= 3):
-            raise _wrong(f"record/tensors[{index}]", "expected name, dtype, role")
+            raise wrong(f"record/tensors[{index}]", "expected name, dtype, role")
         row.insert(1, decoded[DIGEST_BYTES * index :][:DIGEST_BYTES].hex())
     return decoded[DIGEST_BYTES * len(rows) :]
 
@@ -390,7 +430,7 @@ def _add_digests(content: dict[str, Any], closing: bytes) -> bytes:
 def _measurement(text: bytes, *, is_newer: bool) -> Measurement | None:
     """Read what coding has cost; None if the writer does not say, or in a newer way."""
     if len(text) != _MEASUREMENT_BYTES:
-        raise _wrong("record/closing", f"expected {_MEASUREMENT_BYTES} bytes of what was measured")
+        raise wrong("record/closing", f"expected {_MEASUREMENT_BYTES} bytes of what was measured")
     packed = text[: _MEASUREMENT.size]
     if text[_MEASUREMENT.size :] != _check_of(packed):
         raise damaged_record("what the encoder measured does not agree with its check")
@@ -401,7 +441,7 @@ def _measurement(text: bytes, *, is_newer: bool) -> Measurement | None:
     if on not in set(MeasuredOn) or snr is None:
         if is_newer:
             return None
-        raise _wrong("record/closing", f"{packed.hex()} is no measurement")
+        raise wrong("record/closing", f"{packed.hex()} is no measurement")
     return Measurement(MeasuredOn(on), count, snr, absolute, change)
 
 
@@ -411,18 +451,18 @@ def _with_names(graph: Graph, tensors: set[str], content: dict[str, Any]) -> Gra
         check_name(name, "record/tensors")
     names = content.get("names", {})
     if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
-        raise _wrong("record/names", "expected names by name")
+        raise wrong("record/names", "expected names by name")
     in_order = sorted(tensors) if names else []
     for name, original in names.items():
         place = bisect.bisect_left(in_order, f"{name}.")
         is_layer = place < len(in_order) and in_order[place].startswith(f"{name}.")
         if not is_layer and name not in tensors:
-            raise _wrong("record/names", f"there is no tensor or layer {name!r}")
+            raise wrong("record/names", f"there is no tensor or layer {name!r}")
         if len(original) > MAX_NAME_LENGTH or not _is_text(original):
-            raise _wrong("record/names", f"a name of {MAX_NAME_LENGTH} characters at most expected")
+            raise wrong("record/names", f"a name of {MAX_NAME_LENGTH} characters at most expected")
     graph = replace(graph, original_names=names)
     if len({original_name(name, graph) for name in tensors}) != len(tensors):
-        raise _wrong("record/names", "an original name occurs twice")
+        raise wrong("record/names", "an original name occurs twice")
     return graph
 
 
@@ -436,21 +476,21 @@ def _with_units(entries: list[TensorEntry], content: dict[str, Any]) -> list[Ten
     names = {entry.name for entry in entries}
     renamed = content.get("coded_names", {})
     if not isinstance(renamed, dict) or not all(isinstance(n, str) for n in renamed.values()):
-        raise _wrong("record/coded_names", "expected names by name")
-    scalars = _list(content, "scalars")
+        raise wrong("record/coded_names", "expected names by name")
+    scalars = listed(content, "scalars")
     if not all(isinstance(name, str) for name in scalars) or len(set(scalars)) != len(scalars):
-        raise _wrong("record/scalars", "expected names, each of them once")
-    for member, listed in (("coded_names", renamed.keys()), ("scalars", scalars)):
-        for name in listed:
+        raise wrong("record/scalars", "expected names, each of them once")
+    for member, given in (("coded_names", renamed.keys()), ("scalars", scalars)):
+        for name in given:
             if name not in names:
-                raise _wrong(f"record/{member}", f"{name!r} is not among tensors")
+                raise wrong(f"record/{member}", f"{name!r} is not among tensors")
     without_dimensions = set(scalars)
     entries = [
         replace(e, coded_name=renamed.get(e.name), scalar=e.name in without_dimensions)
         for e in entries
     ]
     if len({entry.unit_name for entry in entries}) != len(entries):
-        raise _wrong("record/coded_names", "two tensors are in one data unit")
+        raise wrong("record/coded_names", "two tensors are in one data unit")
     return entries
 
 
@@ -467,16 +507,16 @@ def _entry_to_json(entry: TensorEntry) -> list[str]:
 def _entry_from_json(index: int, row: Any) -> TensorEntry:
     path = f"record/tensors[{index}]"
     if not (isinstance(row, list) and 2 <= len(row) <= 4 and all(isinstance(s, str) for s in row)):
-        raise _wrong(path, "expected two to four strings: name, digest, dtype, role")
+        raise wrong(path, "expected two to four strings: name, digest, dtype, role")
     name, digest = row[:2]
     dtype = row[2] if len(row) > 2 else "float32"
     role = row[3] if len(row) > 3 else Role.PARAMETER.value
     if not _DIGEST.fullmatch(digest):
-        raise _wrong(path, f"digest is {digest!r}, expected eight hexadecimal digits")
+        raise wrong(path, f"digest is {digest!r}, expected eight hexadecimal digits")
     if dtype not in DTYPES:
-        raise _wrong(path, f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
+        raise wrong(path, f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
     if role not in {r.value for r in Role}:
-        raise _wrong(path, f"role is {role!r}")
+        raise wrong(path, f"role is {role!r}")
     return TensorEntry(name, digest, dtype, Role(role))
 
 
@@ -493,20 +533,9 @@ def _factors_from_json(index: int, row: Any) -> Factors:
         case [str(layer), list(shape), int(rank), *rest] if len(rest) < 2:
             word = rest[0] if rest else _FIRST_SCHEME
             if not isinstance(word, str) or word not in _SCHEMES:
-                raise _wrong(path, f"scheme is {word!r}, expected one of {', '.join(_SCHEMES)}")
+                raise wrong(path, f"scheme is {word!r}, expected one of {', '.join(_SCHEMES)}")
             scheme, transposed, dimensions = _SCHEMES[word]
             sizes_are_legal = all(type(n) is int and 1 <= n < 2**31 for n in (*shape, rank))
             if len(shape) in dimensions and sizes_are_legal:
                 return Factors(layer, tuple(shape), rank, scheme, transposed)
-    raise _wrong(path, "expected a layer, the dimensions of its weight, a rank, and maybe a scheme")
-
-
-def _list(content: dict[str, Any], key: str) -> list[Any]:
-    value = content.get(key, [])
-    if not isinstance(value, list):
-        raise _wrong(f"record/{key}", "expected a list")
-    return value
-
-
-def _wrong(path: str, message: str) -> SyntaxElementError:
-    return SyntaxElementError(message, path=path, clause=_CLAUSE)
+    raise wrong(path, "expected a layer, the dimensions of its weight, a rank, and maybe a scheme")

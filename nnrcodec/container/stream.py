@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from nnrcodec.container.record import Measurement, Record
 from nnrcodec.container.record_text import (
-    RECORD_HEAD,
     closing_to_bytes,
     damaged_record,
     head_bytes,
@@ -20,6 +19,7 @@ from nnrcodec.container.record_text import (
     measurement_to_bytes,
     needs_closing,
     record_from_bytes,
+    record_head,
     record_to_bytes,
     was_record,
 )
@@ -135,7 +135,9 @@ def stream_start(
         _unit(NnrUnitType.NNR_STR, NnrStartUnit(general_profile_idc=1)),
         _unit(NnrUnitType.NNR_MPS, parameters),
     ]
-    without_text = b"".join(write_units([*start, _topology(RECORD_STORAGE_FORMAT, RECORD_HEAD)]))
+    without_text = b"".join(
+        write_units([*start, _topology(RECORD_STORAGE_FORMAT, record_head(record))])
+    )
     head = head_check(without_text, [*read_units(without_text)])
     return [*start, _topology(RECORD_STORAGE_FORMAT, record_to_bytes(record, head))]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from nnrcodec.decoder.receivers import fitting_names, require_agreement, tensors_beside
 from nnrcodec.errors import ModelError
 from nnrcodec.graph.names import original_name
 from nnrcodec.model.model import Factors, Model, Role
@@ -37,6 +38,8 @@ _WITHOUT_EFFECT = {"stride": 1, "padding": 0, "output_padding": 0, "dilation": 1
 def load_tensors(module: torch.nn.Module, model: Model) -> None:
     """Load decoded tensors into a module, all of them or none.
 
+    Names that differ by a prefix, as those of wrapped modules do, are recognised, which is logged.
+
     Parameters
     ----------
     module : torch.nn.Module
@@ -47,28 +50,62 @@ def load_tensors(module: torch.nn.Module, model: Model) -> None:
     Raises
     ------
     ModelError
-        If names or shapes do not agree, or a layer that was decomposed is not an ordinary
-        convolution or linear layer here; the module is then unchanged.
+        If names or shapes do not agree, the module raises an error of its own, or a layer that was
+        decomposed is not an ordinary convolution or linear layer here; the module is then
+        unchanged.
     """
-    state = {
-        original_name(tensor.name, model.graph): to_torch(tensor)
-        for tensor in model.tensors.values()
-        if tensor.role is not Role.CONSTANT
-    }
+    beside = tensors_beside(model)
+    own = module.state_dict()
+    names = fitting_names(own, [n for n in _original_names(model) if n not in beside])
     layers = dict(module.named_modules(remove_duplicate=False))
     pairs = {}
     for factors in model.factors:
         layer = original_name(factors.layer, model.graph)
-        pairs[layer] = _thin_pair(layer, layers.get(layer), factors)
+        weight = names.get(f"{layer}.weight", f"{layer}.weight")
+        receiver = weight.removesuffix(".weight")
+        pairs[receiver] = _thin_pair(receiver, layers.get(receiver), factors)
+        for part in ("u.weight", "v.weight", "v.bias"):
+            names[f"{layer}.{part}"] = f"{receiver}.{part}"
+    state = OrderedDict(
+        (names.get(original_name(t.name, model.graph), original_name(t.name, model.graph)), t)
+        for t in model.tensors.values()
+        if t.role is not Role.CONSTANT and t.name not in beside
+    )
     for layer, pair in pairs.items():
         _put(layers, layer, pair)
     try:
-        _require_agreement(module, state)
-        module.load_state_dict(state)
+        _load(module, OrderedDict((name, to_torch(t)) for name, t in state.items()))
     except Exception:
         for layer in pairs:
             _put(layers, layer, layers[layer])
         raise
+
+
+def _load(module: torch.nn.Module, state: OrderedDict[str, torch.Tensor]) -> None:
+    """Load a state dict; every error is one of ours."""
+    try:
+        own = module.state_dict()
+        require_agreement(own, state)
+        # without versions, some layers take a state dict for one of a version before there were any
+        state._metadata = getattr(own, "_metadata", None)  # type: ignore[attr-defined]
+        module.load_state_dict(state)
+    except ModelError:
+        raise
+    except Exception as error:  # whatever the code of a module raises as it is loaded
+        raise ModelError(
+            f"the module does not take the state dict: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _original_names(model: Model) -> list[str]:
+    """Return the names that tensors had before low rank."""
+    names = {t.name: t.name for t in model.tensors.values() if t.role is not Role.CONSTANT}
+    for factors in model.factors:
+        names.pop(factors.v, None)
+        names[factors.u] = f"{factors.layer}.weight"
+        if factors.v_bias in names:
+            names[factors.v_bias] = f"{factors.layer}.bias"
+    return [original_name(name, model.graph) for name in names.values()]
 
 
 def _thin_pair(name: str, layer: torch.nn.Module | None, factors: Factors) -> torch.nn.Sequential:
@@ -126,20 +163,3 @@ def _put(layers: Mapping[str, torch.nn.Module], name: str, layer: torch.nn.Modul
     """Exchange a layer that is there; no name from a stream becomes an attribute."""
     parent, _, child = name.rpartition(".")
     layers[parent].register_module(child, layer)
-
-
-def _require_agreement(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Raise unless `state` fits the module's own state dict."""
-    own = module.state_dict()
-    problems = [f"{name!r} is in the module only" for name in own.keys() - state.keys()]
-    problems += [f"{name!r} is in the stream only" for name in state.keys() - own.keys()]
-    problems += [
-        f"{name!r} has shape {tuple(own[name].shape)} in the module, {tuple(value.shape)} in the "
-        "stream"
-        for name, value in state.items()
-        if name in own and own[name].shape != value.shape
-    ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ModelError(f"stream and module do not agree: {shown}{more}")

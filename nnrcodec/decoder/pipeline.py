@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,8 +25,9 @@ from nnrcodec.errors import (
     UnitOrderError,
 )
 from nnrcodec.limits import Limits
-from nnrcodec.model.dtypes import cast, is_float
+from nnrcodec.model.dtypes import DTYPES, cast, is_float, of_bit_pattern
 from nnrcodec.model.model import Model, Tensor
+from nnrcodec.model.source import Source
 from nnrcodec.progress import Progress
 from nnrcodec.reduce.blocks import Block, merge_blocks
 from nnrcodec.syntax.constants import NnrUnitType
@@ -152,7 +153,9 @@ def decode_all(
     contents = contents_of(stream)
     keep_levels = is_update and histories is not None
     kept_bytes = 6 * sum(content.size for content in contents) if keep_levels else 0
-    decoded_bytes = sum(content.decoded_bytes for content in contents)
+    decoded_bytes = sum(content.decoded_bytes for content in contents) + _tied_bytes(
+        contents, stream
+    )
     _check_total(decoded_bytes + kept_bytes, limits)
 
     tensors: dict[str, Tensor] = {}
@@ -174,8 +177,10 @@ def decode_all(
     if record is None:
         model = Model.of(tensors.values())
     else:
-        ordered = (tensors[entry.name] for entry in record.tensors)
-        model = Model.of(ordered, record.graph, record.factors)
+        ordered = [_recorded(entry, tensors) for entry in record.tensors]
+        ties = {e.name: e.tied_to for e in record.tensors if e.tied_to is not None}
+        source = None if record.wrapper is None else Source(wrapper=record.wrapper)
+        model = Model.of(ordered, record.graph, record.factors, ties, source)
     try:
         check_factors(model)
     except ModelError as error:
@@ -189,6 +194,30 @@ def decode_all(
         later,
         None if record is None else record.measured,
     )
+
+
+def _recorded(entry: TensorEntry, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Return a tensor of the record, which may have no data unit of its own."""
+    if entry.tied_to is not None:
+        return replace(tensors[entry.tied_to], name=entry.name, role=entry.role)
+    if entry.empty_shape is None:
+        return tensors[entry.name]
+    value = np.zeros(entry.empty_shape, DTYPES[entry.dtype])
+    tensor = Tensor.of(entry.name, value, entry.dtype, entry.role)
+    _check_digest(tensor, value, entry)
+    return tensor
+
+
+def _tied_bytes(contents: Sequence[Content], stream: Stream) -> int:
+    """Return the bytes of tensors that are others under a second name, in a file without ties."""
+    sizes = {
+        entry.name: 8 * member.size
+        for content in contents
+        for member, entry in zip(content.members, content.entries, strict=True)
+        if entry is not None
+    }
+    entries = () if stream.record is None else stream.record.tensors
+    return sum(sizes[entry.tied_to] for entry in entries if entry.tied_to is not None)
 
 
 def default_threads() -> int:
@@ -222,7 +251,9 @@ def merged_model(decoded: Decoded, limits: Limits) -> Model:
     merged_bytes = sum(t.stored_bytes for t in merged.tensors.values())
     _check_total(merged_bytes + weights, limits)
     tensors = (Tensor.of(t.name, t.read(), t.dtype, t.role) for t in merged.tensors.values())
-    return Model.of(merge_blocks(tensors, blocks), merged.graph)
+    model = Model.of(merge_blocks(tensors, blocks), merged.graph)
+    ties = {name: first for name, first in decoded.model.ties.items() if first in model.tensors}
+    return replace(model, ties=ties, source=decoded.model.source)
 
 
 def _check_base(stream: Stream, before: Model | None) -> None:
@@ -311,18 +342,35 @@ def _tensor(decoded: DecodedMember, entry: TensorEntry | None) -> Tensor:
     """Return a decoded tensor as the record has it, compared with its digest."""
     if entry is None:
         return Tensor.of(decoded.member.name, decoded.value)
-    value = _converted(decoded.value, decoded.dtype, entry.dtype)
+    if entry.is_pattern:
+        value = _of_pattern(decoded, entry)
+    else:
+        value = _converted(decoded.value, decoded.dtype, entry.dtype)
     if entry.scalar:
         if value.size != 1:
             raise PayloadError(f"tensor {entry.name!r} is a scalar, but has {value.size} elements")
         value = value.reshape(())
     tensor = Tensor.of(entry.name, value, entry.dtype, entry.role)
+    _check_digest(tensor, value, entry)
+    return tensor
+
+
+def _check_digest(tensor: Tensor, value: np.ndarray, entry: TensorEntry) -> None:
     digest = tensor_digest(tensor, value)
     if digest != entry.digest:
         raise PayloadError(
             f"tensor {entry.name!r} decodes to digest {digest}, the record says {entry.digest}"
         )
-    return tensor
+
+
+def _of_pattern(decoded: DecodedMember, entry: TensorEntry) -> np.ndarray:
+    """Return the values of a tensor whose bits were coded."""
+    if is_float(decoded.dtype):
+        raise PayloadError(f"the bit pattern of {entry.name!r} is coded as reals")
+    try:
+        return of_bit_pattern(decoded.value, entry.dtype)
+    except ValueError as error:
+        raise PayloadError(f"tensor {entry.name!r}: {error}") from error
 
 
 def _converted(value: np.ndarray, decoded: str, dtype: str) -> np.ndarray:

@@ -241,7 +241,10 @@ def _updated(model: Model, update: Model) -> Model:
                 f"an update of tensor {name!r}, which the base model does not have"
             )
         tensors[name] = _sum(tensors[name], difference)
-    return replace(model, tensors=tensors)
+    ties = {name: first for name, first in model.ties.items() if name not in update.tensors}
+    for name, first in ties.items():
+        tensors[name] = replace(tensors[first], name=name, role=tensors[name].role)
+    return replace(model, tensors=tensors, ties=ties)
 
 
 def _sum(base: Tensor, difference: Tensor) -> Tensor:
@@ -255,7 +258,8 @@ def _sum(base: Tensor, difference: Tensor) -> Tensor:
             f"an update of tensor {base.name!r} has dimensions {list(difference.shape)}, the base "
             f"model has {list(base.shape)}"
         )
-    if is_float(base.dtype) != is_float(difference.dtype):
+    complex_numbers = "c" in (DTYPES[base.dtype].kind, DTYPES[difference.dtype].kind)
+    if complex_numbers or is_float(base.dtype) != is_float(difference.dtype):
         raise SyntaxElementError(
             f"an update of tensor {base.name!r} is of dtype {difference.dtype}, the base model is "
             f"of {base.dtype}"

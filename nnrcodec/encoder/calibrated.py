@@ -348,7 +348,7 @@ class _LayerQuantizer:
 
 def _has_steps(tensor: Tensor) -> bool:
     """Return whether a weight can be quantized."""
-    return tensor.size >= FEWEST_ELEMENTS and are_quantizable(tensor.read())
+    return not tensor.exact and tensor.size >= FEWEST_ELEMENTS and are_quantizable(tensor.read())
 
 
 def _shifts(model: Model) -> dict[str, _Shift]:

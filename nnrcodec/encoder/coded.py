@@ -40,6 +40,8 @@ class CodedUnit:
         unit: Unit,
         tensors: Iterable[tuple[Tensor, np.ndarray]],
         names: Mapping[str, str],
+        *,
+        is_pattern: bool = False,
     ) -> CodedUnit:
         """Describe the tensors in a unit.
 
@@ -51,6 +53,8 @@ class CodedUnit:
             What was coded, and what a decoder will make of it.
         names : mapping of str to str
             What tensors are called in their units, where that is not their name.
+        is_pattern : bool
+            Whether the unit has the bit patterns of their values.
         """
         tensors = list(tensors)
         kind = KINDS[unit.header.nnr_unit_type]  # type: ignore[index]
@@ -62,6 +66,7 @@ class CodedUnit:
                 tensor.role,
                 names.get(tensor.name),
                 scalar=kind.is_standard and not tensor.shape,
+                is_pattern=is_pattern,
             )
             for tensor, value in tensors
         )
@@ -72,6 +77,11 @@ class CodedUnit:
         """Which of `nnrcodec.units.kinds.CODERS` has coded it."""
         kind = KINDS[self.unit.header.nnr_unit_type]  # type: ignore[index]
         return kind.coder(self.unit)
+
+
+def raw_names(coded: Sequence[CodedUnit]) -> list[str]:
+    """Return the names of tensors in units that must be the last of their stream."""
+    return [entry.name for part in coded if is_raw(part.unit) for entry in part.entries]
 
 
 def raw_last(coded: Sequence[CodedUnit]) -> list[CodedUnit]:
@@ -87,7 +97,6 @@ def raw_last(coded: Sequence[CodedUnit]) -> list[CodedUnit]:
         names = [entry.name for part in raw for entry in part.entries]
         raise ModelError(
             f"tensors {', '.join(map(repr, names[:5]))} have values that are infinite or beyond "
-            "the step sizes of the standard; profile nnc can store one tensor in a stream, profile "
-            "ext all of them"
+            "the step sizes of the standard, which can store one such tensor in a stream"
         )
     return [part for part in coded if not is_raw(part.unit)] + raw

@@ -12,7 +12,7 @@ from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
 from nnrcodec.errors import ModelError
-from nnrcodec.model.dtypes import is_float
+from nnrcodec.model.dtypes import DTYPES, is_float, to_little_endian
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized
 from nnrcodec.units.ndu import Histories
@@ -65,6 +65,13 @@ class Base:
         """
         (new,) = group.tensors.values()
         old, name = self.model.tensors[new.name], names.get(new.name, new.name)
+        if _same_bits(new, old):
+            return []
+        if DTYPES[old.dtype].kind == "c":
+            raise ModelError(
+                f"tensor {new.name!r} of complex numbers has changed, and there are no differences "
+                "of such: encode a new base model"
+            )
         update = Update(parameter_id=self.parameter_ids[new.name], history=self.histories.get(name))
         if not is_float(old.dtype):
             levels = _integers(new, old)
@@ -90,11 +97,17 @@ class Base:
         return [CodedUnit.of(unit, [(coded, quantized.value.reshape(new.shape))], names)]
 
 
+def _same_bits(new: Tensor, old: Tensor) -> bool:
+    bits = [to_little_endian(tensor.read(), tensor.dtype).tobytes() for tensor in (new, old)]
+    return bits[0] == bits[1]
+
+
 def _reals(new: Tensor, old: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return values now, values before, and their difference in binary64."""
     now, before = (np.atleast_1d(read_checked(t)).astype(np.float64) for t in (new, old))
-    with np.errstate(invalid="ignore"):  # the same infinity twice is no difference
-        difference = np.where(now == before, 0.0, now - before)
+    with np.errstate(invalid="ignore"):  # the same infinity or NaN twice is no difference
+        same = (now == before) | (np.isnan(now) & np.isnan(before))
+        difference = np.where(same, 0.0, now - before)
     difference[np.abs(difference) < np.finfo(np.float32).tiny] = 0
     finite = np.isfinite(now)
     return np.where(finite, now, 0), np.where(finite, before, 0), difference

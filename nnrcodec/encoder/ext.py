@@ -9,9 +9,10 @@ import numpy as np
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.candidates import SLOPE, Candidate, best, cost, smallest
 from nnrcodec.encoder.coded import CodedUnit
+from nnrcodec.encoder.exact import exact_levels, has_outliers, must_be_exact
 from nnrcodec.encoder.grouping import Group
-from nnrcodec.encoder.levels import levels_at, read_checked
-from nnrcodec.model.dtypes import is_float
+from nnrcodec.encoder.levels import fit_int32, levels_at, read_checked
+from nnrcodec.model.dtypes import DTYPES, bit_pattern, is_float
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy, require_qp
 from nnrcodec.quant.quantized import (
@@ -53,7 +54,8 @@ def encode_group(
     """Code the tensor of a group; as `nnrcodec.encoder.profiles.EncodeGroup`."""
     (tensor,) = group.tensors.values()
     unit, value = encode_tensor(tensor, config, known.get(tensor.name))
-    return [CodedUnit.of(unit, [(tensor, value)], names)]
+    is_pattern = DTYPES[tensor.dtype].kind == "c"
+    return [CodedUnit.of(unit, [(tensor, value)], names, is_pattern=is_pattern)]
 
 
 def encode_tensor(
@@ -62,7 +64,8 @@ def encode_tensor(
     """Code a tensor in the best way that profile ext has, or store it.
 
     Stored are float tensors of fewer than `FEWEST_ELEMENTS` elements or with infinite or extreme
-    values, integers that do not fit 32 bits, and whatever would not become smaller.
+    values, those that must not change unless levels have all of them, integers that do not fit 32
+    bits, and whatever would not become smaller. Complex numbers are stored as bit patterns.
 
     Where the ways have the same levels, as for integers and without dependent quantization, the
     best is the smallest. Otherwise it has the least sum of squared error and size
@@ -87,17 +90,23 @@ def encode_tensor(
     Raises
     ------
     ModelError
-        If the tensor is empty or has a NaN.
+        If the tensor is empty.
     ConfigError
         If the step size asked for is too fine for it, or no unit of DeepCABAC can carry it and
         there is no other coder.
     """
     values = read_checked(tensor)
-    if known is not None:
+    if DTYPES[tensor.dtype].kind == "c":
+        return store(tensor.name, bit_pattern(values, tensor.dtype), "int32"), values
+    if known is None and must_be_exact(tensor, values):
+        if tensor.size >= FEWEST_ELEMENTS:
+            known = exact_levels(tensor, values, config.quantization.qp_density)
+        coded = smallest(list(_known(tensor, known, config))) if known is not None else None
+    elif known is not None:
         coded = smallest(list(_known(tensor, known, config)))
     elif not is_float(tensor.dtype):
         coded = smallest(list(_integers(tensor, values, config)))
-    elif tensor.size < FEWEST_ELEMENTS or not are_quantizable(values):
+    elif not _has_steps(tensor, values, config):
         coded = None
     else:
         finite = [c for c in _reals(tensor, values, config) if np.isfinite(c.value).all()]
@@ -108,6 +117,13 @@ def encode_tensor(
     if coded is None or coded.unit_bytes >= size:
         return store(tensor.name, values, tensor.dtype), values
     return coded.unit, coded.value
+
+
+def _has_steps(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> bool:
+    """Return whether reals are to be quantized."""
+    if tensor.size < FEWEST_ELEMENTS or not are_quantizable(values):
+        return False
+    return Policy(config.quantization).asked(values) is not None or not has_outliers(tensor, values)
 
 
 def _reals(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterator[Candidate]:
@@ -161,7 +177,8 @@ def _rans_may_be_better(
 
 def _known(tensor: Tensor, known: Quantized, config: EncoderConfig) -> Iterator[Candidate]:
     """Yield the units that can carry given levels."""
-    if config.entropy != "ans":
+    carried = known.qp in Policy(config.quantization).carried_qps and tensor.shape != ()
+    if config.entropy != "ans" and carried:
         yield _cabac(tensor, known, config)
     if config.entropy != "cabac" and not known.dq:
         yield Candidate(encode_extended_reals(tensor.name, known), known.value)
@@ -169,8 +186,7 @@ def _known(tensor: Tensor, known: Quantized, config: EncoderConfig) -> Iterator[
 
 def _integers(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterator[Candidate]:
     """Yield the ways to code integers; none if they do not fit 32 bits."""
-    bounds = np.iinfo(np.int32)
-    if int(values.min()) < bounds.min or int(values.max()) > bounds.max:
+    if not fit_int32(values):
         return
     levels = values.astype(np.int32)
     if config.entropy != "cabac":

@@ -7,7 +7,8 @@ import numpy as np
 from nnrcodec.config import EncoderConfig
 from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH, effective_scan_order
 from nnrcodec.errors import ModelError
-from nnrcodec.model.dtypes import is_float
+from nnrcodec.messages import logger_of
+from nnrcodec.model.dtypes import DTYPES
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy
 from nnrcodec.quant.prior import has_prior, quantize_for_prior
@@ -20,22 +21,35 @@ from nnrcodec.quant.quantized import (
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.quant.uniform import MAX_LEVEL
 
+logger = logger_of(__name__)
+
 
 def read_checked(tensor: Tensor) -> np.ndarray:
-    """Return the values of a tensor.
+    """Return the values of a tensor; what is not finite is said.
 
     Raises
     ------
     ModelError
-        If it is empty or has a NaN.
+        If it is empty.
     """
     if tensor.size == 0:
         raise ModelError(
             f"tensor {tensor.name!r} of shape {tensor.shape} is empty: nothing to code"
         )
     values = tensor.read()
-    if is_float(tensor.dtype) and np.isnan(values).any():
-        raise ModelError(f"tensor {tensor.name!r} has a NaN; a broken tensor is not coded")
+    if DTYPES[tensor.dtype].kind in "fc":
+        for what, where in (("NaN", np.isnan(values)), ("infinite", np.isinf(values))):
+            # infinities in what is no weight, such as a mask, are meant
+            if where.any() and not (what == "infinite" and tensor.exact):
+                first = np.unravel_index(int(np.argmax(where)), where.shape)
+                logger.warning(
+                    "tensor %r: %d of %d values are %s, the first at %s; it is carried bit for bit",
+                    tensor.name,
+                    int(np.count_nonzero(where)),
+                    where.size,
+                    what,
+                    list(map(int, first)),
+                )
     return values
 
 
@@ -144,6 +158,12 @@ def quantize_reals(
     return None if dq else _within_dtype(tensor, values, quantized, density)
 
 
+def fit_int32(values: np.ndarray) -> bool:
+    """Return whether all of some integers fit 32 bits."""
+    bounds = np.iinfo(np.int32)
+    return bounds.min <= int(values.min()) and int(values.max()) <= bounds.max
+
+
 def int32_levels(values: np.ndarray, name: str, advice: str) -> np.ndarray:
     """Return integers as levels.
 
@@ -159,8 +179,7 @@ def int32_levels(values: np.ndarray, name: str, advice: str) -> np.ndarray:
     ModelError
         If one does not fit 32 bits.
     """
-    bounds = np.iinfo(np.int32)
-    if int(values.min()) < bounds.min or int(values.max()) > bounds.max:
+    if not fit_int32(values):
         raise ModelError(
             f"{name} has integers from {int(values.min())} to {int(values.max())}; profile nnc "
             f"has 32 bits: {advice}"

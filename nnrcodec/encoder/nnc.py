@@ -13,10 +13,11 @@ import numpy as np
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.candidates import Candidate, best
 from nnrcodec.encoder.coded import CodedUnit
+from nnrcodec.encoder.exact import exact_levels, has_outliers, must_be_exact
 from nnrcodec.encoder.grouping import Group
-from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
-from nnrcodec.errors import ModelError
-from nnrcodec.model.dtypes import cast, is_float
+from nnrcodec.encoder.levels import fit_int32, quantize_reals, read_checked
+from nnrcodec.messages import logger_of
+from nnrcodec.model.dtypes import bit_pattern, cast, is_float
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, codebook_values
@@ -29,6 +30,8 @@ from nnrcodec.units.ndu_encoding import (
     encode_integer_unit,
     encode_raw_unit,
 )
+
+logger = logger_of(__name__)
 
 
 def encode_group(
@@ -44,7 +47,7 @@ def encode_group(
     Raises
     ------
     ModelError
-        If a tensor is empty, has a NaN, or values that the standard has no syntax for.
+        If a tensor is empty.
     ConfigError
         If a qp or a step size that was asked for does not fit.
     """
@@ -56,9 +59,25 @@ def encode_group(
     for tensor in group.tensors.values():
         name = names.get(tensor.name, tensor.name)
         candidate = _encode(tensor, name, config, known.get(tensor.name))
+        is_pattern = candidate is None
+        if candidate is None:
+            candidate = _pattern(tensor, name, config)
         value = candidate.value.reshape(tensor.shape)
-        coded.append(CodedUnit.of(candidate.unit, [(tensor, value)], names))
+        coded.append(CodedUnit.of(candidate.unit, [(tensor, value)], names, is_pattern=is_pattern))
     return coded
+
+
+def _pattern(tensor: Tensor, name: str, config: EncoderConfig) -> Candidate:
+    """Code the bits of a tensor that the standard has no other syntax for."""
+    logger.warning(
+        "tensor %r (%s) is coded as the bit patterns of its values, which profile nnc can carry "
+        "exactly: decoders other than nnrcodec take them for integers; profile ext stores it",
+        tensor.name,
+        tensor.dtype,
+    )
+    values = tensor.read()
+    levels = np.atleast_1d(bit_pattern(values, tensor.dtype)).astype(np.int32)
+    return Candidate(encode_integer_unit(name, levels, config.cabac), values)
 
 
 def _block(
@@ -75,6 +94,8 @@ def _block(
     quantized = {}
     for part, tensor in tensors.items():
         read = read_checked(tensor)
+        if tensor.name not in known and must_be_exact(tensor, read):
+            return None
         levels = known.get(tensor.name) or quantize_reals(tensor, read, read, config, dq=dq)
         if levels is None:
             return None
@@ -85,18 +106,32 @@ def _block(
     return CodedUnit.of(unit, values, names)
 
 
-def _encode(tensor: Tensor, name: str, config: EncoderConfig, known: Quantized | None) -> Candidate:
-    """Code a tensor in a unit of its own."""
+def _encode(
+    tensor: Tensor, name: str, config: EncoderConfig, known: Quantized | None
+) -> Candidate | None:
+    """Code a tensor in a unit of its own; None if the standard has no syntax for its values."""
     density = config.quantization.qp_density
     if known is not None:
         return Candidate(encode_float_unit(name, known, density, config.cabac), known.value)
     values = np.atleast_1d(read_checked(tensor))
+    if must_be_exact(tensor, values):
+        exact = None if np.iscomplexobj(values) else exact_levels(tensor, values, density)
+        if exact is None or exact.qp not in Policy(config.quantization).carried_qps:
+            return None
+        return Candidate(encode_float_unit(name, exact, density, config.cabac), exact.value)
     if not is_float(tensor.dtype):
-        levels = int32_levels(values, f"tensor {tensor.name!r}", "profile ext stores them")
+        if not fit_int32(values):
+            return None
+        levels = values.astype(np.int32)
         return Candidate(encode_integer_unit(name, levels, config.cabac), values)
     candidates = list(_reals(tensor, values, name, config))
+    asked = Policy(config.quantization).asked(values) is not None
+    if candidates and not asked and tensor.size >= FEWEST_ELEMENTS and has_outliers(tensor, values):
+        candidates = []
     if not candidates:
-        stored = _as_float32(tensor, values)
+        stored = _as_float32(values)
+        if stored is None:
+            return None
         return Candidate(encode_raw_unit(name, stored), cast(stored, tensor.dtype))
     step = step_size(Policy(config.quantization).by_scale(values, tensor.name), density)
     return best(values, candidates, step)
@@ -122,20 +157,14 @@ def _reals(
             yield Candidate(listed, value)
 
 
-def _as_float32(tensor: Tensor, values: np.ndarray) -> np.ndarray:
+def _as_float32(values: np.ndarray) -> np.ndarray | None:
     """Return values that are stored: exactly, but for what is too small to be a normal float32.
 
-    Raises
-    ------
-    ModelError
-        If float32 does not have them.
+    None if float32 does not have them.
     """
     with np.errstate(over="ignore", under="ignore"):
         narrowed = values.astype(np.float32)
     tiny = np.abs(values) < np.finfo(np.float32).tiny
     if not np.array_equal(narrowed[~tiny], values[~tiny]):
-        raise ModelError(
-            f"tensor {tensor.name!r} has values that are infinite or beyond the step sizes of the "
-            f"standard, and {tensor.dtype} cannot be stored in profile nnc; profile ext stores it"
-        )
+        return None
     return narrowed

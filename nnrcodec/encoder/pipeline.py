@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from nnrcodec.config import EncoderConfig
 from nnrcodec.container.record import MeasuredOn, Measurement, Record, model_digest
 from nnrcodec.container.stream import write_stream
-from nnrcodec.encoder.coded import CodedUnit, raw_last
+from nnrcodec.encoder.apart import Apart, set_apart
+from nnrcodec.encoder.coded import CodedUnit, raw_last, raw_names
 from nnrcodec.encoder.differences import Base
+from nnrcodec.encoder.exact import with_exact
 from nnrcodec.encoder.grouping import Group, coded_names, groups_of
 from nnrcodec.encoder.profiles import rules_of
 from nnrcodec.errors import ConfigError, ModelError
@@ -54,6 +56,8 @@ class Reduced:
         What distillation did, if it was on.
     expected : Expectation, optional
         With calibration inputs: what quantization is expected to do to the original.
+    apart : Apart
+        What no data unit has.
     """
 
     model: Model
@@ -63,6 +67,7 @@ class Reduced:
     folds: tuple[FoldReport, ...]
     distilled: DistillationReport | None = None
     expected: Expectation | None = None
+    apart: Apart = field(default_factory=Apart)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +153,10 @@ def reduce_model(
     -------
     Reduced
     """
+    whole_bytes, whole_elements = model.stored_bytes, model.elements
+    model, apart = set_apart(with_exact(model), keep_ties=config.low_rank is None)
     if not model.tensors:
-        raise ModelError("there are no tensors in this model: nothing to code")
+        raise ModelError("there are no tensors with elements in this model: nothing to code")
     if config.lambda_ is not None and not config.dq and inputs is None:
         raise ConfigError(
             "lambda weighs bits in dependent quantization, which is off, or with calibration "
@@ -203,12 +210,13 @@ def reduce_model(
             reduced, distilled = distill(whole, reduced, inputs, config.distillation, progress)
     return Reduced(
         reduced,
-        sum(t.stored_bytes for t in model.tensors.values()),
-        sum(t.size for t in model.tensors.values()),
+        whole_bytes,
+        whole_elements,
         layers,
         folds,
         distilled,
         expected,
+        apart,
     )
 
 
@@ -250,15 +258,21 @@ def encode_reduced(
             )
         model, known = calibrated.model, calibrated.quantized
     with stages("coding") as progress:
-        coded = raw_last(_code(model, config, known, base, progress))
-    entries = {entry.name: entry for part in coded for entry in part.entries}
+        coded = _code(model, config, known, base, progress)
+        if len(raw := raw_names(coded)) > 1:  # the standard has one in a stream, at its end
+            coded = _code(_exact(model, raw[:-1]), config, known, base, progress)
+        coded = raw_last(coded)
+    by_name = {entry.name: entry for part in coded for entry in part.entries}
+    ordered = {name: by_name[name] for name in model.tensors if name in by_name}
+    entries = list(ordered.values()) if base is not None else reduced.apart.entries(ordered)
     errors = {name: error for part in coded for name, error in part.errors.items()}
     record = Record(
-        tuple(entries[name] for name in model.tensors if name in entries),
+        tuple(entries),
         model.factors,
         model.graph if base is None else None,
         model_digest(base.model) if base is not None else None,
         _measured(errors),
+        reduced.apart.wrapper_for(entries) if base is None else None,
     )
     stream = write_stream(
         record,
@@ -277,6 +291,12 @@ def encode_reduced(
         reduced.distilled,
         errors,
     )
+
+
+def _exact(model: Model, names: Iterable[str]) -> Model:
+    tensors = dict(model.tensors)
+    tensors |= {name: replace(tensors[name], exact=True) for name in names}
+    return replace(model, tensors=tensors)
 
 
 def _measured(errors: Mapping[str, float]) -> Measurement:

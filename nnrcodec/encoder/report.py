@@ -16,8 +16,9 @@ from nnrcodec.encoder.trials import SearchResult, Trial
 from nnrcodec.errors import LimitExceededError
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.names import original_name
-from nnrcodec.inspection import TensorInfo, inspect
+from nnrcodec.inspection import StreamInfo, TensorInfo, inspect
 from nnrcodec.limits import Limits
+from nnrcodec.model.source import LeftOut, Source
 from nnrcodec.reduce.batch_norm import FoldReport
 from nnrcodec.reduce.distillation import DistillationReport
 from nnrcodec.reduce.low_rank import LayerReport
@@ -103,6 +104,14 @@ class EncodeReport:
         measured.
     notes : tuple of str
         What was logged as a warning on the way: fallbacks, with their reasons.
+    form : str
+        What kind of file the model was read from, in words; empty if it was no file.
+    coded : str
+        The entry of that file that was coded; empty for all of it.
+    left_out : tuple of LeftOut
+        Entries of that file that were not coded.
+    ties : mapping of str to str
+        Tensors that are the same as another one, and so were not coded: names.
     """
 
     stream_bytes: int
@@ -119,6 +128,10 @@ class EncodeReport:
     seconds: float = 0.0
     stage_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    form: str = ""
+    coded: str = ""
+    left_out: tuple[LeftOut, ...] = ()
+    ties: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def loss(self) -> float | None:
@@ -165,6 +178,7 @@ class EncodeResult(bytes):
 def report_of(
     result: SearchResult,
     graph: Graph | None,
+    source: Source | None = None,
     *,
     seconds: float,
     stage_seconds: Mapping[str, float],
@@ -178,11 +192,14 @@ def report_of(
         The stream, and the search for it.
     graph : Graph, optional
         Of the model that was given; it knows names that the stream has under safe ones.
+    source : Source, optional
+        The file that the model is from.
     seconds, stage_seconds, notes
         As in `EncodeReport`.
     """
-    encoded = result.encoded
-    tensors = tuple(_tensors(_inspected(encoded.data), encoded.errors, graph))
+    encoded, source = result.encoded, source or Source()
+    info = _inspected(encoded.data)
+    tensors = tuple(_tensors(info.tensors, encoded.errors, graph))
     return EncodeReport(
         stream_bytes=len(encoded.data),
         original_bytes=encoded.original_bytes,
@@ -197,7 +214,11 @@ def report_of(
         fidelity=result.fidelity,
         seconds=seconds,
         stage_seconds=stage_seconds,
-        notes=tuple(notes),
+        notes=(*source.notes, *notes),
+        form=source.form,
+        coded=source.coded,
+        left_out=source.left_out,
+        ties={original_name(n, graph): original_name(f, graph) for n, f in info.ties.items()},
     )
 
 
@@ -205,16 +226,16 @@ def _with_original_names(rows: Iterable[_OfLayer], graph: Graph | None) -> tuple
     return tuple(replace(row, layer=original_name(row.layer, graph)) for row in rows)
 
 
-def _inspected(data: bytes) -> tuple[TensorInfo, ...]:
+def _inspected(data: bytes) -> StreamInfo:
     """Return what is in a stream of ours, and warn if decoders refuse it by default."""
     try:
-        return inspect(data).tensors
+        return inspect(data)
     except LimitExceededError as error:
         logger.warning(
             "by default decoders refuse this stream: %s",
             error,
         )
-        return inspect(data, limits=Limits().lifted()).tensors
+        return inspect(data, limits=Limits().lifted())
 
 
 def _tensors(

@@ -21,9 +21,13 @@ from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.sources import model_of
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.messages import said_once
+from nnrcodec.messages import logger_of, said_once
+from nnrcodec.model.dtypes import to_little_endian
 from nnrcodec.model.model import Model, Role
+from nnrcodec.model.source import Wrapper
 from nnrcodec.progress import StageProgress, TimedStages
+
+logger = logger_of(__name__)
 
 
 class UpdateEncoder:
@@ -121,8 +125,16 @@ class UpdateEncoder:
             base = self._decoder.network()
             source = _with_names_of(base, model_of(model))
             _require_same_tensors(source, base)
+            _require_same_ties(source, base)
+            if source.source is not None and source.source.wrapper != _wrapper_of(base):
+                logger.warning(
+                    "what stands around the tensors in the file has changed: an update has tensors "
+                    "only, and the rest stays as it is in the base model"
+                )
             ordered = Model.of(
-                source.tensors[name] for name in base.tensors if name in source.tensors
+                source.tensors[name]
+                for name in base.tensors
+                if name in source.tensors and name not in base.ties
             )
             encoded = encode_reduced(
                 reduce_model(ordered, self._config, stages),
@@ -134,6 +146,7 @@ class UpdateEncoder:
             report = report_of(
                 SearchResult(encoded),
                 base.graph,
+                source.source,
                 seconds=time.perf_counter() - start,
                 stage_seconds=stages.seconds,
                 notes=notes,
@@ -145,8 +158,29 @@ def _with_names_of(base: Model, model: Model) -> Model:
     """Return a model with the names that its tensors have in the base model's stream."""
     names = {original_name(name, base.graph): name for name in base.tensors}
     return Model.of(
-        (replace(t, name=names.get(t.name, t.name)) for t in model.tensors.values()), model.graph
+        (replace(t, name=names.get(t.name, t.name)) for t in model.tensors.values()),
+        model.graph,
+        ties={names.get(n, n): names.get(first, first) for n, first in model.ties.items()},
+        source=model.source,
     )
+
+
+def _wrapper_of(model: Model) -> Wrapper | None:
+    return None if model.source is None else model.source.wrapper
+
+
+def _require_same_ties(model: Model, base: Model) -> None:
+    """Raise unless tensors that are the same one in the base model still are."""
+    for name, first in base.ties.items():
+        if model.ties.get(name) == first or not {name, first} <= model.tensors.keys():
+            continue
+        tied, other = (model.tensors[n] for n in (name, first))
+        bits = [to_little_endian(t.read(), t.dtype).tobytes() for t in (tied, other)]
+        if bits[0] != bits[1]:
+            raise ModelError(
+                f"tensor {name!r} is the same as {first!r} in the base model, and here it is not: "
+                "encode a new base model"
+            )
 
 
 def _require_same_tensors(model: Model, base: Model) -> None:

@@ -1,49 +1,236 @@
-"""Choosing the format of a model file by the ending of its name."""
+"""Model files: which kinds there are, what each is known by, what reads and what writes it.
+
+The kind of a file that is read is known by its content, whatever it is called; that of a file that
+is written by its ending. A kind is one line in `FORMATS`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
-from nnrcodec.errors import ConfigError
-from nnrcodec.formats import pt, pt2, safetensors
-from nnrcodec.formats.reading import open_regular
+from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.formats import arrays, hdf5, looks, pt, pt2, safetensors, shards
+from nnrcodec.formats.looks import Look
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
+from nnrcodec.model.source import Source
+
+logger = logging.getLogger(__name__)
+
+Load = Callable[[Path, str | None], Model]
+"""Reads a model file; the key is that of `load`."""
+
+Save = Callable[[Model, Path, Limits], None]
+"""Writes a model file."""
 
 
-class FileFormat(Protocol):
-    """What every format module offers."""
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A kind of file.
 
-    def load(self, path: Path) -> Model:
-        """Read a model file."""
+    Parameters
+    ----------
+    name : str
+        In words, with an article.
+    is_this : callable
+        Whether a file is of this kind, given that it is none of those before.
+    load : callable or None
+        What reads it; None if nothing does.
+    endings : tuple of str
+        Of files that are written as this.
+    save : callable or None
+        What writes it.
+    advice : str
+        For what is not read: what to do instead. For what is, what comes of it.
+    """
 
-    def save(self, model: Model, path: Path, limits: Limits) -> None:
-        """Write a model file."""
+    name: str
+    is_this: looks.Test
+    load: Load | None = None
+    endings: tuple[str, ...] = ()
+    save: Save | None = None
+    advice: str = ""
 
 
-FORMATS: Mapping[str, FileFormat] = {
-    ".pt2": pt2,
-    ".pt": pt,
-    ".pth": pt,
-    ".safetensors": safetensors,
+_AGAIN = "download it again"
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "an exported program of PyTorch",
+        looks.is_pt2,
+        pt2.load,
+        (".pt2",),
+        pt2.save,
+        "weights and graph",
+    ),
+    Format("a TorchScript archive", looks.is_torch_script, pt.load, advice="its tensors only"),
+    Format(
+        "a PyTorch file",
+        looks.is_torch_zip,
+        pt.load,
+        (".pt", ".pth", ".ckpt", ".bin"),
+        pt.save,
+        "weights, and what stands around them",
+    ),
+    Format(
+        "a PyTorch file from before version 1.6",
+        looks.is_torch_legacy,
+        pt.load,
+        advice="weights, and what stands around them",
+    ),
+    Format(
+        "a safetensors file",
+        looks.is_safetensors,
+        safetensors.load,
+        (".safetensors",),
+        safetensors.save,
+        "weights and metadata",
+    ),
+    Format(
+        "an index of a checkpoint in shards, or a folder with one",
+        looks.is_index,
+        shards.load,
+        advice="weights of all shards, in one stream",
+    ),
+    Format("a Keras archive", looks.is_keras_zip, hdf5.load_archive, advice="weights"),
+    Format(
+        "a NumPy archive",
+        looks.is_npz,
+        arrays.load_archive,
+        (".npz",),
+        arrays.save_archive,
+        "arrays",
+    ),
+    Format("a NumPy array", looks.begins(b"\x93NUMPY"), arrays.load_array, advice="an array"),
+    Format(
+        "a MATLAB file",
+        lambda look: looks.is_mat_5(look) or looks.is_mat_7_3(look),
+        advice="it is not read yet; save the weights as .npz with SciPy or h5py",
+    ),
+    Format(
+        "an HDF5 file",
+        looks.is_hdf5,
+        hdf5.load,
+        (".h5", ".hdf5"),
+        hdf5.save,
+        "weights and attributes, such as those of Keras",
+    ),
+    Format(
+        "an ONNX model",
+        looks.is_onnx,
+        advice="it is not read yet; take the PyTorch network that it was made of",
+    ),
+    Format("empty", looks.is_empty, advice=_AGAIN),
+    Format(
+        "a Git LFS pointer, not the file that it stands for",
+        looks.begins(b"version https://git-lfs"),
+        advice="run git lfs pull in its repository",
+    ),
+    Format(
+        "a web page",
+        looks.is_page,
+        advice="the download has not got the file, but a page about it; open the address in a "
+        "browser",
+    ),
+    Format("a truncated zip archive", looks.is_cut_zip, advice=f"its end is missing; {_AGAIN}"),
+    Format(
+        "the data.pkl of an archive of PyTorch",
+        looks.is_bare_pickle,
+        advice="values are in files beside it: zip the folder that it is in again, without "
+        "compression (zip -0 -r model.pt FOLDER)",
+    ),
+    Format(
+        "a PyTorch file from before version 0.1.10",
+        looks.is_torch_tar,
+        advice="load it with PyTorch and save it again",
+    ),
+    Format(
+        "a pickle that PyTorch did not write",
+        looks.is_pickle,
+        advice="it may run code: load it with what wrote it if you trust it, and save its arrays "
+        "as .npz or .safetensors",
+    ),
+    Format(
+        "a GGUF model",
+        looks.begins(b"GGUF"),
+        advice="its weights are quantized already; take the .safetensors files that it was made of",
+    ),
+    Format(
+        "a TFLite model",
+        looks.is_tflite,
+        advice="take the Keras or PyTorch network that it was made of",
+    ),
+    Format(
+        "part of a TensorFlow checkpoint",
+        looks.is_tf_checkpoint,
+        advice="save its variables as .npz: tf.train.load_checkpoint reads them",
+    ),
+    Format(
+        "an NNR stream",
+        looks.begins(b"\x00\x04\x02"),
+        advice="nnr-decode reads it, nnr-info shows what is in it",
+    ),
+    Format("a zip archive without a model", looks.is_zip, advice="unpack it, and give the model"),
+    Format("a tar archive", looks.is_tar, advice="unpack it, and give the model that is in it"),
+    Format(
+        "a compressed file",
+        looks.begins(b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd"),
+        advice="unpack it, and give the model that is in it",
+    ),
+    Format("JSON text", looks.is_json, advice="weights are in other files"),
+)
+"""All kinds, in the order in which they are tried."""
+
+SAVERS: Mapping[str, Save] = {
+    ending: form.save for form in FORMATS if form.save is not None for ending in form.endings
 }
-"""The formats, by the ending of the file name in lower case."""
+"""What writes a model file, by its ending in lower case."""
+
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.[a-z]+$")
 
 
 def is_model_file(path: Path) -> bool:
     """Return whether the ending of a file name is that of a model file."""
-    return path.suffix.lower() in FORMATS
+    return path.suffix.lower() in SAVERS
 
 
-def load(path: str | Path) -> Model:
-    """Read a model file; its format is known by its ending.
+def format_of(path: Path) -> Format:
+    """Return the kind of a file, known by its content.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file.
+    ModelError
+        It is of no known kind.
+    """
+    look = Look.at(path)
+    for form in FORMATS:
+        if form.is_this(look):
+            return form
+    raise ModelError(
+        f"{path} is damaged, or of a kind that is not known: it begins with the bytes "
+        f"{look.head[:8].hex(' ')}; nnr-info --formats lists what is read"
+    )
+
+
+def load(path: str | Path, key: str | None = None) -> Model:
+    """Read a model file; what kind of file it is, its content says.
+
+    What is left out, and what changes on the way back, is logged as a warning; it is also in
+    `Model.source`.
 
     Parameters
     ----------
     path : str or Path
-        A file with one of the endings in `FORMATS`.
+        A file, or a folder with a checkpoint in shards.
+    key : str, optional
+        Which entry of a file with several state dicts; "all" for all of its tensors, the state of
+        an optimizer too.
 
     Returns
     -------
@@ -54,15 +241,41 @@ def load(path: str | Path) -> Model:
     Raises
     ------
     ConfigError
-        There is no such file, it is something else than a file, or its ending is unknown.
+        There is no such file or entry, or it is something else than a file.
     ModelError
-        The file is damaged, is not of the format its ending says, or holds something that cannot
-        be coded.
+        The file is damaged, of a kind that is not read, or has no tensors.
     """
     path = Path(path)
-    file_format = _format_of(path)
-    open_regular(path).close()
-    return file_format.load(path)
+    if path.is_dir():
+        path = shards.index_in(path)
+    form = format_of(path)
+    if form.load is None:
+        raise ModelError(f"{path} is {form.name}: {form.advice}")
+    model = form.load(path, key)
+    source = replace(model.source or Source(), form=form.name)
+    shard = _SHARD.search(path.name)
+    if shard and int(shard[2]) > 1:
+        note = (
+            f"it is one of {int(shard[2])} shards, and the others are not coded: give the index, "
+            "or the folder that they are in, to code them all"
+        )
+        source = replace(source, notes=(*source.notes, note))
+    source = replace(source, notes=tuple(_notes(path, source)))
+    for note in source.notes:
+        logger.warning("%s", note)
+    return replace(model, source=source)
+
+
+def _notes(path: Path, source: Source) -> list[str]:
+    """Return what is to be said of a file that was read."""
+    notes = [f"{path.name}: {note}" for note in source.notes]
+    if source.left_out:
+        coded = f"coded is {source.coded!r}; " if source.coded else ""
+        parts = [f"{left.name!r} ({left.what}; {left.reason})" for left in source.left_out[:10]]
+        more = len(source.left_out) - 10
+        rest = f", and {more} more" if more > 0 else ""
+        notes.append(f"{path.name}: {coded}left out: {', '.join(parts)}{rest}")
+    return notes
 
 
 def save(model: Model, path: str | Path, limits: Limits | None = None) -> None:
@@ -73,7 +286,7 @@ def save(model: Model, path: str | Path, limits: Limits | None = None) -> None:
     model : Model
         What to write. Every tensor keeps its dtype.
     path : str or Path
-        A file with one of the endings in `FORMATS`; it is replaced atomically.
+        A file with one of the endings in `SAVERS`; it is replaced atomically.
     limits : Limits, optional
         What a network may take to be written, where `model` comes from a stranger's stream: those
         for a stream of its size.
@@ -89,13 +302,33 @@ def save(model: Model, path: str | Path, limits: Limits | None = None) -> None:
         PyTorch cannot export the network.
     """
     path = Path(path)
-    _format_of(path).save(model, path, limits or Limits())
-
-
-def _format_of(path: Path) -> FileFormat:
-    try:
-        return FORMATS[path.suffix.lower()]
-    except KeyError:
+    saver = SAVERS.get(path.suffix.lower())
+    if saver is None:
         raise ConfigError(
-            f"{path}: no model file has the ending {path.suffix!r}; known are {', '.join(FORMATS)}"
-        ) from None
+            f"{path}: no model file is written with the ending {path.suffix!r}; known are "
+            f"{', '.join(SAVERS)}"
+        )
+    _say_what_is_lost(model, path, saver)
+    saver(model, path, limits or Limits())
+
+
+def _say_what_is_lost(model: Model, path: Path, saver: Save) -> None:
+    """Warn if the wrapper of a model cannot be written into this kind of file."""
+    wrapper = None if model.source is None else model.source.wrapper
+    if wrapper is None or saver in _WITH_WRAPPER[wrapper.kind]:
+        return
+    endings = [ending for ending, own in SAVERS.items() if own in _WITH_WRAPPER[wrapper.kind]]
+    logger.warning(
+        "%s has the tensors only, not what stood around them in the file that was encoded: a file "
+        "with the ending %s has it",
+        path.name,
+        " or ".join(endings),
+    )
+
+
+_WITH_WRAPPER: Mapping[str, tuple[Save, ...]] = {
+    "torch": (pt.save,),
+    "safetensors": (safetensors.save,),
+    "hdf5": (hdf5.save,),
+}
+"""What writes wrappers of each kind."""

@@ -1,83 +1,68 @@
-"""``.pt`` and ``.pth``: state dicts saved with ``torch.save``.
+"""Files of `torch.save`, whatever they are called: state dicts, and checkpoints with more in them.
 
-They are read with ``weights_only=True``: nothing in the file is run.
+They are read as data (`nnrcodec.formats.pickled`): nothing in them is run, and no class is built.
 """
 
 from __future__ import annotations
 
-import warnings
-import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeGuard
+from typing import Any
 
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.formats.reading import open_regular
+from nnrcodec.formats.torch_file import TorchFile, read_archive, read_legacy
+from nnrcodec.formats.torch_values import StoredTensor
+from nnrcodec.formats.unwrapping import LEFT_OUT, unwrapped
+from nnrcodec.formats.wrapping import pick
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model.model import Model, Role
-from nnrcodec.model.torch_values import from_torch, to_torch
-
-if TYPE_CHECKING:
-    import torch
-
-_HINT = (
-    "a state dict is expected: write module.state_dict() with torch.save, or the whole network "
-    "to a .pt2 file with torch.export"
-)
+from nnrcodec.model.model import Model, Role, Tensor, ties_of
+from nnrcodec.model.source import Source, WrapperError, check_wrapper
+from nnrcodec.model.torch_values import to_torch
 
 
-def load(path: Path) -> Model:
-    """Map a state dict, which is all of the file or the only one among its entries.
+def load(path: Path, key: str | None = None) -> Model:
+    """Read a file that PyTorch wrote, as a zip archive or, before version 1.6, otherwise.
 
     Every tensor gets the role of a parameter: the file does not tell which are buffers.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    key : str, optional
+        Which entry to code, where it has several state dicts; "all" for all of it.
 
     Raises
     ------
     ModelError
-        The file is damaged, holds something else (a pickled module, a TorchScript archive, an
-        exported program) or a tensor that cannot be coded.
+        The file is damaged, or has no tensors or several state dicts.
+    ConfigError
+        There is no entry of that name.
     """
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except Exception as error:  # torch.load raises whatever its unpickler happens to raise
-        raise ModelError(f"{path} is damaged or holds more than tensors; {_HINT}") from error
-    return Model.of(from_torch(name, value) for name, value in _state_dict(content, path).items())
+    with open_regular(path) as start:
+        is_archive = start.read(2) == b"PK"
+    return _model(read_archive(path) if is_archive else read_legacy(path), path, key)
 
 
-def _state_dict(content: object, path: Path) -> Mapping[str, torch.Tensor]:
-    if _is_state_dict(content):
-        return content
-    entries = content if isinstance(content, Mapping) else {}
-    nested = {key: value for key, value in entries.items() if _is_state_dict(value)}
-    if not nested:
-        raise ModelError(f"{path} holds no state dict; {_HINT}")
-    if len(nested) > 1:
-        names = ", ".join(repr(key) for key in nested)
-        raise ModelError(f"{path} holds several state dicts ({names}): save the one you mean alone")
-    (state,) = nested.values()
-    return state
+def _model(file: TorchFile, path: Path, key: str | None) -> Model:
+    picked = pick(file.root, key, path)
+    source = Source("PyTorch file", picked.wrapper, picked.left_out, picked.coded, picked.notes)
+    tensors = [_tensor(file, name, tensor, beside) for name, tensor, beside in picked.tensors]
+    ties = ties_of((name, tensor.place) for name, tensor, _ in picked.tensors)
+    return Model.of(tensors, ties=ties, source=source)
 
 
-def _is_state_dict(value: object) -> TypeGuard[Mapping[str, torch.Tensor]]:
-    import torch
-
-    return (
-        isinstance(value, Mapping)
-        and len(value) > 0
-        and all(isinstance(key, str) for key in value)
-        and all(isinstance(entry, torch.Tensor) for entry in value.values())
-    )
+def _tensor(file: TorchFile, name: str, stored: StoredTensor, exact: bool) -> Tensor:
+    file.check(name, stored)
+    return Tensor(name, stored.dtype, stored.shape, lambda: file.read(stored), exact=exact)
 
 
 def save(model: Model, path: Path, _: Limits | None = None) -> None:
-    """Write the parameters and buffers of a model as a state dict.
+    """Write the parameters and buffers of a model as they stood in the file that it is from.
+
+    Without a wrapper, or with that of a file of another kind, it is a state dict.
 
     Raises
     ------
@@ -86,9 +71,24 @@ def save(model: Model, path: Path, _: Limits | None = None) -> None:
     """
     import torch
 
-    state = {
-        original_name(tensor.name, model.graph): to_torch(tensor)
-        for tensor in model.tensors.values()
-        if tensor.role is not Role.CONSTANT
-    }
-    write_atomically(path, lambda file: torch.save(state, file))
+    content = _content(model, path)
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def _content(model: Model, path: Path) -> Any:
+    tensors: dict[str, Any] = {}
+    for tensor in model.tensors.values():
+        if tensor.role is not Role.CONSTANT:
+            first = tensors.get(model.ties.get(tensor.name, ""))
+            tensors[tensor.name] = to_torch(tensor) if first is None else first
+    wrapper = None if model.source is None else model.source.wrapper
+    if wrapper is None or wrapper.kind != "torch":
+        return {original_name(name, model.graph): value for name, value in tensors.items()}
+    try:
+        check_wrapper(wrapper, tensors)
+        content = unwrapped(wrapper.content, tensors)
+    except (WrapperError, RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise ModelError(f"the wrapper of the model does not fit its tensors: {error}") from error
+    if content is LEFT_OUT:
+        raise ModelError("the wrapper of the model has nothing in it")
+    return content

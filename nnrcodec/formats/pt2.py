@@ -17,11 +17,12 @@ from typing import BinaryIO
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.formats.reading import require_no_key
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 
 
-def load(path: Path) -> Model:
+def load(path: Path, key: str | None = None) -> Model:
     """Read an exported program and take its graph and tensors.
 
     Raises
@@ -34,6 +35,7 @@ def load(path: Path) -> Model:
 
     from nnrcodec.graph.export import model_of_program
 
+    require_no_key(path, key)
     try:
         if not zipfile.is_zipfile(path):
             raise ModelError(f"{path} is damaged or was not written by torch.export.save")

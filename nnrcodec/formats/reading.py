@@ -63,3 +63,14 @@ def read_stream_file(path: str | Path) -> bytes:
             return file.read(MAX_STREAM_BYTES)
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+
+
+def require_no_key(path: object, key: str | None) -> None:
+    """Raise if an entry was asked for of a file that has none, but for all of it.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if key not in (None, "all"):
+        raise ConfigError(f"{path} has no entries to choose from: omit --key {key}")

@@ -1,4 +1,4 @@
-"""``.safetensors``: bare named tensors."""
+"""``.safetensors``: named tensors, and texts by name."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from safetensors import SafetensorError, safe_open
 
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.formats.reading import require_no_key
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model.dtypes import item_bytes, to_little_endian
+from nnrcodec.model.dtypes import COMPUTED_DTYPES, item_bytes, to_little_endian
 from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.model.source import MOST_BYTES, LeftOut, Source, Wrapper
+from nnrcodec.model.torch_values import from_torch
 
 _CODES = {
     "float32": "F32",
@@ -31,42 +34,67 @@ _CODES = {
     "uint32": "U32",
     "uint64": "U64",
     "bool": "BOOL",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e8m0fnu": "F8_E8M0",
+    "complex64": "C64",
 }
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
 
 
-def load(path: Path) -> Model:
+def load(path: Path, key: str | None = None) -> Model:
     """Read the header of a safetensors file; tensors are read one by one when asked for.
 
     Raises
     ------
     ModelError
-        The file is damaged, or a tensor has a dtype that cannot be coded.
+        The file is damaged.
+    ConfigError
+        A key is given: there are no entries to choose from.
     """
+    require_no_key(path, key)
 
     @cache
     def opened(framework: str) -> Any:
         return safe_open(path, framework=framework)
 
     def tensor(name: str, code: str, shape: tuple[int, ...]) -> Tensor:
-        if code not in _DTYPES:
-            raise ModelError(
-                f"tensor {name!r} of {path} has dtype {code}, which cannot be coded; known are "
-                f"{', '.join(_DTYPES)}"
+        dtype = _DTYPES[code]
+        if dtype not in COMPUTED_DTYPES or dtype == "bfloat16":  # numpy has none of them
+            return replace(
+                from_torch(name, opened("pt").get_tensor(name).cpu()),
+                read=lambda: from_torch(name, opened("pt").get_tensor(name)).read(),
             )
-        if code == "BF16":  # numpy has none: PyTorch reads it and widens it, exactly
-            return Tensor(
-                name, "bfloat16", shape, lambda: opened("pt").get_tensor(name).float().numpy()
-            )
-        return Tensor(name, _DTYPES[code], shape, lambda: opened("np").get_tensor(name))
+        return Tensor(name, dtype, shape, lambda: opened("np").get_tensor(name))
 
     try:
         headers = {name: opened("np").get_slice(name) for name in opened("np").keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ModelError(f"{path} is damaged or not a safetensors file: {error}") from error
-    return Model.of(
-        tensor(name, header.get_dtype(), tuple(header.get_shape()))
+        metadata = opened("np").metadata()
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or cut short: {error}") from error
+    known = {name: header for name, header in headers.items() if header.get_dtype() in _DTYPES}
+    left_out = tuple(
+        LeftOut(
+            name,
+            f"a tensor of dtype {header.get_dtype()}",
+            "this version does not know it",
+        )
         for name, header in headers.items()
+        if name not in known
+    )
+    if not known:
+        raise ModelError(f"{path} holds no tensors of a known dtype")
+    wrapper = None if metadata is None else Wrapper("safetensors", dict(sorted(metadata.items())))
+    if len(json.dumps(metadata)) > MOST_BYTES:
+        reason = f"more than the {MOST_BYTES} bytes that are kept"
+        left_out += (LeftOut("__metadata__", "metadata", reason),)
+        wrapper = None
+    return Model.of(
+        (
+            tensor(name, header.get_dtype(), tuple(header.get_shape()))
+            for name, header in known.items()
+        ),
+        source=Source(wrapper=wrapper, left_out=left_out),
     )
 
 
@@ -89,15 +117,22 @@ def save(model: Model, path: Path, _: Limits | None = None) -> None:
     ]
     # Wide elements first, as the format advises: then every tensor is aligned.
     tensors.sort(key=lambda tensor: -item_bytes(tensor.dtype))
-    write_atomically(path, lambda file: _write(file, tensors))
+    wrapper = None if model.source is None else model.source.wrapper
+    metadata = wrapper.content if wrapper is not None and wrapper.kind == "safetensors" else None
+    write_atomically(path, lambda file: _write(file, tensors, metadata))
 
 
-def _write(file: BinaryIO, tensors: list[Tensor]) -> None:
-    header: dict[str, object] = {}
+def _write(file: BinaryIO, tensors: list[Tensor], metadata: object) -> None:
+    header: dict[str, object] = {} if metadata is None else {"__metadata__": metadata}
     end = 0
     for tensor in tensors:
         if tensor.name == "__metadata__":
             raise ModelError("a safetensors file cannot hold a tensor named '__metadata__'")
+        if tensor.dtype not in _CODES:
+            raise ModelError(
+                f"a safetensors file cannot hold tensor {tensor.name!r} of {tensor.dtype}: a .pt "
+                "file can"
+            )
         start, end = end, end + tensor.stored_bytes
         header[tensor.name] = {
             "dtype": _CODES[tensor.dtype],

@@ -6,7 +6,7 @@ PyTorch is imported only if the caller has done so.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.names import with_safe_names
 from nnrcodec.model.dtypes import DTYPES
-from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.model.model import Model, Role, Tensor, ties_of
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,7 @@ def model_of(
     if isinstance(model, Model):
         return with_safe_names(model)
     if isinstance(model, Mapping):
-        return Model.of(_tensor_of(name, value) for name, value in model.items())
+        return _with_ties(model, (_tensor_of(name, value) for name, value in model.items()))
     if torch is not None and isinstance(model, torch.export.ExportedProgram):
         from nnrcodec.graph.export import model_of_program
 
@@ -75,10 +75,32 @@ def model_of(
 
 def _state_dict_of(module: torch.nn.Module) -> Model:
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-    return Model.of(
-        _tensor_of(name, value, Role.PARAMETER if name in parameters else Role.BUFFER)
-        for name, value in module.state_dict().items()
+    state = module.state_dict()
+    return _with_ties(
+        state,
+        (
+            _tensor_of(name, value, Role.PARAMETER if name in parameters else Role.BUFFER)
+            for name, value in state.items()
+        ),
     )
+
+
+def _with_ties(state: Mapping[str, Any], tensors: Iterable[Tensor]) -> Model:
+    tensors = list(tensors)
+    return Model.of(tensors, ties=ties_of((name, _place_of(v)) for name, v in state.items()))
+
+
+def _place_of(value: Any) -> Hashable:
+    """Return what is equal for values that are the same in memory; None if there are none."""
+    if isinstance(value, np.ndarray):
+        start, _ = value.__array_interface__["data"]
+        place = start, value.dtype.str, value.shape, value.strides
+        return place if value.size else None
+    if isinstance(value, np.generic):
+        return None
+    from nnrcodec.model.torch_values import place_of
+
+    return place_of(value)
 
 
 def _tensor_of(name: Any, value: Any, role: Role = Role.PARAMETER) -> Tensor:

@@ -27,8 +27,7 @@ from nnrcodec.graph.operators import OPERATORS, Parameter, is_word
 from nnrcodec.graph.scalars import INT64_MAX, INT64_MIN, ScalarError
 from nnrcodec.graph.sizes import Known, example_shape, known_inputs, known_value, value_bytes
 from nnrcodec.limits import Limits
-from nnrcodec.model.dtypes import item_bytes
-from nnrcodec.model.model import DTYPES
+from nnrcodec.model.dtypes import COMPUTED_DTYPES, item_bytes
 
 MAX_OUTPUT_DEPTH = 16
 """Largest nesting depth of the containers of an output."""
@@ -137,7 +136,7 @@ def _check_inputs(graph: Graph, limits: Limits, path: str) -> None:
 def _check_input(value: Input, graph: Graph, limits: Limits, path: str) -> None:
     if not is_identifier(value.name):
         raise _fail(f"{value.name!r} is not an identifier, or a keyword", path)
-    if value.dtype not in DTYPES:
+    if value.dtype not in COMPUTED_DTYPES:
         raise _fail(f"unknown dtype {value.dtype!r}", path)
     if len(value.shape) > limits.max_dimensions:
         raise LimitExceededError(

@@ -41,8 +41,9 @@ from nnrcodec.graph.names import with_safe_names
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
 from nnrcodec.graph.torch_internals import expression_of, hint_of, is_fixed, storage_key
-from nnrcodec.model.model import Model, Role, Tensor
-from nnrcodec.model.torch_values import from_torch
+from nnrcodec.model.dtypes import COMPUTED_DTYPES
+from nnrcodec.model.model import Model, Role, Tensor, ties_of
+from nnrcodec.model.torch_values import from_torch, place_of
 
 logger = logging.getLogger(__name__)
 
@@ -231,15 +232,15 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     Model
         Its tensors are in the order of the state dict, followed by other tensors that the graph
         uses. Names that are not allowed in a stream with a graph are replaced
-        (`nnrcodec.graph.names`). Tied parameters are two tensors with equal values, each under
-        its name. Arrays are created when they are read.
+        (`nnrcodec.graph.names`). Tied parameters are two tensors, each under its name. Arrays are
+        created when they are read.
 
     Raises
     ------
     ModelError
         If the program contains an operator outside the allow-list (the message names every one),
         control flow, changes to its inputs or to its own tensors, inputs that are not tensors, or
-        a tensor of a dtype that has no name in `nnrcodec.model.model.DTYPES`.
+        a tensor of a dtype that has no name in `nnrcodec.model.dtypes.COMPUTED_DTYPES`.
     """
     if any(_name(node) == _GRADIENT_SWITCH for node in program.graph.nodes):
         with _quiet_export():
@@ -261,7 +262,9 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
     graph = _graph(program, tensors, inputs, dims)
     state = {**program.state_dict, **program.constants}
     order = [name for name in state if name in roles]
-    model = Model.of((_tensor(name, state[name], roles[name]) for name in order), graph)
+    tensors_in_order = [_tensor(name, state[name], roles[name]) for name in order]
+    ties = ties_of((name, place_of(state[name])) for name in order)
+    model = Model.of(tensors_in_order, graph, ties=ties)
     model = with_safe_names(model)
     graph = model.graph or graph
     if graph.original_names:
@@ -405,7 +408,13 @@ def _quiet_export() -> Iterator[None]:
 def _tensor(name: str, value: Any, role: Role) -> Tensor:
     if not isinstance(value, torch.Tensor):
         raise ModelError(f"{name!r} is a {type(value).__name__}, not a tensor")
-    return from_torch(name, value, role)
+    tensor = from_torch(name, value, role)
+    if tensor.dtype not in COMPUTED_DTYPES:
+        raise ModelError(
+            f"tensor {name!r} has dtype {tensor.dtype}, which no network with a graph may have; "
+            "without the graph, as a state dict, it can be coded"
+        )
+    return tensor
 
 
 def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], dict[str, Dim]]:

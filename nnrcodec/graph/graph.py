@@ -109,7 +109,7 @@ class Input:
     name : str
         Name of the argument.
     dtype : str
-        A key of `nnrcodec.model.model.DTYPES`.
+        A key of `nnrcodec.model.dtypes.COMPUTED_DTYPES`.
     shape : tuple of int or str
         A number for a fixed size, a key of `Graph.dims` for a dynamic one.
     """

@@ -29,8 +29,8 @@ from nnrcodec.graph.operators_torch import FUNCTIONS, IN_ANY_LAYOUT, TORCH_WORDS
 from nnrcodec.graph.scalars import ScalarError, fits
 from nnrcodec.graph.trusting_operators import CHECKS, ArgumentsError
 from nnrcodec.limits import Limits
-from nnrcodec.model.model import Model, Role, Tensor
-from nnrcodec.model.torch_values import from_torch, to_torch
+from nnrcodec.model.model import Model, Role, Tensor, ties_of
+from nnrcodec.model.torch_values import from_torch, place_of, to_torch
 
 MAX_LAYERS_DEEP = 100
 """Largest nesting depth of layers, which PyTorch visits recursively."""
@@ -182,7 +182,8 @@ def model_of_decoded(module: DecodedModel) -> Model:
             for name, value in module.named_buffers()
             if (name in persistent) is (role is Role.BUFFER)
         ]
-    return Model.of((from_torch(*tensor) for tensor in tensors), module._nnr_graph)
+    ties = ties_of((name, place_of(value)) for name, value, _ in tensors)
+    return Model.of((from_torch(*tensor) for tensor in tensors), module._nnr_graph, ties=ties)
 
 
 def optimized_for_inference(module: DecodedModel) -> DecodedModel:

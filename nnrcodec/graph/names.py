@@ -167,4 +167,5 @@ def with_safe_names(model: Model) -> Model:
         original_names={safe: path for path, safe in paths.items()},
     )
     tensors = (replace(t, name=translated(t.name, paths)) for t in model.tensors.values())
-    return Model.of(tensors, graph, model.factors)
+    ties = {translated(n, paths): translated(first, paths) for n, first in model.ties.items()}
+    return Model.of(tensors, graph, model.factors, ties, model.source)

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nnrcodec.graph.operator_table import TABLE
-from nnrcodec.model.model import DTYPES
+from nnrcodec.model.dtypes import COMPUTED_DTYPES
 
 WORDS: Mapping[str, frozenset[str]] = {
-    "dtype": frozenset(DTYPES),
+    "dtype": frozenset(COMPUTED_DTYPES),
     "memory_format": frozenset(
         {"contiguous_format", "preserve_format", "channels_last", "channels_last_3d"}
     ),

@@ -37,6 +37,22 @@ def without_memory() -> AbstractContextManager[Any]:
     return context
 
 
+def quantized_tensor(integers: torch.Tensor, scale: Any, zero_point: Any, *axis: int) -> Any:
+    """Return a quantized tensor.
+
+    Parameters
+    ----------
+    integers : torch.Tensor
+        Its values: int8, uint8 or int32.
+    scale, zero_point : float and int, or torch.Tensor
+        Of all of it, or of each channel.
+    axis : int
+        That of the channels, if there are several.
+    """
+    name = f"_make_per_{'channel' if axis else 'tensor'}_quantized_tensor"
+    return _attribute(torch, name)(integers, scale, zero_point, *axis)
+
+
 def expression_of(size: torch.SymInt | torch.SymFloat | torch.SymBool) -> Any:
     """Return the SymPy expression of a size while a network is exported."""
     return _attribute(_attribute(size, "node"), "expr")

@@ -1,7 +1,8 @@
 """The dtypes a tensor may have, and their bytes.
 
 Owns the one place where values become little-endian bytes and back. numpy has no bfloat16: its
-values are held, exactly, in float32, and narrowed where they leave.
+values are held, exactly, in float32, and narrowed where they leave. Other formats that numpy lacks
+are held as bit patterns, and never computed with.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-DTYPES: Mapping[str, np.dtype] = {
+COMPUTED_DTYPES: Mapping[str, np.dtype] = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
     "float16": np.dtype(np.float16),
@@ -25,7 +26,26 @@ DTYPES: Mapping[str, np.dtype] = {
     "uint64": np.dtype(np.uint64),
     "bool": np.dtype(np.bool_),
 }
-"""Names as PyTorch has them, and the numpy dtype that holds the values."""
+"""Dtypes that a network with a graph may have; names as PyTorch has them, and what holds them."""
+
+_PATTERNS: Mapping[str, np.dtype] = {
+    "float8_e4m3fn": np.dtype(np.uint8),
+    "float8_e5m2": np.dtype(np.uint8),
+    "float8_e4m3fnuz": np.dtype(np.uint8),
+    "float8_e5m2fnuz": np.dtype(np.uint8),
+    "float8_e8m0fnu": np.dtype(np.uint8),
+    "float4_e2m1fn_x2": np.dtype(np.uint8),
+    "complex32": np.dtype(np.uint32),
+}
+"""Dtypes that numpy lacks: held as bit patterns."""
+
+DTYPES: Mapping[str, np.dtype] = {
+    **COMPUTED_DTYPES,
+    **_PATTERNS,
+    "complex64": np.dtype(np.complex64),
+    "complex128": np.dtype(np.complex128),
+}
+"""All dtypes a tensor may have: names as PyTorch has them, and the numpy dtype of the values."""
 
 
 def item_bytes(dtype: str) -> int:
@@ -36,6 +56,74 @@ def item_bytes(dtype: str) -> int:
 def is_float(dtype: str) -> bool:
     """Return whether a dtype is one of real numbers."""
     return DTYPES[dtype].kind == "f"
+
+
+def is_pattern(dtype: str) -> bool:
+    """Return whether values of a dtype are held as bit patterns, which numpy has no numbers for."""
+    return dtype in _PATTERNS
+
+
+def stored_dtype(dtype: str) -> str:
+    """Return the dtype of `COMPUTED_DTYPES` whose values have the same bytes; itself if it is one.
+
+    Those of complex numbers are integers: see `bit_pattern`.
+    """
+    return dtype if dtype in COMPUTED_DTYPES else DTYPES[dtype].name
+
+
+def bit_pattern(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return values as integers with the same bits, none of them wider than 32 bits.
+
+    Parameters
+    ----------
+    values : ndarray
+        Any shape, dtype ``DTYPES[dtype]``.
+    dtype : str
+        A key of `DTYPES`.
+
+    Returns
+    -------
+    ndarray of uint8, uint16 or int32
+        In the same shape; with one more axis, the last, where a value takes several of 32 bits.
+    """
+    packed = to_little_endian(values, dtype)
+    size = item_bytes(dtype)
+    held = {1: np.uint8, 2: np.uint16}.get(size, np.int32)
+    shape = values.shape if size <= 4 else (*values.shape, size // 4)
+    return (
+        np.frombuffer(packed.tobytes(), np.dtype(held).newbyteorder("<"))
+        .astype(held)
+        .reshape(shape)
+    )
+
+
+def of_bit_pattern(pattern: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the values of a bit pattern: the inverse of `bit_pattern`.
+
+    Parameters
+    ----------
+    pattern : ndarray of integers
+        As `bit_pattern` returns it, of any integer dtype that holds the numbers.
+    dtype : str
+        A key of `DTYPES`.
+
+    Raises
+    ------
+    ValueError
+        If it is no pattern of this dtype.
+    """
+    size = item_bytes(dtype)
+    held = {1: np.uint8, 2: np.uint16}.get(size, np.int32)
+    narrowed = pattern.astype(held)
+    shape = pattern.shape
+    if size > 4:
+        if shape[-1:] != (size // 4,):
+            raise ValueError(f"bit patterns of {dtype} have a last axis of {size // 4}")
+        shape = shape[:-1]
+    if not np.array_equal(narrowed, pattern):
+        raise ValueError(f"numbers that are too large for {size} bytes of {dtype}")
+    data = narrowed.astype(np.dtype(held).newbyteorder("<")).tobytes()
+    return from_little_endian(memoryview(data), dtype, shape)
 
 
 def cast(values: np.ndarray, dtype: str) -> np.ndarray:
@@ -105,5 +193,5 @@ def _bfloat16_bits(values: np.ndarray) -> np.ndarray:
     """Round float32 to bfloat16, to nearest, ties to even, and return its bits as uint16."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32).reshape(values.shape)
     rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
-    quiet_nan = bits >> 16 | 0x40
-    return np.where(np.isnan(values), quiet_nan, rounded).astype(np.uint16)
+    nan = bits >> 16 | np.where(bits & 0xFFFF, 0x40, 0)  # one that bfloat16 has stays what it is
+    return np.where(np.isnan(values), nan, rounded).astype(np.uint16)

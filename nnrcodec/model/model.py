@@ -7,7 +7,7 @@ PyTorch or of files.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +18,7 @@ from nnrcodec.model.dtypes import DTYPES, item_bytes
 
 if TYPE_CHECKING:
     from nnrcodec.graph.graph import Graph
+    from nnrcodec.model.source import Source
 
 __all__ = ["DTYPES", "Factors", "Model", "Role", "SchemeName", "Tensor"]
 
@@ -50,6 +51,8 @@ class Tensor:
         Returns the values, shape `shape`, dtype ``DTYPES[dtype]``.
     role : Role
         Parameter, buffer or constant.
+    exact : bool
+        Whether it is no weight: its values must not change.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Tensor:
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     role: Role = Role.PARAMETER
+    exact: bool = False
 
     @classmethod
     def of(
@@ -129,11 +133,17 @@ class Model:
         How they are used; None for a bare state dict.
     factors : tuple of Factors
         Which tensors stand for one another (empty unless a layer was decomposed).
+    ties : mapping of str to str
+        Tensors that are the same one under another name: the name, and that of the first one.
+    source : Source or None
+        The file that it is from, as far as it is not tensors.
     """
 
     tensors: Mapping[str, Tensor]
     graph: Graph | None = None
     factors: tuple[Factors, ...] = field(default=())
+    ties: Mapping[str, str] = field(default_factory=dict)
+    source: Source | None = None
 
     @classmethod
     def of(
@@ -141,6 +151,37 @@ class Model:
         tensors: Iterable[Tensor],
         graph: Graph | None = None,
         factors: tuple[Factors, ...] = (),
+        ties: Mapping[str, str] | None = None,
+        source: Source | None = None,
     ) -> Model:
         """Build a model from tensors in coding order."""
-        return cls({t.name: t for t in tensors}, graph, factors)
+        return cls({t.name: t for t in tensors}, graph, factors, ties or {}, source)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the values of all tensors; tied ones count once."""
+        return sum(t.stored_bytes for t in self.tensors.values() if t.name not in self.ties)
+
+    @property
+    def elements(self) -> int:
+        """Elements of all tensors; tied ones count once."""
+        return sum(t.size for t in self.tensors.values() if t.name not in self.ties)
+
+
+def ties_of(places: Iterable[tuple[str, Hashable]]) -> dict[str, str]:
+    """Return which tensors are the same one, by the names of the first of them.
+
+    Parameters
+    ----------
+    places : iterable of (str, hashable)
+        Names, and where in memory or in a file the values are: equal for the same tensor, None
+        if that is not known or there are none.
+    """
+    first: dict[Hashable, str] = {}
+    ties = {}
+    for name, place in places:
+        if place is None:
+            continue
+        if first.setdefault(place, name) != name:
+            ties[name] = first[place]
+    return ties

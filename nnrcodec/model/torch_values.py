@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnrcodec.errors import ModelError
-from nnrcodec.model.dtypes import DTYPES
+from nnrcodec.model.dtypes import DTYPES, is_pattern
 from nnrcodec.model.model import Role, Tensor
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ def from_torch(name: str, value: torch.Tensor, role: Role = Role.PARAMETER) -> T
         raise ModelError(f"tensor {name!r} is not a dense tensor with values")
 
     def read() -> np.ndarray:
-        dense = value.detach().cpu().contiguous()
+        dense = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
+        if is_pattern(dtype):
+            bits = {1: torch.uint8, 4: torch.uint32}[dense.element_size()]
+            return dense.view(bits).numpy()
         return (dense.float() if dtype == "bfloat16" else dense).numpy()
 
     return Tensor(name, dtype, tuple(value.shape), read, role)
@@ -47,5 +51,15 @@ def to_torch(tensor: Tensor) -> torch.Tensor:
     """
     import torch
 
+    dtype = getattr(torch, tensor.dtype)
     values = np.require(tensor.read(), requirements=["C", "W"])
-    return torch.from_numpy(values).to(getattr(torch, tensor.dtype))
+    if is_pattern(tensor.dtype):
+        return torch.from_numpy(values).view(dtype)
+    return torch.from_numpy(values).to(dtype)
+
+
+def place_of(value: torch.Tensor) -> Hashable:
+    """Return what is equal for two tensors that are the same one in memory; None if it is empty."""
+    if value.numel() == 0 or value.is_meta:
+        return None
+    return value.data_ptr(), value.dtype, tuple(value.shape), value.stride()

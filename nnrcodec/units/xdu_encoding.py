@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnrcodec.entropy.ans.payload import encode_levels
-from nnrcodec.model.dtypes import item_bytes, to_little_endian
+from nnrcodec.model.dtypes import item_bytes, stored_dtype, to_little_endian
 from nnrcodec.quant.quantized import Quantized
 from nnrcodec.syntax.bitio import BitWriter
 from nnrcodec.syntax.constants import NnrUnitType
@@ -65,10 +65,11 @@ def store(name: str, values: np.ndarray, dtype: str) -> Unit:
     values : ndarray
         Any shape, of ``DTYPES[dtype]``.
     dtype : str
-        A key of `nnrcodec.model.dtypes.DTYPES`.
+        A key of `nnrcodec.model.dtypes.DTYPES`, of real numbers; those that the unit lacks are
+        stored as the integers that hold their bits.
     """
     header = _header(name, values.shape, Coding.RAW, dtype)
-    return _unit(header, to_little_endian(values, dtype).tobytes())
+    return _unit(header, to_little_endian(values, stored_dtype(dtype)).tobytes())
 
 
 def extended_unit_bytes(unit: Unit) -> int:
@@ -97,7 +98,7 @@ def _header(name: str, shape: Sequence[int], coding: Coding, dtype: str) -> Exte
     return ExtendedDataUnit(
         topology_elem_id=name,
         xdu_coding=coding,
-        xdu_data_format=FORMAT_OF_DTYPE[dtype],
+        xdu_data_format=FORMAT_OF_DTYPE[stored_dtype(dtype)],
         count_tensor_dimensions=len(shape),
         tensor_dimensions=list(shape),
     )

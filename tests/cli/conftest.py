@@ -67,8 +67,8 @@ def models(tmp_path_factory):
     module = network.module()
     state = module.state_dict()
     torch.export.save(torch.export.export(module, (network.example(),)), folder / "net.pt2")
-    torch.save(state, folder / "net.pt")
-    torch.save(state, folder / "net.pth")
+    torch.save(dict(state), folder / "net.pt")
+    torch.save(dict(state), folder / "net.pth")
     save_file(state, folder / "net.safetensors")
     return folder
 

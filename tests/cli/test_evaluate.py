@@ -222,10 +222,10 @@ def test_files_that_cannot_be_read_exit_with_2(call, net, streams, tmp_path):
         (tmp_path / "none.pt2", streams[0], "cannot read"),
         (net, tmp_path / "none.nnr", "none.nnr: No such file"),
         (net, tmp_path, "is a folder, not a file"),
-        (streams[0], streams[1], "no model file has the ending"),
+        (streams[0], streams[1], "is an NNR stream: nnr-decode reads it"),
     ):
         result = measure(call, model, stream)
-        assert (result.code, result.out) == (2, "")
+        assert (result.code, result.out) == (1 if model == streams[0] else 2, "")
         assert len(result.err.splitlines()) == 1
         assert hint in result.err
     result = measure(call, net, streams[0], streams[0])

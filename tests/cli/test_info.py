@@ -213,3 +213,13 @@ def test_a_record_can_be_required(call, low_rank, foreign, more):
     result = call("nnr-info", foreign, "--require-record", *more)
     assert result.code == 3
     assert "there is no container record" in result.err
+
+
+def test_formats_are_listed_without_a_stream(call):
+    result = call("nnr-info", "--formats")
+    assert (result.code, result.err) == (0, "")
+    kinds = result.out.splitlines()
+    assert any(line.startswith("yes   .safetensors ") for line in kinds)
+    assert any(line.startswith("no    no ") and "GGUF" in line for line in kinds)
+    listed = json.loads(call("nnr-info", "--formats", "--json").out)
+    assert {kind["name"] for kind in listed if not kind["is_read"]} >= {"a TFLite model"}

@@ -1,0 +1,136 @@
+"""``.npz`` and ``.npy``: arrays of NumPy, such as weights of other frameworks.
+
+Arrays of objects, which are pickles, are never read.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+
+from nnrcodec.errors import ModelError
+from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.formats.reading import open_regular, require_no_key
+from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
+from nnrcodec.graph.names import original_name
+from nnrcodec.limits import Limits
+from nnrcodec.model.dtypes import DTYPES
+from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.model.source import LeftOut, Source
+
+
+def load_archive(path: Path, key: str | None = None) -> Model:
+    """Read the arrays of a ``.npz`` file, by their names.
+
+    Raises
+    ------
+    ModelError
+        It is damaged, or has no arrays of numbers.
+    ConfigError
+        A key is given.
+    """
+    require_no_key(path, key)
+    tensors, left_out = [], []
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                if info.file_size > max(FREE_INFLATED, INFLATED * info.compress_size):
+                    raise ValueError(f"{info.filename} is compressed to far less than its size")
+                name = info.filename.removesuffix(".npy")
+                with archive.open(info) as entry:
+                    tensor = _tensor(name, entry, _reader(path, info.filename), info.file_size)
+                if isinstance(tensor, LeftOut):
+                    left_out.append(tensor)
+                else:
+                    tensors.append(tensor)
+    except Exception as error:  # whatever the parser of headers happens to raise
+        raise ModelError(f"{path} is damaged: {error}") from error
+    return _model(path, tensors, left_out)
+
+
+def load_array(path: Path, key: str | None = None) -> Model:
+    """Read the array of a ``.npy`` file, named ``array``; errors as of `load_archive`."""
+    require_no_key(path, key)
+
+    def read() -> np.ndarray:
+        with open_regular(path) as again:
+            return npy.read_array(again, allow_pickle=False)
+
+    try:
+        with open_regular(path) as file:
+            tensor = _tensor("array", file, read, path.stat().st_size)
+    except Exception as error:  # whatever the parser of headers happens to raise
+        raise ModelError(f"{path} is damaged: {error}") from error
+    if isinstance(tensor, LeftOut):
+        return _model(path, [], [tensor])
+    return _model(path, [tensor], [])
+
+
+def save_archive(model: Model, path: Path, _: Limits | None = None) -> None:
+    """Write the parameters and buffers of a model as a ``.npz`` file.
+
+    Raises
+    ------
+    ModelError
+        A tensor has a dtype that NumPy lacks.
+    ConfigError
+        The file cannot be written.
+    """
+    tensors = [t for t in model.tensors.values() if t.role is not Role.CONSTANT]
+    for tensor in tensors:
+        if DTYPES[tensor.dtype].name != tensor.dtype:
+            raise ModelError(
+                f"a NumPy file cannot hold tensor {tensor.name!r} of {tensor.dtype}: a .pt or "
+                ".safetensors file can"
+            )
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for tensor in tensors:
+                held = io.BytesIO()
+                npy.write_array(held, np.asarray(tensor.read()), allow_pickle=False)
+                name = f"{original_name(tensor.name, model.graph)}.npy"
+                archive.writestr(zipfile.ZipInfo(name), held.getvalue())
+
+    write_atomically(path, write)
+
+
+def _model(path: Path, tensors: list[Tensor], left_out: list[LeftOut]) -> Model:
+    if not tensors:
+        raise ModelError(f"{path} holds no arrays of numbers")
+    return Model.of(tensors, source=Source(left_out=tuple(left_out)))
+
+
+def _reader(path: Path, name: str) -> Callable[[], np.ndarray]:
+    def read() -> np.ndarray:
+        with zipfile.ZipFile(path) as archive, archive.open(name) as entry:
+            return npy.read_array(entry, allow_pickle=False)
+
+    return read
+
+
+def _tensor(
+    name: str, file: Any, read: Callable[[], np.ndarray], file_bytes: int
+) -> Tensor | LeftOut:
+    version = npy.read_magic(file)
+    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = header(file)
+    if dtype.hasobject or dtype.name not in DTYPES:
+        return LeftOut(name, f"an array of dtype {dtype.name}", "only numbers are coded")
+    if int(np.prod(shape, dtype=object)) * dtype.itemsize > file_bytes:
+        raise ValueError(f"{name} ends before its values do")
+
+    def native() -> np.ndarray:
+        try:
+            values = read()
+        except Exception as error:  # as above
+            raise ModelError(f"{name!r} is damaged: {error}") from error
+        return np.ascontiguousarray(values, dtype.newbyteorder("=")).reshape(shape)
+
+    return Tensor(name, dtype.name, tuple(shape), native)

@@ -1,0 +1,67 @@
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from nnrcodec.errors import ModelError
+from nnrcodec.formats import load, save
+from nnrcodec.model.model import Model, Tensor
+
+ARRAYS = {
+    "conv/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "fortran": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+    "big": np.arange(4, dtype=">i4"),
+    "scalar": np.float16(2.5),
+    "empty": np.zeros((0, 3)),
+    "complex": np.ones(2, np.complex64),
+}
+
+
+def test_arrays_are_read_and_written_by_their_names(tmp_path):
+    np.savez(tmp_path / "in.npz", **ARRAYS)
+    model = load(tmp_path / "in.npz")
+    save(model, tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as back:
+        assert list(back) == list(ARRAYS)
+        for name, expected in ARRAYS.items():
+            assert back[name].dtype == expected.dtype.newbyteorder("=")
+            assert back[name].shape == expected.shape
+            np.testing.assert_array_equal(back[name], expected)
+    first = (tmp_path / "out.npz").read_bytes()
+    save(model, tmp_path / "out.npz")
+    assert (tmp_path / "out.npz").read_bytes() == first
+
+
+def test_a_lone_array_is_a_tensor(tmp_path):
+    np.save(tmp_path / "a.npy", ARRAYS["fortran"])
+    (tensor,) = load(tmp_path / "a.npy").tensors.values()
+    np.testing.assert_array_equal(tensor.read(), ARRAYS["fortran"])
+
+
+def test_arrays_of_objects_and_texts_are_left_out_by_name(tmp_path, caplog):
+    np.savez(tmp_path / "m.npz", w=np.ones(3), names=np.array(["a"]), o=np.array([{}], object))
+    model = load(tmp_path / "m.npz")
+    assert list(model.tensors) == ["w"]
+    assert [left.name for left in model.source.left_out] == ["names", "o"]
+    assert "left out: 'names'" in caplog.text
+    np.savez(tmp_path / "m.npz", names=np.array(["a"]))
+    with pytest.raises(ModelError, match="no arrays of numbers"):
+        load(tmp_path / "m.npz")
+
+
+def test_a_header_that_promises_more_than_there_is_is_damage(tmp_path):
+    held = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        held, {"descr": "<f8", "fortran_order": False, "shape": (10**12,)}
+    )
+    with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
+        archive.writestr("w.npy", b"\x93NUMPY\x01\x00" + held.getvalue())
+    with pytest.raises(ModelError, match="is damaged"):
+        load(tmp_path / "m.npz")
+
+
+def test_a_dtype_that_numpy_lacks_is_refused_by_name(tmp_path):
+    model = Model.of([Tensor.of("w", np.ones(2, np.float32), "bfloat16")])
+    with pytest.raises(ModelError, match="'w' of bfloat16"):
+        save(model, tmp_path / "m.npz")
