@@ -30,6 +30,7 @@ from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.torch_values import from_torch
 from nnrcodec.progress import Progress
 from nnrcodec.reduce.distillation import DistillationConfig, DistillationReport
+from nnrcodec.reduce.optimizer import Optimizer
 
 logger = logger_of(__name__)
 
@@ -49,7 +50,7 @@ _PATIENCE = 3
 _LOWER = 0.3
 """What rates are multiplied by."""
 
-_LOWEST = 0.01
+_LOWEST = 1e-3
 """Part of the first rates below which training stops."""
 
 _NOISE = 0.1
@@ -58,11 +59,14 @@ _NOISE = 0.1
 _WON_BACK = 0.5
 """Part of the error of the reduced network that is worth the time, at least; less is a warning."""
 
-_RATE = 0.01
-"""Step of Adam, relative to the root mean square of a tensor."""
-
-_WARM_UP = 30
+_WARM_UP = 10
 """Warm-up steps, in which the learning rate grows."""
+
+_TRIED = 0.2
+"""Part of all steps, at most, in which rates are tried."""
+
+_BOLD = 3.0
+"""Rates are higher by this than those whose first steps already help."""
 
 _CONSTANT = 0.4
 """Part of the steps before the rate falls, along half a cosine."""
@@ -120,30 +124,40 @@ def distill(
             else "the reduced network has no parameters",
         )
         return reduced, DistillationReport(0, 0.0, 1.0, 1.0)
-    base = [_RATE * float(p.detach().square().mean().sqrt().clamp_min(1e-8)) for p in parameters]
-    optimizer = torch.optim.Adam(
-        [{"params": [p], "lr": rate} for p, rate in zip(parameters, base, strict=True)],
-        betas=(0.9, 0.99),
-    )
+    optimizer, clock = Optimizer(parameters), _Clock(config)
     kept = copy.deepcopy(student.state_dict())
-    clock = _Clock(config)
-    judged = since_best = 0
-    share = 1.0
     lesson.choose_precision(student, held_out[0], before)
-    while clock.gone < 1:
-        for group, rate in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = share * rate * _schedule(clock.step, clock.gone)
+
+    def learn(rate: float) -> None:
         picked = torch.randint(len(learned), (lesson.batch,), generator=generator)
-        optimizer.zero_grad()
-        with torch.autograd.graph.allow_mutation_on_saved_tensors():  # by what writes in place
-            loss = lesson.loss(student, [learned[int(index)] for index in picked])
-            loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        batch = [learned[int(index)] for index in picked]
+        optimizer.step(lambda: lesson.loss(student, batch), rate)
         clock.tick()
         if progress is not None:
             progress(*clock.shown)
-        due = int(_JUDGEMENTS * clock.gone) > judged and clock.step > _WARM_UP
+
+    def restart() -> None:
+        student.load_state_dict(kept)
+        optimizer.forget()
+
+    share = 1.0
+    while clock.gone < _TRIED and share > _LOWEST:
+        for number in range(_WARM_UP):
+            learn(share * (number + 1) / _WARM_UP)
+            if clock.gone >= _TRIED:
+                break
+        error = lesson.judge(student, held_out)
+        if error < best:
+            best, kept = error, copy.deepcopy(student.state_dict())
+            share = min(share * _BOLD, 1.0)
+            break
+        restart()
+        share *= _LOWER
+    optimizer.forget()
+    start, judged, since_best = clock.step, int(_JUDGEMENTS * clock.gone), 0
+    while clock.gone < 1:
+        learn(share * _schedule(clock.step - start, clock.gone))
+        due = int(_JUDGEMENTS * clock.gone) > judged and clock.step - start > _WARM_UP
         if not due and clock.gone < 1:
             continue
         judged = int(_JUDGEMENTS * clock.gone)
@@ -155,8 +169,7 @@ def distill(
             lesson.choose_precision(student, held_out[0], best)
         if since_best == _PATIENCE:
             share, since_best = share * _LOWER, 0
-            student.load_state_dict(kept)
-            optimizer.state.clear()
+            restart()
             if share < _LOWEST:
                 logger.info("distillation stops early, after %d steps", clock.step)
                 break
