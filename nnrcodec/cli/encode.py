@@ -72,7 +72,8 @@ A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
 model code. Of other files the tensors are coded, and what stands around them:
 checkpoints of PyTorch under any name, safetensors, shards with their index,
 NumPy, HDF5, MATLAB (networks of MatConvNet with their graph). What kind of file
-it is, its content says; nnr-info --formats lists them. The state of an optimizer is left out, which a warning says.
+it is, its content says; nnr-info --formats lists them. The state of an optimizer
+is left out, which a warning says.
 
 The encoder runs the network with calibration inputs. It then chooses step sizes
 and levels that change the output of the network least for their bytes. Give it

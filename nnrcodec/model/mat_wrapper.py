@@ -105,10 +105,8 @@ def left_out_of(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, st
         case ["struct", dims, names, nodes]:
             count = math.prod(dims)
             for index, inner in enumerate(nodes):
-                step = (names[index // count],)
-                if count > 1:
-                    step = (str(index % count), *step)
-                yield from left_out_of(inner, (*path, *step))
+                name, number = names[index // count], (str(index % count),) * (count > 1)
+                yield from left_out_of(inner, (*path, *number, name))
         case ["cell", _, nodes]:
             for index, inner in enumerate(nodes):
                 yield from left_out_of(inner, (*path, str(index)))

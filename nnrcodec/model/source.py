@@ -149,6 +149,15 @@ def prefixes_of(node: Any) -> Iterator[str]:
             yield part[2]
 
 
+def left_out_in(wrapper: Wrapper | None) -> tuple[LeftOut, ...]:
+    """Return what a checked wrapper says was left out, with its paths."""
+    if wrapper is not None and wrapper.kind == "torch":
+        return tuple(left_out_of(wrapper.content))
+    if wrapper is not None and wrapper.kind == "mat":
+        return tuple(LeftOut(*row) for row in mat_wrapper.left_out_of(wrapper.content))
+    return ()
+
+
 def left_out_of(node: Any, path: tuple[str, ...] = ()) -> Iterator[LeftOut]:
     """Yield what a checked wrapper of kind torch says was left out, with its paths."""
     if not isinstance(node, list):

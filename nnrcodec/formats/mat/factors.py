@@ -1,5 +1,7 @@
-"""What coding does to layers, in the structs of a network: two layers of low rank for one, a batch
-norm that was multiplied into the layer before it, a bias that was not there.
+"""What coding does to the layers of a network, in the structs of its file.
+
+Two layers of low rank stand for one, a batch norm was multiplied into the layer before it, a layer
+has a bias that had none.
 """
 
 from __future__ import annotations
@@ -99,10 +101,11 @@ class _Changer:
             return [with_weights(first, u, _none()), with_weights(second, v, bias)]
         if f"{name}.weight" not in self._places.tensors:
             return []  # a batch norm that is in the layer before it
-        bias = arrays[1] if is_cell and len(arrays) > 1 else layer.get("biases")
-        grown = f"{name}.bias" in self._places.tensors
-        if grown and not (isinstance(bias, Array) and bias.size):
-            return [with_weights(layer, arrays[0], self._bias(name))]  # type: ignore[arg-type]
+        old = arrays[1] if is_cell and len(arrays) > 1 else layer.get("biases")
+        has_bias = isinstance(old, Array) and old.size > 0
+        if f"{name}.bias" in self._places.tensors and not has_bias:
+            kernel = self._places.placed(["filter", f"{name}.weight"])
+            return [with_weights(layer, kernel, self._bias(name))]
         return [layer]
 
     def _halves(self, name: str) -> tuple[Array, Array, Array]:
@@ -184,9 +187,10 @@ class _Changer:
 
 def _split(layer: Struct, factors: Factors) -> tuple[Struct, Struct]:
     """Return the settings of the two layers, as `nnrcodec.reduce.schemes` has them."""
-    padding = [name for name in ("pad", "crop") if name in layer.fields]
-    steps = [name for name in ("stride", "dilate", "upsample") if name in layer.fields]
-    first, second = {}, {}
+    padding = [name for name in layer.fields if name in ("pad", "crop")]
+    steps = [name for name in layer.fields if name in ("stride", "dilate", "upsample")]
+    first: dict[str, Value] = {}
+    second: dict[str, Value] = {}
     for name in padding:
         top, bottom, left, right = ((numbers_of(layer.get(name)) or (0.0,)) * 4)[:4]
         if factors.scheme == "separable":
@@ -215,7 +219,7 @@ def _split(layer: Struct, factors: Factors) -> tuple[Struct, Struct]:
     return one, two
 
 
-def _with(value: Struct, **fields: Value) -> Struct:
+def _with(value: Struct, /, **fields: Value) -> Struct:
     """Return a struct of one element with other fields."""
     return replace(value, fields={**value.fields, **{n: [v] for n, v in fields.items()}})
 

@@ -42,11 +42,9 @@ _ENCODINGS: Mapping[int, str] = {
     **{17: "utf-16", 18: "utf-32"},
 }
 _CELL, _STRUCT, _OBJECT, _CHAR = 1, 2, 3, 4
-_NUMERIC = {
-    number: name
-    for number, name in enumerate(
-        ("double", "single", *(f"{u}int{s}" for s in (8, 16, 32, 64) for u in ("", "u"))), start=6
-    )
+_NUMERIC: Mapping[int, str] = {
+    **{6: "double", 7: "single", 8: "int8", 9: "uint8", 10: "int16", 11: "uint16"},
+    **{12: "int32", 13: "uint32", 14: "int64", 15: "uint64"},
 }
 _OTHERS = {5: "a sparse matrix", 16: "a function", 17: "an object", 18: "an object"}
 _IS_COMPLEX, _IS_LOGICAL = 0x800, 0x200
@@ -142,8 +140,8 @@ class _File:
         flags = int(words[0])
         kind = flags & 0xFF
         if kind == 17:  # it has no dimensions
-            name, _ = self._numbers(data, position)
-            return bytes(name.astype("u1")).decode("latin-1"), Other(_OTHERS[kind])
+            letters, _ = self._numbers(data, position)
+            return bytes(letters.astype("u1")).decode("latin-1"), Other(_OTHERS[kind])
         sizes, position = self._numbers(data, position)
         dims = tuple(map(int, sizes))
         if not 2 <= len(dims) <= MOST_DIMS or min(dims) < 0:
@@ -185,9 +183,7 @@ class _File:
             raise ValueError(f"an element of type {kind} in a cell or struct")
         return self._matrix(body, depth + 1)[1], end
 
-    def _struct(
-        self, dims: tuple[int, ...], data: memoryview, position: int, depth: int
-    ) -> Struct:
+    def _struct(self, dims: tuple[int, ...], data: memoryview, position: int, depth: int) -> Struct:
         length, position = self._numbers(data, position)
         _, body, position = self._element(data, position)
         width = int(length[0])

@@ -151,19 +151,9 @@ class _File:
 
     def _array(self, entry: Any, kind: str) -> Value:
         self._take(entry)
-        dtype = entry.dtype
-        if dtype.names == ("real", "imag") and dtype["real"] == dtype["imag"]:
-            name = {"float64": COMPLEX["double"], "float32": COMPLEX["single"]}.get(
-                dtype["real"].name
-            )
-        elif kind == "logical" and dtype.kind in "iu":
-            name = "bool"
-        else:
-            name = CLASSES.get(kind or dtype.name, dtype.name)
-            if dtype.name != name or name not in CLASSES.values():
-                name = None
+        name = _dtype(entry.dtype, kind)
         if name is None:
-            return Other(f"an array of {kind or dtype}"[:100])
+            return Other(f"an array of {kind or entry.dtype}"[:100])
         dims, where, path = _dims(entry), entry.name, self._path
 
         def values() -> np.ndarray:
@@ -180,6 +170,16 @@ class _File:
             return np.ascontiguousarray(reverse.reshape(dims, order="F"))
 
         return Array(dims, name, values)
+
+
+def _dtype(stored: np.dtype[Any], kind: str) -> str | None:
+    """Return the dtype of numbers of a class, as they are stored; None if they are none."""
+    if stored.names == ("real", "imag") and stored["real"] == stored["imag"]:
+        return {"float64": "complex128", "float32": "complex64"}.get(stored["real"].name)
+    if kind == "logical" and stored.kind in "iu":
+        return "bool"
+    known = stored.name in CLASSES.values() and CLASSES.get(kind, stored.name) == stored.name
+    return stored.name if known or stored.name in COMPLEX.values() else None
 
 
 def _is_array_of_structs(entry: Any) -> bool:
@@ -200,7 +200,7 @@ def _dims(entry: Any) -> tuple[int, ...]:
 
 def _empty(kind: str, entry: Any) -> Value:
     """Return an array without elements, whose dataset has its dimensions."""
-    dims = (0, 0)
+    dims: tuple[int, ...] = (0, 0)
     if 2 <= entry.size <= MOST_DIMS and entry.dtype.kind in "iu":
         dims = tuple(min(int(size), 2**31 - 1) for size in np.asarray(entry[()]).reshape(-1))
     if math.prod(dims):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import nn
 
-from nnrcodec.formats.mat.network import Layer, Network, Residual, Unknown, axis_of
+from nnrcodec.formats.mat.network import Layer, Network, Residual, UnknownLayerError, axis_of
 from nnrcodec.formats.mat.values import string_of
 
-Operation = Callable[[nn.Module, list[torch.Tensor]], torch.Tensor]
+Operation = Callable[["_Holder", list[torch.Tensor]], torch.Tensor]
 
 
 class MatNetwork(nn.Module):
@@ -27,7 +28,7 @@ class MatNetwork(nn.Module):
 
     Raises
     ------
-    Unknown
+    UnknownLayerError
         A layer has a setting that is not known.
     """
 
@@ -50,9 +51,7 @@ class MatNetwork(nn.Module):
         forward.__signature__ = _signature(self._inputs)  # type: ignore[attr-defined]
         self.forward = forward
 
-    def _run(
-        self, inputs: tuple[torch.Tensor, ...]
-    ) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    def _run(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Run the network on inputs of shape (batch, channels, height, width)."""
         values = dict(zip(self._inputs, inputs, strict=True))
         for holder, operation, names, output in self._steps:
@@ -85,9 +84,14 @@ class _Holder(nn.Module):
             else:
                 self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
 
-    def tensor(self, name: str) -> torch.Tensor | None:
-        value = getattr(self, name, None)
-        return value if isinstance(value, torch.Tensor) else None
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return a tensor that the layer has."""
+        return cast(torch.Tensor, getattr(self, name))
+
+    @property
+    def shift(self) -> torch.Tensor | None:
+        """The bias, if there is one."""
+        return self.tensor("bias") if hasattr(self, "bias") else None
 
 
 def _add(module: nn.Module, name: str, holder: nn.Module) -> None:
@@ -106,10 +110,10 @@ def _conv(layer: Layer) -> Operation:
     groups = (layer.channels or 0) // weight.shape[1]
     before, padding = _padding(layer.four("pad"))
 
-    def run(holder: nn.Module, values: list[torch.Tensor]) -> torch.Tensor:
+    def run(holder: _Holder, values: list[torch.Tensor]) -> torch.Tensor:
         value = F.pad(values[0], before) if any(before) else values[0]
-        bias = getattr(holder, "bias", None)
-        return F.conv2d(value, holder.weight, bias, stride, padding, dilation, groups)
+        kernel = holder.tensor("weight")
+        return F.conv2d(value, kernel, holder.shift, stride, padding, dilation, groups)
 
     return run
 
@@ -128,9 +132,9 @@ def _convt(layer: Layer) -> Operation:
     alike = top == bottom and left == right
     padding = (top, left) if alike else (0, 0)
 
-    def run(holder: nn.Module, values: list[torch.Tensor]) -> torch.Tensor:
-        bias = getattr(holder, "bias", None)
-        value = F.conv_transpose2d(values[0], holder.weight, bias, stride, padding, 0, groups)
+    def run(holder: _Holder, values: list[torch.Tensor]) -> torch.Tensor:
+        kernel = holder.tensor("weight")
+        value = F.conv_transpose2d(values[0], kernel, holder.shift, stride, padding, 0, groups)
         return value if alike else F.pad(value, (-left, -right, -top, -bottom))
 
     return run
@@ -139,9 +143,10 @@ def _convt(layer: Layer) -> Operation:
 def _bnorm(layer: Layer) -> Operation:
     epsilon = float(layer.tensors["eps"])
 
-    def run(holder: nn.Module, values: list[torch.Tensor]) -> torch.Tensor:
-        parts = (holder.running_mean, holder.running_var, holder.weight, holder.bias)
-        return F.batch_norm(values[0], *parts, training=False, eps=epsilon)
+    def run(holder: _Holder, values: list[torch.Tensor]) -> torch.Tensor:
+        mean, variance = holder.tensor("running_mean"), holder.tensor("running_var")
+        scale = holder.tensor("weight")
+        return F.batch_norm(values[0], mean, variance, scale, holder.shift, eps=epsilon)
 
     return run
 
@@ -159,10 +164,10 @@ def _pool(layer: Layer) -> Operation:
     top, bottom, left, right = layer.four("pad")
     around = (left, right, top, bottom)
     if method not in ("max", "avg") or 0 in size:
-        raise Unknown(f"layer {layer.name!r} pools by {method!r}")
+        raise UnknownLayerError(f"layer {layer.name!r} pools by {method!r}")
     if method == "max":
 
-        def largest(_: nn.Module, values: list[torch.Tensor]) -> torch.Tensor:
+        def largest(_: _Holder, values: list[torch.Tensor]) -> torch.Tensor:
             value = values[0]
             if any(around):
                 value = F.pad(value, around, value=float("-inf"))
@@ -170,7 +175,7 @@ def _pool(layer: Layer) -> Operation:
 
         return largest
 
-    def average(_: nn.Module, values: list[torch.Tensor]) -> torch.Tensor:
+    def average(_: _Holder, values: list[torch.Tensor]) -> torch.Tensor:
         if not any(around):
             return F.avg_pool2d(values[0], size, stride)
         inside = F.pad(torch.ones_like(values[0][:1, :1]), around)
@@ -183,15 +188,13 @@ def _pool(layer: Layer) -> Operation:
 def _lrn(layer: Layer) -> Operation:
     param = layer.numbers("param", default=0)
     if len(param) != 4 or param[0] < 1 or param[0] != int(param[0]):
-        raise Unknown(f"layer {layer.name!r} has param of {param}")
+        raise UnknownLayerError(f"layer {layer.name!r} has param of {param}")
     size, kappa, alpha, beta = param
-    return lambda _, values: F.local_response_norm(
-        values[0], int(size), alpha * size, beta, kappa
-    )
+    return lambda _, values: F.local_response_norm(values[0], int(size), alpha * size, beta, kappa)
 
 
 def _sum(_: Layer) -> Operation:
-    def run(_: nn.Module, values: list[torch.Tensor]) -> torch.Tensor:
+    def run(_: _Holder, values: list[torch.Tensor]) -> torch.Tensor:
         result = values[0]
         for value in values[1:]:
             result = result + value
@@ -208,9 +211,9 @@ def _concat(layer: Layer) -> Operation:
 def _crop(layer: Layer) -> Operation:
     row, column = layer.pair("crop", default=0)
     if len(layer.inputs) != 2:
-        raise Unknown(f"layer {layer.name!r} crops {len(layer.inputs)} inputs")
+        raise UnknownLayerError(f"layer {layer.name!r} crops {len(layer.inputs)} inputs")
 
-    def run(_: nn.Module, values: list[torch.Tensor]) -> torch.Tensor:
+    def run(_: _Holder, values: list[torch.Tensor]) -> torch.Tensor:
         height, width = values[1].shape[2:]
         return values[0][:, :, row : row + height, column : column + width]
 

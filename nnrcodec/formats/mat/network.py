@@ -61,7 +61,7 @@ _KEEP_CHANNELS = {"relu", "sigmoid", "tanh", "bnorm", "pool", "softmax", "dropou
 _SEVERAL = {"sum", "concat", "crop"}
 
 
-class Unknown(ValueError):
+class UnknownLayerError(ValueError):
     """A network cannot be run; the message says why."""
 
 
@@ -105,14 +105,14 @@ class Layer:
         """Return a setting for height and width."""
         numbers = self.numbers(*names, default=default)
         if len(numbers) > 2 or any(number != int(number) or number < 0 for number in numbers):
-            raise Unknown(f"layer {self.name!r} has {names[0]} of {numbers}")
+            raise UnknownLayerError(f"layer {self.name!r} has {names[0]} of {numbers}")
         return int(numbers[0]), int(numbers[-1])
 
     def four(self, *names: str) -> tuple[int, int, int, int]:
         """Return a setting for top, bottom, left and right."""
         numbers = self.numbers(*names, default=0)
         if len(numbers) not in (1, 4) or any(n != int(n) or n < 0 for n in numbers):
-            raise Unknown(f"layer {self.name!r} has {names[0]} of {numbers}")
+            raise UnknownLayerError(f"layer {self.name!r} has {names[0]} of {numbers}")
         top, bottom, left, right = (int(n) for n in (numbers * 4)[:4])
         return top, bottom, left, right
 
@@ -186,10 +186,12 @@ def network_of(value: Struct) -> Network:
         if unknown:
             first = unknown[0]
             more = f", and {len(unknown) - 1} more" if len(unknown) > 1 else ""
-            raise Unknown(f"layer {first.name!r} is of type {first.kind!r}, not known here{more}")
+            raise UnknownLayerError(
+                f"layer {first.name!r} is of type {first.kind!r}, not known here{more}"
+            )
         _order(network)
         _find_channels(network)
-    except Unknown as error:
+    except UnknownLayerError as error:
         network.problem = str(error)
     return network
 
@@ -213,11 +215,14 @@ class _Names:
     """Names for layers that a module of PyTorch and a graph can have."""
 
     def __init__(self) -> None:
+        from torch.nn import Module
+
+        self._module = Module()
         self._taken = {"layers"}  # that of layers without names
 
     def safe(self, name: str, otherwise: str) -> str:
         base = re.sub(r"[^A-Za-z0-9_]", "_", name)[:100] or otherwise
-        if keyword.iskeyword(base) or base.startswith("_"):
+        if keyword.iskeyword(base) or hasattr(self._module, base) or base.startswith("_"):
             base = f"layer_{base}"
         safe, number = base, 0
         while safe in self._taken:
@@ -261,7 +266,7 @@ def _simple(layers: Cell, network: Network) -> None:
     if network.layers:
         network.outputs = list(network.layers[-1].outputs)
     if any(problems):
-        raise Unknown(next(filter(None, problems)))
+        raise UnknownLayerError(next(filter(None, problems)))
 
 
 def _dag(value: Struct, network: Network) -> None:
@@ -291,7 +296,7 @@ def _dag(value: Struct, network: Network) -> None:
         problems.append(_take_tensors(layer, [values[p] for p in own if p in values], network))
         network.layers.append(layer)
     if any(problems):
-        raise Unknown(next(filter(None, problems)))
+        raise UnknownLayerError(next(filter(None, problems)))
 
 
 def _texts(value: Value | None) -> list[str]:
@@ -409,11 +414,11 @@ def _order(network: Network) -> None:
     """Put layers in the order in which they can run, and find what has to be given."""
     made = [name for layer in network.layers for name in layer.outputs]
     if not network.layers or len(set(made)) != len(made):
-        raise Unknown("it has no layers, or two of them give one variable")
+        raise UnknownLayerError("it has no layers, or two of them give one variable")
     for layer in network.layers:
         several = layer.kind in _SEVERAL
         if len(layer.outputs) != 1 or not (layer.inputs and (several or len(layer.inputs) == 1)):
-            raise Unknown(f"layer {layer.name!r} has {len(layer.inputs)} inputs")
+            raise UnknownLayerError(f"layer {layer.name!r} has {len(layer.inputs)} inputs")
     network.inputs = {
         name: 0 for layer in network.layers for name in layer.inputs if name not in set(made)
     }
@@ -436,7 +441,7 @@ def _order(network: Network) -> None:
                 if not waiting[user]:
                     ready.append(user)
     if len(order) != len(network.layers):
-        raise Unknown("its layers need one another in a circle")
+        raise UnknownLayerError("its layers need one another in a circle")
     network.layers = [network.layers[index] for index in order]
 
 
@@ -446,7 +451,7 @@ def _find_channels(network: Network) -> None:
     for name in network.inputs:
         depth = _needed(name, network)
         if depth is None:
-            raise Unknown(f"how many channels its input {name!r} has is not known")
+            raise UnknownLayerError(f"how many channels its input {name!r} has is not known")
         network.inputs[name] = channels[name] = depth
     for layer in network.layers:
         counts = [channels[name] for name in layer.inputs]
@@ -476,16 +481,20 @@ def _channels_of(layer: Layer, counts: list[int]) -> int:
     if layer.kind == "conv" and weight is not None:
         outputs, depth = weight.shape[:2]
         if counts[0] % depth or outputs % (counts[0] // depth or 1):
-            raise Unknown(f"layer {layer.name!r} takes {depth} channels, and gets {counts[0]}")
+            raise UnknownLayerError(
+                f"layer {layer.name!r} takes {depth} channels, and gets {counts[0]}"
+            )
         return int(outputs)
     if layer.kind == "convt" and weight is not None:
         if weight.shape[0] != counts[0]:
-            raise Unknown(
+            raise UnknownLayerError(
                 f"layer {layer.name!r} takes {weight.shape[0]} channels, and gets {counts[0]}"
             )
         return int(weight.shape[1]) * layer.pair("numGroups")[0]
     if layer.kind == "bnorm" and weight is not None and weight.size != counts[0]:
-        raise Unknown(f"layer {layer.name!r} takes {weight.size} channels, and gets {counts[0]}")
+        raise UnknownLayerError(
+            f"layer {layer.name!r} takes {weight.size} channels, and gets {counts[0]}"
+        )
     if layer.kind == "concat":
         return sum(counts) if axis_of(layer) == 1 else counts[0]
     return counts[0]
@@ -495,6 +504,5 @@ def axis_of(layer: Layer) -> int:
     """Return the axis along which a layer joins its inputs."""
     dim = layer.numbers("dim", default=3)[0]
     if dim not in (1, 2, 3, 4):
-        raise Unknown(f"layer {layer.name!r} joins inputs along dimension {dim}")
+        raise UnknownLayerError(f"layer {layer.name!r} joins inputs along dimension {dim}")
     return {1: 2, 2: 3, 3: 1, 4: 0}[int(dim)]
-

@@ -6,7 +6,13 @@ from pathlib import Path
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.mat import level5, level73
-from nnrcodec.formats.mat.network import Network, Residual, Unknown, network_of, networks_in
+from nnrcodec.formats.mat.network import (
+    Network,
+    Residual,
+    UnknownLayerError,
+    network_of,
+    networks_in,
+)
 from nnrcodec.formats.mat.values import Struct
 from nnrcodec.formats.mat.wrapper import Wrapping
 from nnrcodec.graph.names import with_safe_names
@@ -64,13 +70,13 @@ def _model(path: Path, root: Struct, key: str | None, residual: Residual | None)
             raise ConfigError(f"{path}: there is no network here that --residual could apply to")
         return _plain(path, root, everything=key == ALL)
     chosen = key if key is not None else next(iter(networks))
-    at, value = networks[chosen]
+    value = networks[chosen][1]
     others = tuple(other for name, (other, _) in networks.items() if name != chosen)
     network = network_of(value)
     wrapping = Wrapping(network.places, has_network=True, not_chosen=others)
     model = _with_graph(path, network, residual)
-    names = model.tensors if model is not None else _tensors_of(network)
-    wrapper = wrapping.wrapper(root, frozenset(names))
+    coded = model.tensors if model is not None else _tensors_of(network)
+    wrapper = wrapping.wrapper(root, frozenset(coded))
     if model is None:
         if residual is not None:
             raise ConfigError(f"{path}: --residual needs a graph, and {network.problem}")
@@ -78,7 +84,7 @@ def _model(path: Path, root: Struct, key: str | None, residual: Residual | None)
             f"its weights are coded, without a graph, because {network.problem}; so nothing can be "
             "calibrated"
         )
-        model = Model.of(_tensors_of(network).values())
+        model = Model.of(coded.values())
     if not model.tensors and not wrapping.tensors:
         raise ModelError(f"{path} holds no arrays of numbers")
     source = _source(wrapper, wrapping, network.notes, chosen if len(networks) > 1 else "")
@@ -126,7 +132,7 @@ def _with_graph(path: Path, network: Network, residual: Residual | None) -> Mode
         return None
     try:
         module = MatNetwork(network, residual or "none").eval()
-    except Unknown as error:
+    except UnknownLayerError as error:
         network.problem = str(error)
         return None
     sizes = [network.size] if network.size else [(size, size) for size in _SIZES]
@@ -188,4 +194,3 @@ def residual_of(residual: str | None) -> Residual | None:
         case None | "none" | "subtract" | "add":
             return residual
     raise ConfigError(f"residual={residual!r}: expected 'none', 'subtract' or 'add'")
-

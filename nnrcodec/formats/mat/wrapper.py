@@ -21,6 +21,7 @@ _FEW, _SETTING = 16, 256
 """Elements: up to the first an array within structs is exact; up to the second one beside the
 layers of a network is a setting, which is kept in the wrapper."""
 
+_TOO_MUCH = f"more than the {MOST_BYTES} bytes that are kept"
 _TRAINING = {"momentum", "solverState", "state", "stats", "der", "dzdx"}
 
 
@@ -83,7 +84,7 @@ class Wrapping:
         if path in self.not_chosen:
             return self._left(path, "a network", "not chosen by --key")
         if path in self._dropped:
-            return self._left(path, _words(value), f"more than the {MOST_BYTES} bytes that are kept")
+            return self._left(path, _words(value), _TOO_MUCH)
         if isinstance(value, Array):
             return self._array(value, path)
         if isinstance(value, Other):
@@ -126,7 +127,8 @@ class Wrapping:
             return self._left(path, _words(value), "state of training: only --key all codes it")
         few = _SETTING if self.has_network else 1
         if value.size <= few * is_nested:
-            return self._plain(["numbers", value.dtype, list(value.dims), _json(value)], value, path)
+            node = ["numbers", value.dtype, list(value.dims), _json(value)]
+            return self._plain(node, value, path)
         if self.has_network and value.dtype.startswith("complex"):
             return self._left(path, _words(value), "beside a graph only real numbers are coded")
         name = ".".join(path)

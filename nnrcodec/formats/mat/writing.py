@@ -29,7 +29,6 @@ from nnrcodec.formats.mat.values import (
 )
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model.mat_wrapper import NAME
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.source import WrapperError, check_wrapper
 from nnrcodec.version import __version__
