@@ -25,7 +25,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-MOST_DEPTH = 32
+MOST_DEPTH = 34
+"""Levels of nodes within one another: those of a file, and what holds its variables."""
+
 MOST_ELEMENTS = 2**20
 """Of a struct, a cell or a text."""
 

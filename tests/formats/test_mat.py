@@ -3,6 +3,7 @@
 import struct
 import sys
 import zlib
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ import nnrcodec
 from nnrcodec.errors import ConfigError, ModelError, NnrError
 from nnrcodec.formats import load, save
 from nnrcodec.model.model import Model, Tensor
+from nnrcodec.model.source import Source, Wrapper
 
 VERSIONS = ("5", "7", "7.3")
 VARIABLES = {
@@ -149,8 +151,49 @@ def test_more_around_arrays_than_is_kept_is_said(tmp_path):
     texts = tuple("x" * 5000 for _ in range(80))
     model = load(write(tmp_path / "m.mat", {"w": np.ones((3, 3)), "t": texts, "n": "short"}))
     assert all("more than the 262144 bytes" in left.reason for left in model.source.left_out)
-    save(model, tmp_path / "out.mat")
+    (tmp_path / "m.nnr").write_bytes(nnrcodec.encode(model))
+    nnrcodec.decode_file(tmp_path / "m.nnr", tmp_path / "out.mat")
     assert scipy.io.loadmat(tmp_path / "out.mat")["n"] == ["short"]
+
+
+def test_the_deepest_file_that_is_read_can_be_coded(tmp_path):
+    deep = {"note": "x"}
+    for index in range(30):
+        deep = {"s": deep} if index % 2 else (deep,)
+    path = write(tmp_path / "m.mat", {"w": np.ones((9, 9)), "deep": deep})
+    model = load(path)
+    assert nnrcodec.decode(nnrcodec.encode(model))["w"].shape == (9, 9)
+    write(path, {"w": np.ones((9, 9)), "deep": ((deep,),)})
+    with pytest.raises(ModelError, match="more than 32 values within one another"):
+        load(path)
+
+
+def test_a_variable_of_more_than_the_format_has_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("nnrcodec.formats.mat.writing._MOST_BYTES", 1000)
+    with pytest.raises(ModelError, match=r"'w' has more than the 2 GiB .* write a \.h5"):
+        save(Model.of([Tensor.of("w", np.ones((99, 99)))]), tmp_path / "m.mat")
+    nested = load(write(tmp_path / "m.mat", {"s": {"w": np.ones((99, 99))}}))
+    with pytest.raises(ModelError, match="'s' has more than"):
+        save(nested, tmp_path / "m.mat")
+
+
+def test_damaged_wrappers_are_model_errors_or_files(tmp_path):
+    layers = ({"type": "conv", "weights": (np.ones((3, 3, 1, 2)), np.ones((2, 1)))},)
+    model = load(write(tmp_path / "m.mat", {"net": {"layers": layers}, "s": VARIABLES["model"]}))
+    rng = np.random.default_rng(0)
+
+    def damaged(node):
+        if rng.random() < 0.01:
+            return rng.choice(np.array([None, 3, "x", "cell", "tensor", -1], object))
+        return [damaged(part) for part in node] if isinstance(node, list) else node
+
+    for _ in range(60):
+        wrapper = Wrapper("mat", damaged(model.source.wrapper.content))
+        try:
+            save(replace(model, source=Source(wrapper=wrapper)), tmp_path / "out.mat")
+        except ModelError:
+            continue
+        scipy.io.whosmat(tmp_path / "out.mat")
 
 
 def test_without_the_packages_the_extra_is_named(tmp_path, monkeypatch):

@@ -218,6 +218,28 @@ def test_a_network_of_blocks_comes_back(tmp_path, change):
     assert used == {param.name for param in read.params}
 
 
+def test_layers_with_the_same_parameters_keep_them(tmp_path):
+    def param(name, value):
+        return {"name": name, "value": value}
+
+    w = values(3, 3, 1, 1)
+    net = {
+        "layers": [
+            block("Conv", "one", ("x",), ("y",), ("w", "b"), pad=1.0),
+            block("Conv", "two", ("y",), ("z",), ("w", "b"), pad=1.0),
+        ],
+        "params": [param("w", w), param("b", B2)],
+    }
+    model = load(write(tmp_path / "m.mat", {"net": net}), residual="none")
+    assert model.ties == {"two.weight": "one.weight", "two.bias": "one.bias"}
+    (tmp_path / "m.nnr").write_bytes(nnrcodec.encode(model, calib=None))
+    decoded = nnrcodec.decode_file(tmp_path / "m.nnr", tmp_path / "out.mat")
+    again = load(tmp_path / "out.mat", residual="none")
+    assert again.ties == model.ties
+    x = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(run(again, x), run(decoded, x))
+
+
 def layers_of(*layers):
     return {"net": {"layers": layers}}
 

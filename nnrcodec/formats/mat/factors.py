@@ -132,7 +132,8 @@ class _Changer:
                 self.done.add(name)
                 new_layers += self._two(layer, name, factors, own, first, new_values, new_vars)
             elif f"{name}.weight" not in self._places.tensors:
-                renamed[_texts(layer.get("outputs"))[0]] = _texts(layer.get("inputs"))[0]
+                outputs, inputs = _texts(layer.get("outputs")), _texts(layer.get("inputs"))
+                renamed.update(zip(outputs, inputs, strict=False))
                 for param in own:
                     new_values.pop(param, None)
             elif len(own) == 1 and f"{name}.bias" in self._places.tensors:

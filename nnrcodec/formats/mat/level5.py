@@ -27,6 +27,7 @@ from nnrcodec.formats.mat.values import (
     Struct,
     Text,
     Value,
+    complex_of,
 )
 from nnrcodec.formats.reading import open_regular
 from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
@@ -218,7 +219,7 @@ class _File:
             raise ValueError(f"an array of dimensions {dims} with {real.size} numbers")
 
         def values() -> np.ndarray:
-            numbers = parts[0] + 1j * parts[1] if len(parts) == 2 else parts[0]
+            numbers = complex_of(*parts) if len(parts) == 2 else parts[0]
             return np.ascontiguousarray(numbers.astype(dtype).reshape(dims, order="F"))
 
         return Array(dims, dtype, values)

@@ -26,6 +26,7 @@ from nnrcodec.formats.mat.values import (
     Struct,
     Text,
     Value,
+    complex_of,
 )
 from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
 
@@ -153,7 +154,7 @@ class _File:
         self._take(entry)
         name = _dtype(entry.dtype, kind)
         if name is None:
-            return Other(f"an array of {kind or entry.dtype}"[:100])
+            return Other(f"an array of the class {kind or entry.dtype}"[:100])
         dims, where, path = _dims(entry), entry.name, self._path
 
         def values() -> np.ndarray:
@@ -165,7 +166,7 @@ class _File:
             except Exception as error:  # as in `read`
                 raise ModelError(f"{path} is damaged: {error}") from error
             if numbers.dtype.names:
-                numbers = numbers["real"] + 1j * numbers["imag"]
+                numbers = complex_of(numbers["real"], numbers["imag"])
             reverse = numbers.T.astype(name)
             return np.ascontiguousarray(reverse.reshape(dims, order="F"))
 
@@ -176,6 +177,8 @@ def _dtype(stored: np.dtype[Any], kind: str) -> str | None:
     """Return the dtype of numbers of a class, as they are stored; None if they are none."""
     if stored.names == ("real", "imag") and stored["real"] == stored["imag"]:
         return {"float64": "complex128", "float32": "complex64"}.get(stored["real"].name)
+    if kind and kind not in CLASSES:
+        return None
     if kind == "logical" and stored.kind in "iu":
         return "bool"
     known = stored.name in CLASSES.values() and CLASSES.get(kind, stored.name) == stored.name

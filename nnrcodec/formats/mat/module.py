@@ -35,10 +35,11 @@ class MatNetwork(nn.Module):
     def __init__(self, network: Network, residual: Residual = "none") -> None:
         super().__init__()
         self._steps = []
+        made: dict[int, torch.Tensor] = {}
         self._inputs, self._outputs = tuple(network.inputs), tuple(network.outputs)
         self._residual = residual
         for layer in network.layers:
-            holder = _Holder(layer)
+            holder = _Holder(layer, made)
             _add(self, layer.name, holder)
             self._steps.append(
                 (holder, _OPERATIONS[layer.kind](layer), layer.inputs, layer.outputs[0])
@@ -70,19 +71,22 @@ def _signature(names: tuple[str, ...]) -> inspect.Signature:
 
 
 class _Holder(nn.Module):
-    """Holds the tensors of a layer."""
+    """Holds the tensors of a layer; `made` are those of all layers, some of which share them."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, made: dict[int, torch.Tensor]) -> None:
         super().__init__()
         for name in ("weight", "bias", "running_mean", "running_var"):
             values = layer.tensors.get(name)
             if values is None:
                 continue
-            tensor = torch.from_numpy(values.copy())
-            if name.startswith("running"):
-                self.register_buffer(name, tensor)
+            is_buffer = name.startswith("running")
+            if id(values) not in made:
+                tensor = torch.from_numpy(values.copy())
+                made[id(values)] = tensor if is_buffer else nn.Parameter(tensor, False)
+            if is_buffer:
+                self.register_buffer(name, made[id(values)])
             else:
-                self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
+                self.register_parameter(name, cast(nn.Parameter, made[id(values)]))
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return a tensor that the layer has."""
@@ -101,7 +105,7 @@ def _add(module: nn.Module, name: str, holder: nn.Module) -> None:
         if outer not in dict(module.named_children()):
             module.add_module(outer, nn.Module())
         module = module.get_submodule(outer)
-    module._modules[last] = holder  # names such as "type" are attributes of every module
+    module.add_module(last, holder)
 
 
 def _conv(layer: Layer) -> Operation:
@@ -141,7 +145,7 @@ def _convt(layer: Layer) -> Operation:
 
 
 def _bnorm(layer: Layer) -> Operation:
-    epsilon = float(layer.tensors["eps"])
+    epsilon = layer.epsilon
 
     def run(holder: _Holder, values: list[torch.Tensor]) -> torch.Tensor:
         mean, variance = holder.tensor("running_mean"), holder.tensor("running_var")

@@ -83,6 +83,8 @@ class Layer:
         By the names that PyTorch has for them.
     channels : int or None
         Of its input.
+    epsilon : float
+        What a batch norm adds to the variance.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Layer:
     settings: Struct
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     channels: int | None = None
+    epsilon: float = 0.0
 
     def numbers(self, *names: str, default: float) -> tuple[float, ...]:
         """Return a setting, under the first of its names that is there."""
@@ -132,6 +135,8 @@ class Network:
         Height and width of the input, if the file says them.
     places : dict of int to list
         For arrays that became tensors, by their identity: nodes of the wrapper.
+    shared : dict of int to dict
+        The tensors that each array became, since several layers may have it.
     notes : list of str
         What a user should know.
     problem : str
@@ -143,6 +148,7 @@ class Network:
     outputs: list[str] = field(default_factory=list)
     size: tuple[int, int] | None = None
     places: dict[int, list[Any]] = field(default_factory=dict)
+    shared: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problem: str = ""
 
@@ -309,36 +315,51 @@ def _take_tensors(layer: Layer, arrays: list[Value], network: Network) -> str:
     """Give a layer its tensors, and note their places; return why it cannot be, if so."""
     if layer.kind not in ("conv", "convt", "bnorm"):
         return ""
-    if not arrays or not all(isinstance(a, Array) and a.dtype[:5] == "float" for a in arrays):
+    numbers = [a for a in arrays if isinstance(a, Array) and a.dtype.startswith("float")]
+    if not numbers or len(numbers) < len(arrays):
         return f"layer {layer.name!r} has no numbers for weights"
-    first, *rest = (array for array in arrays if isinstance(array, Array))
-    bias = rest[0] if rest else None
-    if not first.size:
+    if not numbers[0].size:
         return f"layer {layer.name!r} has no weights yet: it was not initialised"
     if layer.kind == "bnorm":
-        return _take_norm(layer, first, bias, rest[1] if len(rest) > 1 else None, network)
-    weight = _kernel(first, bias, transposed=layer.kind == "convt")
+        return _take_norm(layer, numbers, network)
+    bias = numbers[1] if len(numbers) > 1 else None
+    weight = _kernel(numbers[0], bias, transposed=layer.kind == "convt")
     if weight is None:
-        return f"layer {layer.name!r} has a filter of dimensions {first.dims}"
-    layer.tensors["weight"] = weight
-    network.places[id(first)] = ["filter", f"{layer.name}.weight"]
+        return f"layer {layer.name!r} has a filter of dimensions {numbers[0].dims}"
+    _place(layer, numbers[0], ["filter"], {"weight": weight}, network)
     if bias is not None:
         _take_vector(layer, "bias", bias, network)
     return ""
 
 
+def _place(
+    layer: Layer,
+    array: Array,
+    node: list[Any],
+    tensors: dict[str, np.ndarray],
+    network: Network,
+    *rest: Any,
+) -> None:
+    """Give a layer the tensors of an array, those of another layer if that has it too."""
+    tensors = network.shared.setdefault(id(array), tensors)
+    layer.tensors.update(tensors)
+    names = [f"{layer.name}.{name}" for name in tensors]
+    network.places.setdefault(id(array), [*node, *names, *rest])
+
+
 def _take_vector(layer: Layer, name: str, array: Array, network: Network) -> None:
     is_row = array.dims[0] == 1 and array.size != 1
     if array.size:
-        layer.tensors[name] = _narrow(array).reshape(-1, order="F")
-    network.places[id(array)] = ["vector", f"{layer.name}.{name}", is_row]
+        vector = _narrow(array).reshape(-1, order="F")
+        _place(layer, array, ["vector"], {name: vector}, network, is_row)
+    else:
+        network.places[id(array)] = ["vector", f"{layer.name}.{name}", is_row]
 
 
-def _take_norm(
-    layer: Layer, scale: Array, shift: Array | None, moments: Array | None, network: Network
-) -> str:
-    if shift is None or moments is None or moments.dims != (scale.size, 2):
+def _take_norm(layer: Layer, arrays: list[Array], network: Network) -> str:
+    if len(arrays) < 3 or arrays[2].dims != (arrays[0].size, 2):
         return f"layer {layer.name!r} is a batch norm without moments, which depends on the batch"
+    scale, shift, moments = arrays[:3]
     if shift.size != scale.size:
         return f"layer {layer.name!r} has {scale.size} scales and {shift.size} shifts"
     for name, array in (("weight", scale), ("bias", shift)):
@@ -348,15 +369,11 @@ def _take_norm(
     # the second moment is the square root of variance + epsilon
     if not 0 < epsilon < 0.5 * float(np.min(sigma**2, initial=1.0)):
         epsilon = 1e-12
-    layer.tensors["running_mean"] = mean.astype(np.float32)
-    layer.tensors["running_var"] = np.maximum(sigma**2 - epsilon, 0).astype(np.float32)
-    layer.tensors["eps"] = np.array(epsilon)
-    network.places[id(moments)] = [
-        "moments",
-        f"{layer.name}.running_mean",
-        f"{layer.name}.running_var",
-        epsilon,
-    ]
+    layer.epsilon = epsilon
+    variance = np.maximum(sigma**2 - epsilon, 0)
+    tensors = {"running_mean": mean, "running_var": variance}
+    narrow = {name: values.astype(np.float32) for name, values in tensors.items()}
+    _place(layer, moments, ["moments"], narrow, network, epsilon)
     return ""
 
 

@@ -96,7 +96,11 @@ def _plain(path: Path, root: Struct, *, everything: bool) -> Model:
     wrapping = Wrapping(everything=everything)
     wrapper = wrapping.wrapper(root)
     if not wrapping.tensors:
-        raise ModelError(f"{path} holds no arrays of numbers")
+        objects = [
+            left.what for left in wrapping.left_out if "object" in left.what or "class" in left.what
+        ]
+        hint = f", but {objects[0]}; save the struct that its saveobj() gives" if objects else ""
+        raise ModelError(f"{path} holds no arrays of numbers{hint}")
     return Model.of(wrapping.tensors, source=_source(wrapper, wrapping, []))
 
 
@@ -117,7 +121,6 @@ def _tensors_of(network: Network) -> dict[str, Tensor]:
         )
         for layer in network.layers
         for name, values in layer.tensors.items()
-        if name != "eps"
     }
 
 

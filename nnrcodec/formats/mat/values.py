@@ -145,6 +145,13 @@ def children(value: Value) -> Iterator[tuple[str, Value]]:
                 yield from ((f"{index}.{name}", item) for index, item in enumerate(values))
 
 
+def complex_of(real: np.ndarray, imaginary: np.ndarray) -> np.ndarray:
+    """Return complex numbers; infinite parts stay as they are, which no sum would leave so."""
+    result = np.empty(real.shape, np.complex128)
+    result.real, result.imag = real, imaginary
+    return result
+
+
 def string_of(value: Value | None) -> str:
     """Return a text; empty if it is none."""
     return value.text if isinstance(value, Text) else ""

@@ -85,22 +85,24 @@ class Wrapping:
             return self._left(path, "a network", "not chosen by --key")
         if path in self._dropped:
             return self._left(path, _words(value), _TOO_MUCH)
-        if isinstance(value, Array):
-            return self._array(value, path)
         if isinstance(value, Other):
             return self._left(path, value.what, "only numbers, texts, cells and structs are kept")
+        if max(value.dims) >= 2**31 or (
+            math.prod(value.dims) > MOST_ELEMENTS and not isinstance(value, Array)
+        ):
+            return self._left(path, _words(value), "it has too many elements")
+        if isinstance(value, Array):
+            return self._array(value, path)
         if path and path[-1] in _TRAINING and not self.everything and _has_numbers(value):
             return self._left(path, _words(value), "state of training: only --key all codes it")
         if isinstance(value, Text):
-            return self._plain(["text", list(value.dims), value.text], value, path)
+            return self._plain(["text", list(value.dims), value.text], path)
         before = len(self.tensors), len(self.left_out)
         if isinstance(value, Cell):
             inner = [self._node(item, (*path, str(i))) for i, item in enumerate(value.items)]
             node = ["cell", list(value.dims), inner]
         else:
             node = ["struct", list(value.dims), *self._fields(value, path)]
-        if math.prod(value.dims) > MOST_ELEMENTS:
-            return self._left(path, _words(value), "it has too many elements")
         if path and (len(self.tensors), len(self.left_out)) == before and value.dims != (1, 1):
             self._sizes[path] = len(json.dumps(node))
         return node
@@ -128,7 +130,7 @@ class Wrapping:
         few = _SETTING if self.has_network else 1
         if value.size <= few * is_nested:
             node = ["numbers", value.dtype, list(value.dims), _json(value)]
-            return self._plain(node, value, path)
+            return self._plain(node, path)
         if self.has_network and value.dtype.startswith("complex"):
             return self._left(path, _words(value), "beside a graph only real numbers are coded")
         name = ".".join(path)
@@ -140,9 +142,8 @@ class Wrapping:
         self.tensors.append(replace(tensor, exact=exact))
         return ["tensor", name]
 
-    def _plain(self, node: list[Any], value: Value, path: Path) -> list[Any]:
-        if isinstance(value, Text | Array) and max(value.dims) >= 2**31:
-            return self._left(path, _words(value), "it is too large")
+    def _plain(self, node: list[Any], path: Path) -> list[Any]:
+        """Return a node without others in it, which is left out where there is too much."""
         self._sizes[path] = len(json.dumps(node))
         return node
 
