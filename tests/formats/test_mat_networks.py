@@ -378,3 +378,32 @@ def test_a_network_of_a_paper_is_that_of_its_export():
     x = torch.rand(1, 1, 25, 30)
     exported = load(SHARED / "dncnn25.pt2")
     torch.testing.assert_close(run(model, x), run(exported, x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"pad": 1e6}, "a layer gives a value of"),
+        ({"pad": 1e300}, ""),
+        ({"pad": np.nan}, "has pad of"),
+        ({"stride": 0.0}, "has stride of"),
+        ({"dilate": -1.0}, "has dilate of"),
+    ],
+)
+def test_settings_of_hostile_files_end_in_no_graph(tmp_path, settings, reason, caplog):
+    layer = {"type": "conv", "weights": (W1, B1), **settings}
+    assert load(write(tmp_path / "m.mat", layers_of(layer))).graph is None
+    assert f"without a graph, because {reason}" in caplog.text or reason in caplog.text
+
+
+def test_layers_that_grow_without_end_are_not_run(tmp_path, caplog):
+    layer = {"type": "convt", "weights": (values(4, 4, 1, 1), B2), "upsample": 4.0}
+    assert load(write(tmp_path / "m.mat", layers_of(*[layer] * 9))).graph is None
+    assert "a layer gives a value of" in caplog.text
+
+
+def test_weights_of_class_double_are_said(tmp_path, caplog):
+    layer = {"type": "conv", "weights": (W1.astype(np.float64), B1)}
+    model = load(write(tmp_path / "m.mat", layers_of(layer)))
+    assert model.tensors["layers.0.weight"].dtype == "float32"
+    assert "coded as single" in caplog.text

@@ -220,7 +220,8 @@ class _File:
 
         def values() -> np.ndarray:
             numbers = complex_of(*parts) if len(parts) == 2 else parts[0]
-            return np.ascontiguousarray(numbers.astype(dtype).reshape(dims, order="F"))
+            with np.errstate(all="ignore"):  # a damaged file may store floats for integers
+                return np.ascontiguousarray(numbers.astype(dtype).reshape(dims, order="F"))
 
         return Array(dims, dtype, values)
 

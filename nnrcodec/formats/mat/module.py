@@ -13,6 +13,9 @@ from torch import nn
 from nnrcodec.formats.mat.network import Layer, Network, Residual, UnknownLayerError, axis_of
 from nnrcodec.formats.mat.values import string_of
 
+MOST_ELEMENTS, MOST_MULTIPLY_ADDS = 2**26, 2**38
+"""Of a value, and of a network in all, for one picture."""
+
 Operation = Callable[["_Holder", list[torch.Tensor]], torch.Tensor]
 
 
@@ -52,11 +55,38 @@ class MatNetwork(nn.Module):
         forward.__signature__ = _signature(self._inputs)  # type: ignore[attr-defined]
         self.forward = forward
 
+    def shapes(self, *inputs: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+        """Return the shapes of the outputs for shapes of inputs, before anything is computed.
+
+        Raises
+        ------
+        UnknownLayerError
+            Something would be larger, or take longer, than networks do.
+        RuntimeError, ValueError, IndexError
+            Inputs of these shapes do not fit.
+        """
+        self.to("meta")
+        results = self._run(tuple(torch.empty(shape, device="meta") for shape in inputs))
+        results = results if isinstance(results, tuple) else (results,)
+        return tuple(tuple(result.shape) for result in results)
+
+    def _cost(self, holder: _Holder, value: torch.Tensor) -> int:
+        """Return the multiply-adds of a layer; raise if what it gives is too large."""
+        if value.numel() > MOST_ELEMENTS:
+            raise UnknownLayerError(f"a layer gives a value of {tuple(value.shape)}")
+        weight = sum(parameter.numel() for parameter in holder.parameters())
+        return weight * value.shape[-1] * value.shape[-2]
+
     def _run(self, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor | tuple[torch.Tensor, ...]:
         """Run the network on inputs of shape (batch, channels, height, width)."""
         values = dict(zip(self._inputs, inputs, strict=True))
+        multiply_adds = 0
         for holder, operation, names, output in self._steps:
             values[output] = operation(holder, [values[name] for name in names])
+            if values[output].is_meta:
+                multiply_adds += self._cost(holder, values[output])
+                if multiply_adds > MOST_MULTIPLY_ADDS:
+                    raise UnknownLayerError("it takes more multiply-adds than networks do")
         results = tuple(values[name] for name in self._outputs)
         if self._residual != "none":
             given, result = inputs[0], results[0]

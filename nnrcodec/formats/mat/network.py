@@ -12,6 +12,7 @@ MATLAB drops dimensions of 1 at the end.
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,7 @@ KINDS: Mapping[str, str] = {
 }
 """Types of layers, in lower case and without ``dagnn.``, and what they are here."""
 
+_DOUBLE = "weights of class double are coded as single, with which MatConvNet runs"
 _LOSS = re.compile(r"loss|error|pdist|regression|objective")
 _KEEP_CHANNELS = {"relu", "sigmoid", "tanh", "bnorm", "pool", "softmax", "dropout", "crop", "lrn"}
 _SEVERAL = {"sum", "concat", "crop"}
@@ -100,6 +102,8 @@ class Layer:
         """Return a setting, under the first of its names that is there."""
         for name in names:
             value = numbers_of(self.settings.get(name))
+            if value and not all(map(math.isfinite, value)):
+                raise UnknownLayerError(f"layer {self.name!r} has {name} of {value}")
             if value:
                 return value
         return (default,)
@@ -107,7 +111,8 @@ class Layer:
     def pair(self, *names: str, default: float = 1) -> tuple[int, int]:
         """Return a setting for height and width."""
         numbers = self.numbers(*names, default=default)
-        if len(numbers) > 2 or any(number != int(number) or number < 0 for number in numbers):
+        lowest = min(1, default)
+        if len(numbers) > 2 or any(n != int(n) or n < lowest for n in numbers):
             raise UnknownLayerError(f"layer {self.name!r} has {names[0]} of {numbers}")
         return int(numbers[0]), int(numbers[-1])
 
@@ -318,6 +323,8 @@ def _take_tensors(layer: Layer, arrays: list[Value], network: Network) -> str:
     numbers = [a for a in arrays if isinstance(a, Array) and a.dtype.startswith("float")]
     if not numbers or len(numbers) < len(arrays):
         return f"layer {layer.name!r} has no numbers for weights"
+    if any(array.dtype == "float64" for array in numbers) and _DOUBLE not in network.notes:
+        network.notes.append(_DOUBLE)
     if not numbers[0].size:
         return f"layer {layer.name!r} has no weights yet: it was not initialised"
     if layer.kind == "bnorm":
@@ -364,6 +371,11 @@ def _take_norm(layer: Layer, arrays: list[Array], network: Network) -> str:
         return f"layer {layer.name!r} has {scale.size} scales and {shift.size} shifts"
     for name, array in (("weight", scale), ("bias", shift)):
         _take_vector(layer, name, array, network)
+    with np.errstate(all="ignore"):
+        return _take_moments(layer, moments, network)
+
+
+def _take_moments(layer: Layer, moments: Array, network: Network) -> str:
     mean, sigma = np.moveaxis(moments.read().astype(np.float64), 1, 0)
     epsilon = layer.numbers("epsilon", default=1e-5)[0]
     # the second moment is the square root of variance + epsilon
@@ -379,7 +391,8 @@ def _take_norm(layer: Layer, arrays: list[Array], network: Network) -> str:
 
 def _narrow(array: Array) -> np.ndarray:
     """Return values as float32, which is what networks of MatConvNet run with."""
-    return array.read().astype(np.float32)
+    with np.errstate(over="ignore"):
+        return array.read().astype(np.float32)
 
 
 def _kernel(array: Array, bias: Array | None, *, transposed: bool) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnrcodec.errors import ConfigError, ModelError
@@ -146,12 +147,14 @@ def _with_graph(path: Path, network: Network, residual: Residual | None) -> Mode
             for channels in network.inputs.values()
         )
         try:
-            with torch.no_grad():
-                results = MatNetwork(network)(*inputs)
-        except (RuntimeError, IndexError, ValueError) as error:
+            shapes = MatNetwork(network).shapes(*(tuple(value.shape) for value in inputs))
+        except UnknownLayerError as error:
+            network.problem = str(error)
+            return None
+        except (RuntimeError, IndexError, ValueError, TypeError, ArithmeticError) as error:
             network.problem = f"it does not run on inputs of {height}x{width}: {error}"
             continue
-        _look_at_residual(path, network, residual, inputs, results)
+        _look_at_residual(path, network, residual, [tuple(v.shape) for v in inputs], shapes)
         try:
             model = model_of_module(module, inputs)
         except ModelError as error:
@@ -166,12 +169,12 @@ def _look_at_residual(
     path: Path,
     network: Network,
     residual: Residual | None,
-    inputs: tuple[object, ...],
-    results: object,
+    inputs: Sequence[tuple[int, ...]],
+    outputs: Sequence[tuple[int, ...]],
 ) -> None:
     """Raise if a residual does not fit; note that it can be chosen if the file leaves it open."""
-    shapes = [tuple(getattr(value, "shape", ())) for value in (*inputs, results)]
-    fits = len(shapes) == 2 and shapes[0] == shapes[1]
+    shapes = [*inputs, *outputs]
+    fits = len(inputs) == len(outputs) == 1 and inputs[0] == outputs[0]
     if residual in ("subtract", "add") and not fits:
         raise ConfigError(
             f"{path}: --residual {residual} needs one output of the size of its one input, and the "

@@ -15,7 +15,7 @@ from nnrcodec.formats.mat.network import Path
 from nnrcodec.formats.mat.values import Array, Cell, Other, Struct, Text, Value, children
 from nnrcodec.model.mat_wrapper import MOST_ELEMENTS, NAME
 from nnrcodec.model.model import Tensor
-from nnrcodec.model.source import MOST_BYTES, LeftOut, Wrapper
+from nnrcodec.model.source import MOST_BYTES, MOST_VALUES, LeftOut, Wrapper
 
 _FEW, _SETTING = 16, 256
 """Elements: up to the first an array within structs is exact; up to the second one beside the
@@ -66,13 +66,11 @@ class Wrapping:
             self.tensors, self.left_out, self._sizes = [], [], {}
             self._taken = set(taken)
             content = self._node(root, ())
-            size = len(json.dumps(content))
+            size = _weight(content)
             if size <= MOST_BYTES:
                 return Wrapper("mat", content)
             if not self._sizes:
-                self.notes.append(
-                    f"what stands around the tensors is not kept: {size} bytes are too many"
-                )
+                self.notes.append("what stands around the tensors is not kept: it is too much")
                 return None
             for path in sorted(self._sizes, key=self._sizes.__getitem__, reverse=True):
                 if size <= MOST_BYTES:
@@ -104,7 +102,7 @@ class Wrapping:
         else:
             node = ["struct", list(value.dims), *self._fields(value, path)]
         if path and (len(self.tensors), len(self.left_out)) == before and value.dims != (1, 1):
-            self._sizes[path] = len(json.dumps(node))
+            self._sizes[path] = _weight(node)
         return node
 
     def _fields(self, value: Struct, path: Path) -> list[Any]:
@@ -144,12 +142,18 @@ class Wrapping:
 
     def _plain(self, node: list[Any], path: Path) -> list[Any]:
         """Return a node without others in it, which is left out where there is too much."""
-        self._sizes[path] = len(json.dumps(node))
+        self._sizes[path] = _weight(node)
         return node
 
     def _left(self, path: Path, what: str, reason: str) -> list[Any]:
         self.left_out.append(LeftOut(".".join(path), what, reason))
         return ["left_out", what, reason]
+
+
+def _weight(node: list[Any]) -> int:
+    """Return the bytes of a node, or as many as so many values may have."""
+    text = json.dumps(node)
+    return max(len(text), (text.count(",") + text.count("[")) * MOST_BYTES // MOST_VALUES)
 
 
 def _json(value: Array) -> list[Any]:
