@@ -151,6 +151,7 @@ def encode_file(
     config: EncoderConfig | None = None,
     *,
     key: str | None = None,
+    residual: str | None = None,
     calib: Calib | None = "auto",
     score: ScoreOf | None = None,
     calib_count: int | None = None,
@@ -168,6 +169,8 @@ def encode_file(
         with the ending ``.nnr``.
     key : str, optional
         Which entry of a file with several state dicts, as `nnrcodec.load` takes it.
+    residual : "none", "subtract" or "add", optional
+        What is done with the output of a network of MatConvNet, as `nnrcodec.load` takes it.
     config, calib, score, calib_count, seed, progress
         As for `encode`.
 
@@ -187,7 +190,7 @@ def encode_file(
         raise ConfigError(
             f"{target} has the ending of a model file: give the stream another, such as .nnr"
         )
-    model = load(source, key)
+    model = load(source, key, residual=residual)
     check_output(target, source)
     result = encode(
         model,

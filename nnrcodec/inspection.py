@@ -13,7 +13,7 @@ from nnrcodec.errors import ConfigError, SyntaxElementError, UnsupportedFeatureE
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import item_bytes
 from nnrcodec.model.model import Factors, SchemeName
-from nnrcodec.model.source import LeftOut, left_out_of
+from nnrcodec.model.source import LeftOut, left_out_in
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.syntax.constants import NnrCompressedDataUnitPayloadType, NnrUnitType
 from nnrcodec.syntax.data_unit import NnrCompressedDataUnitHeader
@@ -197,7 +197,7 @@ def inspect(
         is_update=_parameter_set(stream).mps_parent_signalling_enabled_flag == 1,
         measured=record.measured if record else None,
         wrapper=wrapper.kind if wrapper else None,
-        left_out=tuple(left_out_of(wrapper.content)) if wrapper and wrapper.kind == "torch" else (),
+        left_out=left_out_in(wrapper),
         ties={e.name: e.tied_to for e in entries if e.tied_to is not None},
         empty=tuple(e.name for e in entries if e.empty_shape is not None),
     )

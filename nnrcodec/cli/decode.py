@@ -26,7 +26,7 @@ from nnrcodec.errors import ConfigError
 from nnrcodec.formats import SAVERS, check_output, is_model_file, save
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
-from nnrcodec.model.source import left_out_of
+from nnrcodec.model.source import left_out_in
 
 TEXTS = Texts(
     name="nnr-decode",
@@ -163,11 +163,10 @@ def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
     if decoded.measured is not None:
         notes.append(f"as its encoder measured: {decoded.measured.words}")
     wrapper = None if model.source is None else model.source.wrapper
-    if wrapper is not None and wrapper.kind == "torch":
-        left_out = [left.name for left in left_out_of(wrapper.content)]
-        if left_out:
-            names = ", ".join(map(printable, left_out[:5]))
-            notes.append(f"without {names}, which its encoder left out")
+    left_out = [left.name for left in left_out_in(wrapper)]
+    if left_out:
+        names = ", ".join(map(printable, left_out[:5]))
+        notes.append(f"without {names}, which its encoder left out")
     if decoded.is_update:
         notes.append("an update: these are differences to its base model")
     return model, notes, len(data)

@@ -35,6 +35,7 @@ from nnrcodec.encoder.search import ScoreOf
 from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import check_output, is_model_file, load, write_atomically
+from nnrcodec.formats.mat.network import Residual
 from nnrcodec.model.model import Model
 from nnrcodec.quant.search.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
 from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA
@@ -70,8 +71,9 @@ Make a model file small: quantize its weights, code them, write an NNR stream.
 A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
 model code. Of other files the tensors are coded, and what stands around them:
 checkpoints of PyTorch under any name, safetensors, shards with their index,
-NumPy, HDF5. What kind of file it is, its content says; nnr-info --formats lists
-them. The state of an optimizer is left out, which a warning says.
+NumPy, HDF5, MATLAB (networks of MatConvNet with their graph). What kind of file
+it is, its content says; nnr-info --formats lists them. The state of an optimizer
+is left out, which a warning says.
 
 The encoder runs the network with calibration inputs. It then chooses step sizes
 and levels that change the output of the network least for their bytes. Give it
@@ -149,6 +151,13 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME",
         help="which entry of a checkpoint to code, where it has several state dicts, such as "
         "params_ema; all: all of its tensors, the state of an optimizer too",
+    )
+    parser.add_argument(
+        "--residual",
+        choices=get_args(Residual),
+        help="for a network of MatConvNet, whose file does not say what its output is: subtract: "
+        "the network gives noise, the result is input - output; add: input + output; none: the "
+        "output is the result",
     )
     parser.add_argument(
         "-o",
@@ -386,7 +395,7 @@ def _encode(options: argparse.Namespace) -> None:
         _encode_update(options, config, output, start)
         return
     with timed("loading"):
-        model = load(options.input, options.key)
+        model = load(options.input, options.key, residual=options.residual)
     before = time.perf_counter()
     with timed("calibration inputs"):
         calibration = _calibration(options, config, model)
@@ -501,7 +510,7 @@ def _encode_update(
     except BitstreamError as error:
         raise ConfigError(f"the streams of --base do not decode: {error}") from error
     with timed("loading"):
-        model = load(options.input, options.key)
+        model = load(options.input, options.key, residual=options.residual)
     with StageBars(_UNITS_OF_STAGES, quiet=options.quiet) as progress:
         result = encoder.encode(model, progress=progress)
     write_atomically(output, result.data)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from nnrcodec.cli.command import Parser, Texts, print_json, progress_bar, read_stream, run, say
 from nnrcodec.cli.table import printable, table
@@ -15,6 +15,7 @@ from nnrcodec.cli.task import add_task, check_task, task_of
 from nnrcodec.cli.values import at_least
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import load
+from nnrcodec.formats.mat.network import Residual
 
 if TYPE_CHECKING:
     from nnrcodec.evaluate import Evaluation
@@ -88,6 +89,11 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME",
         help="which entry of a checkpoint the streams are of, as nnr-encode takes it",
     )
+    parser.add_argument(
+        "--residual",
+        choices=get_args(Residual),
+        help="what the output of a network of MatConvNet is, as nnr-encode takes it",
+    )
     add_task(parser, TASKS)
     parser.add_argument(
         "--input-size",
@@ -131,7 +137,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if options.report is not None:
         check_folder(options.report)
     streams = {path: read_stream(path) for path in options.streams}
-    original = load(options.model, options.key)
+    original = load(options.model, options.key, residual=options.residual)
     networks = [original_network(original)]
     for (path, data), label in zip(streams.items(), _labels(options.streams), strict=True):
         options.input = path

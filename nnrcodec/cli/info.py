@@ -50,7 +50,7 @@ examples:
              snr (dB, of the worst output, or the worst tensor), absolute (dB,
              of the range of a picture), change (dB, of what a filter changes)
   wrapper    of what kind of file what stood around the tensors is kept: torch,
-             safetensors or hdf5
+             safetensors, hdf5 or mat
   left_out   entries of that file that were not coded, list of objects: name,
              what, reason
   ties       tensors that are another one: name and its name; empty: names of

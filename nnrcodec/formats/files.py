@@ -10,11 +10,14 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import arrays, hdf5, looks, pt, pt2, safetensors, shards
 from nnrcodec.formats.looks import Look
+from nnrcodec.formats.mat import writing as mat
+from nnrcodec.formats.mat.reading import load_level5, load_level73, residual_of
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 from nnrcodec.model.source import Source
@@ -108,8 +111,17 @@ FORMATS: tuple[Format, ...] = (
     Format("a NumPy array", looks.begins(b"\x93NUMPY"), arrays.load_array, advice="an array"),
     Format(
         "a MATLAB file",
-        lambda look: looks.is_mat_5(look) or looks.is_mat_7_3(look),
-        advice="it is not read yet; save the weights as .npz with SciPy or h5py",
+        looks.is_mat_5,
+        load_level5,
+        (".mat",),
+        mat.save,
+        "arrays, or a network of MatConvNet with its graph",
+    ),
+    Format(
+        "a MATLAB file of version 7.3",
+        looks.is_mat_7_3,
+        load_level73,
+        advice="as other MATLAB files, which it becomes",
     ),
     Format(
         "an HDF5 file",
@@ -218,7 +230,7 @@ def format_of(path: Path) -> Format:
     )
 
 
-def load(path: str | Path, key: str | None = None) -> Model:
+def load(path: str | Path, key: str | None = None, *, residual: str | None = None) -> Model:
     """Read a model file; what kind of file it is, its content says.
 
     What is left out, and what changes on the way back, is logged as a warning; it is also in
@@ -231,6 +243,9 @@ def load(path: str | Path, key: str | None = None) -> Model:
     key : str, optional
         Which entry of a file with several state dicts; "all" for all of its tensors, the state of
         an optimizer too.
+    residual : "none", "subtract" or "add", optional
+        For a network of MatConvNet, whose file does not say what its output is: the output is taken
+        as it is, or from the input, or added to it.
 
     Returns
     -------
@@ -249,9 +264,7 @@ def load(path: str | Path, key: str | None = None) -> Model:
     if path.is_dir():
         path = shards.index_in(path)
     form = format_of(path)
-    if form.load is None:
-        raise ModelError(f"{path} is {form.name}: {form.advice}")
-    model = form.load(path, key)
+    model = _loader(form, path, residual)(path, key)
     source = replace(model.source or Source(), form=form.name)
     shard = _SHARD.search(path.name)
     if shard and int(shard[2]) > 1:
@@ -264,6 +277,27 @@ def load(path: str | Path, key: str | None = None) -> Model:
     for note in source.notes:
         logger.warning("%s", note)
     return replace(model, source=source)
+
+
+def _loader(form: Format, path: Path, residual: str | None) -> Load:
+    """Return what reads a file, told what the output of its network is.
+
+    Raises
+    ------
+    ModelError
+        Files of this kind are not read.
+    ConfigError
+        There is no such residual, or it is not for files of this kind.
+    """
+    chosen = residual_of(residual)
+    if form.load is None:
+        raise ModelError(f"{path} is {form.name}: {form.advice}")
+    for load_mat in (load_level5, load_level73):
+        if form.load is load_mat:
+            return partial(load_mat, residual=chosen)
+    if chosen is not None:
+        raise ConfigError(f"{path} is {form.name}: --residual is for networks of MatConvNet")
+    return form.load
 
 
 def _notes(path: Path, source: Source) -> list[str]:
@@ -330,5 +364,6 @@ _WITH_WRAPPER: Mapping[str, tuple[Save, ...]] = {
     "torch": (pt.save,),
     "safetensors": (safetensors.save,),
     "hdf5": (hdf5.save,),
+    "mat": (mat.save,),
 }
 """What writes wrappers of each kind."""

@@ -11,11 +11,12 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from nnrcodec.model import mat_wrapper
 from nnrcodec.model.dtypes import DTYPES
 
-WrapperKind = Literal["torch", "safetensors", "hdf5"]
-"""What a wrapper is of: the Python values in a PyTorch file, the header of a safetensors file, or
-the groups of an HDF5 file."""
+WrapperKind = Literal["torch", "safetensors", "hdf5", "mat"]
+"""What a wrapper is of: the Python values in a PyTorch file, the header of a safetensors file, the
+groups of an HDF5 file, or the variables of a MATLAB file."""
 
 MOST_DEPTH = 64
 """Levels of a wrapper within one another."""
@@ -57,11 +58,12 @@ class Wrapper:
 
     Parameters
     ----------
-    kind : "torch", "safetensors" or "hdf5"
+    kind : "torch", "safetensors", "hdf5" or "mat"
         What `content` is of.
     content : JSON value
         For torch a node (spec/record.md, wrapper); for safetensors the metadata, an object of
-        strings; for hdf5 the attributes of groups, by path.
+        strings; for hdf5 the attributes of groups, by path; for mat a node of
+        `nnrcodec.model.mat_wrapper`.
     """
 
     kind: WrapperKind
@@ -117,6 +119,10 @@ def check_wrapper(wrapper: Wrapper, tensors: Container[str]) -> None:
         _check_strings(wrapper.content)
     elif wrapper.kind == "hdf5":
         _check_attributes(wrapper.content)
+    elif wrapper.kind == "mat":
+        misfit = mat_wrapper.misfit_of(wrapper.content)
+        if misfit is not None:
+            raise WrapperError(misfit)
     else:
         names = list(tensors_named(wrapper.content))
         for name in names:
@@ -141,6 +147,15 @@ def prefixes_of(node: Any) -> Iterator[str]:
     for part in walk(node):
         if isinstance(part, list) and part[0] == "tensors":
             yield part[2]
+
+
+def left_out_in(wrapper: Wrapper | None) -> tuple[LeftOut, ...]:
+    """Return what a checked wrapper says was left out, with its paths."""
+    if wrapper is not None and wrapper.kind == "torch":
+        return tuple(left_out_of(wrapper.content))
+    if wrapper is not None and wrapper.kind == "mat":
+        return tuple(LeftOut(*row) for row in mat_wrapper.left_out_of(wrapper.content))
+    return ()
 
 
 def left_out_of(node: Any, path: tuple[str, ...] = ()) -> Iterator[LeftOut]:

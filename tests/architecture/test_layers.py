@@ -64,6 +64,7 @@ ONLY_IN = {
     "safetensors": {"formats/safetensors.py"},
     "tqdm": {"cli/command.py"},
     "torch": {
+        "formats/mat/module.py",
         "graph/export.py",
         "graph/module.py",
         "graph/operators_torch.py",
