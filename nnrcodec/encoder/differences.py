@@ -8,15 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnrcodec.config import EncoderConfig
+from nnrcodec.encoder.candidates import Candidate
 from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
+from nnrcodec.entropy.lossless.model import Difference
+from nnrcodec.entropy.lossless.words import differences, words_of
 from nnrcodec.errors import ModelError
 from nnrcodec.model.dtypes import is_float
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized
 from nnrcodec.units.ndu import Histories
 from nnrcodec.units.ndu_encoding import Update, encode_float_unit, encode_integer_unit
+from nnrcodec.units.xdu_encoding import encode_lossless
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Base:
         """
         (new,) = group.tensors.values()
         old, name = self.model.tensors[new.name], names.get(new.name, new.name)
+        if config.lossless:
+            return _exactly(new, old, name, names)
         update = Update(parameter_id=self.parameter_ids[new.name], history=self.histories.get(name))
         if not is_float(old.dtype):
             levels = _integers(new, old)
@@ -88,6 +94,20 @@ class Base:
         density = config.quantization.qp_density
         unit = encode_float_unit(name, quantized, density, config.cabac, update=update)
         return [CodedUnit.of(unit, [(coded, quantized.value.reshape(new.shape))], names)]
+
+
+def _exactly(new: Tensor, old: Tensor, name: str, names: Mapping[str, str]) -> list[CodedUnit]:
+    """Code what changes bit patterns, in the fewest bytes; nothing if they do not change."""
+    now, before = words_of(new.read(), new.dtype), words_of(old.read(), old.dtype)
+    if np.array_equal(now, before):
+        return []
+    tried = []
+    for form in (Difference.XOR, Difference.INTEGER, Difference.NEW):
+        words = differences(now, before, form)
+        tried.append(Candidate(encode_lossless(name, words, new.dtype, form), words))
+    best = min(tried, key=lambda candidate: candidate.unit_bytes)
+    coded = Tensor.of(new.name, best.value, best.value.dtype.name, old.role)
+    return [CodedUnit.of(best.unit, [(coded, best.value)], names)]
 
 
 def _reals(new: Tensor, old: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from nnrcodec.encoder.candidates import SLOPE, Candidate, best, cost, smallest
 from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import levels_at, read_checked
+from nnrcodec.entropy.lossless.words import words_of
 from nnrcodec.model.dtypes import is_float
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy, require_qp
@@ -33,6 +34,7 @@ from nnrcodec.units.ndu_encoding import (
 from nnrcodec.units.xdu_encoding import (
     encode_extended_integers,
     encode_extended_reals,
+    encode_lossless,
     store,
     stored_unit_bytes,
 )
@@ -52,7 +54,10 @@ def encode_group(
 ) -> list[CodedUnit]:
     """Code the tensor of a group; as `nnrcodec.encoder.profiles.EncodeGroup`."""
     (tensor,) = group.tensors.values()
-    unit, value = encode_tensor(tensor, config, known.get(tensor.name))
+    if config.lossless:
+        unit, value = encode_exactly(tensor, config)
+    else:
+        unit, value = encode_tensor(tensor, config, known.get(tensor.name))
     return [CodedUnit.of(unit, [(tensor, value)], names)]
 
 
@@ -108,6 +113,36 @@ def encode_tensor(
     if coded is None or coded.unit_bytes >= size:
         return store(tensor.name, values, tensor.dtype), values
     return coded.unit, coded.value
+
+
+def encode_exactly(tensor: Tensor, config: EncoderConfig) -> tuple[Unit, np.ndarray]:
+    """Code a tensor bit for bit, whatever its values and its shape are.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        What to code; it may have NaNs, and no elements.
+    config : EncoderConfig
+        How.
+
+    Returns
+    -------
+    unit : Unit
+        The smallest of those that are exact.
+    value : ndarray
+        That of the tensor.
+    """
+    values = tensor.read()
+    unit = encode_lossless(tensor.name, words_of(values, tensor.dtype), tensor.dtype)
+    candidates = [Candidate(unit, values)]
+    if tensor.size == 0:
+        return unit, values
+    if not is_float(tensor.dtype):
+        candidates += _integers(tensor, values, config)
+    coded = min(candidates, key=lambda candidate: candidate.unit_bytes)
+    if coded.unit_bytes >= stored_unit_bytes(tensor.name, tensor.shape, tensor.dtype):
+        return store(tensor.name, values, tensor.dtype), values
+    return coded.unit, values
 
 
 def _reals(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterator[Candidate]:

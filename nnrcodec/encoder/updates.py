@@ -29,8 +29,8 @@ from nnrcodec.progress import StageProgress, TimedStages
 class UpdateEncoder:
     """Encode a network that goes on changing, as differences to the streams before.
 
-    A stream it makes is of profile nnc, whatever the base model is. Tensors that do not change, to
-    the step size, are not in it.
+    A stream it makes is of profile nnc, whatever the base model is, but for tensors that are coded
+    without loss. Tensors that do not change, to the step size, are not in it.
 
     Parameters
     ----------
@@ -85,7 +85,8 @@ class UpdateEncoder:
             raise ConfigError("max_loss and target_bytes are for the base model only")
         if isinstance(updates, bytes | bytearray | memoryview):
             raise ConfigError("updates is one stream, expected a list of them")
-        self._config = replace(config, profile="nnc")
+        exact = config.lossless or config.kept_patterns
+        self._config = config if exact else replace(config, profile="nnc")
         self._decoder = UpdateDecoder(limits=limits, threads=config.threads)
         for index, data in enumerate((base, *updates)):
             if is_update(data, limits) != (index > 0):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnrcodec.errors import ModelError
-from nnrcodec.model.dtypes import DTYPES
+from nnrcodec.model.dtypes import DTYPES, to_little_endian
 from nnrcodec.model.model import Role, Tensor
 
 if TYPE_CHECKING:
@@ -48,4 +48,7 @@ def to_torch(tensor: Tensor) -> torch.Tensor:
     import torch
 
     values = np.require(tensor.read(), requirements=["C", "W"])
+    if tensor.dtype == "bfloat16":  # conversion by PyTorch makes one NaN of all
+        bits = to_little_endian(values, "bfloat16").astype(np.uint16)
+        return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(values).to(getattr(torch, tensor.dtype))
