@@ -127,7 +127,8 @@ def encode(
     with said_once() as notes, ExitStack() as stack:
         source = model_of(model, example_inputs, dynamic_shapes)
         if config.lossless:
-            calib = _none_needed(calib)
+            _refuse_inputs(calib)
+            calib = None
         if source.graph is not None and not (calib is None and score is None):
             stack.enter_context(one_torch_thread())
         with stages("calibration inputs"):
@@ -142,6 +143,7 @@ def encode(
             seconds=seconds,
             stage_seconds=stages.seconds,
             notes=notes,
+            lossless=config.lossless,
         )
     return EncodeResult.of(stream_of(result), report)
 
@@ -243,7 +245,7 @@ def calibration_inputs(
         return _inputs_for(model, model.graph, calib, count, seed)
 
 
-def _none_needed(calib: Calib | None) -> None:
+def _refuse_inputs(calib: Calib | None) -> None:
     """Refuse calibration inputs where there is no loss to measure."""
     if calib is not None and not (isinstance(calib, str) and calib == "auto"):
         raise ConfigError("lossless coding looks at no inputs: omit calib")

@@ -63,7 +63,8 @@ class TensorInfo:
     dtype : str or None
         What it decodes to; of a block the weight.
     coder : str
-        ``ans``, ``lossless`` or ``raw`` in our units, ``cabac`` or ``raw`` in those of the standard.
+        ``ans``, ``lossless`` or ``raw`` in our units, ``cabac`` or ``raw`` in those of the
+        standard.
     qp : int or None
         Quantization parameter of a lone tensor that has one.
     step_size : float or None

@@ -41,7 +41,7 @@ class TensorReport:
     dtype : str
         What it was, and decodes to.
     coder : str
-        ``cabac``, ``ans`` or ``raw``.
+        ``cabac``, ``ans``, ``lossless`` or ``raw``.
     coding : str or None
         ``dependent`` or ``uniform`` levels, indices into a ``codebook``, ``integer`` values; None
         for values that are stored.
@@ -103,6 +103,8 @@ class EncodeReport:
         measured.
     notes : tuple of str
         What was logged as a warning on the way: fallbacks, with their reasons.
+    lossless : bool
+        Whether all tensors were to be coded bit for bit, and so were.
     """
 
     stream_bytes: int
@@ -119,6 +121,7 @@ class EncodeReport:
     seconds: float = 0.0
     stage_seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    lossless: bool = False
 
     @property
     def loss(self) -> float | None:
@@ -169,6 +172,7 @@ def report_of(
     seconds: float,
     stage_seconds: Mapping[str, float],
     notes: Sequence[str],
+    lossless: bool = False,
 ) -> EncodeReport:
     """Return the report of a stream.
 
@@ -178,7 +182,7 @@ def report_of(
         The stream, and the search for it.
     graph : Graph, optional
         Of the model that was given; it knows names that the stream has under safe ones.
-    seconds, stage_seconds, notes
+    seconds, stage_seconds, notes, lossless
         As in `EncodeReport`.
     """
     encoded = result.encoded
@@ -198,6 +202,7 @@ def report_of(
         seconds=seconds,
         stage_seconds=stage_seconds,
         notes=tuple(notes),
+        lossless=lossless,
     )
 
 

@@ -138,6 +138,7 @@ class UpdateEncoder:
                 seconds=time.perf_counter() - start,
                 stage_seconds=stages.seconds,
                 notes=notes,
+                lossless=self._config.lossless,
             )
         return EncodeResult.of(encoded.data, report)
 

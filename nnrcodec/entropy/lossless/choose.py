@@ -7,6 +7,7 @@ unless the values were once of another dtype.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -296,8 +297,7 @@ def _merged(counts: np.ndarray) -> tuple[tuple[int, ...], float]:
     groups = [(1, row, _cost(row)) for row in counts]
     while len(groups) > 1:
         joined = [
-            (a[0] + b[0], a[1] + b[1], _cost(a[1] + b[1]))
-            for a, b in zip(groups, groups[1:], strict=False)
+            (a[0] + b[0], a[1] + b[1], _cost(a[1] + b[1])) for a, b in itertools.pairwise(groups)
         ]
         saved = [groups[i][2] + groups[i + 1][2] - joined[i][2] for i in range(len(joined))]
         best = int(np.argmax(saved))

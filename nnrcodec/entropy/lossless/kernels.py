@@ -1,5 +1,4 @@
-"""The loops of lossless coding, compiled; `nnrcodec.entropy.lossless.plain` has the same in plain
-Python.
+"""The loops of lossless coding, compiled; `nnrcodec.entropy.lossless.plain` is their plain twin.
 
 rANS with states of 32 bits, words of 16 bits and tables of 4096 slots. Four states take turns, so
 that the processor works on four symbols at once; a few symbols have one state.
