@@ -16,6 +16,7 @@ _WORDS: dict[object, str] = {
     int: "a whole number",
     float: "a number",
     Mapping: "a mapping",
+    tuple: "a list or a tuple",
     NoneType: "None",
 }
 

@@ -209,7 +209,7 @@ class EncoderConfig:
     target_bytes: int | None
     lossless: bool
     keep: tuple[str, ...]
-    tensors: Mapping[str, TensorConfig]
+    tensors: Mapping[str, TensorConfig] | None
     threads: int | None
 
     def __init__(
@@ -243,8 +243,12 @@ class EncoderConfig:
         optimise_parameters: bool | None = None,
     ) -> None:
         given = dict(locals())
-        given["keep"] = (keep,) if isinstance(keep, str) else tuple(keep)
-        given["tensors"] = dict(tensors or {}) if isinstance(tensors, Mapping | None) else tensors
+        if isinstance(keep, str):
+            given["keep"] = (keep,)
+        elif isinstance(keep, Iterable):
+            given["keep"] = tuple(keep)
+        if isinstance(tensors, Mapping):
+            given["tensors"] = dict(tensors) or None
         given["quantization"] = _gathered("quantization", UniformConfig, given)
         given["cabac"] = _gathered("cabac", CabacConfig, given)
         for field in fields(self):
@@ -283,7 +287,7 @@ class EncoderConfig:
         for pattern in self.keep:
             if not isinstance(pattern, str):
                 raise ConfigError(f"keep names {pattern!r}, expected a pattern such as 'fc.*'")
-        for pattern, own in self.tensors.items():
+        for pattern, own in self.settings.items():
             if not isinstance(pattern, str) or not isinstance(own, TensorConfig):
                 raise ConfigError(
                     f"tensors has {pattern!r}: {own!r}, expected a TensorConfig by pattern, such "
@@ -313,7 +317,7 @@ class EncoderConfig:
             "codebook": self.codebook,
             "preset": self.preset != "transparent",
             f"entropy {self.entropy!r}": self.entropy != "auto",
-            "tensors": any(own.coder != "lossless" for own in self.tensors.values()),
+            "tensors": any(own.coder != "lossless" for own in self.settings.values()),
         }
         for name, given in changes.items():
             if given:
@@ -323,9 +327,14 @@ class EncoderConfig:
                 )
 
     @property
+    def settings(self) -> Mapping[str, TensorConfig]:
+        """What holds for some tensors only, by pattern."""
+        return self.tensors or {}
+
+    @property
     def kept_patterns(self) -> tuple[str, ...]:
         """Patterns of tensors that are coded without loss."""
-        lossless = (p for p, own in self.tensors.items() if own.coder == "lossless")
+        lossless = (p for p, own in self.settings.items() if own.coder == "lossless")
         return (*self.keep, *lossless)
 
     def for_tensor(self, *names: str) -> EncoderConfig:
@@ -337,7 +346,7 @@ class EncoderConfig:
             What it is called: in its network, and in the stream.
         """
         own: TensorConfig | None = None
-        for pattern, said in self.tensors.items():
+        for pattern, said in self.settings.items():
             if fits(pattern, names):
                 own = said.over(own)
         if any(fits(pattern, names) for pattern in self.keep):
@@ -347,7 +356,12 @@ class EncoderConfig:
         return self._with(own)
 
     def _with(self, own: TensorConfig) -> EncoderConfig:
-        plain: dict[str, Any] = {"keep": (), "tensors": {}, "max_loss": None, "target_bytes": None}
+        plain: dict[str, Any] = {
+            "keep": (),
+            "tensors": None,
+            "max_loss": None,
+            "target_bytes": None,
+        }
         if own.coder == "lossless":
             return EncoderConfig(lossless=True, threads=self.threads)
         quantization, cabac = self.quantization, self.cabac

@@ -63,7 +63,7 @@ def check_patterns(config: EncoderConfig, *models: Model) -> None:
         for name in model.tensors
         for called in (name, original_name(name, model.graph))
     }
-    for pattern in (*config.keep, *config.tensors):
+    for pattern in (*config.keep, *config.settings):
         if not any(fits(pattern, (name,)) for name in names):
             near = difflib.get_close_matches(pattern.replace("*", ""), names, n=3, cutoff=0.4)
             hint = f"; do you mean {' or '.join(near)}?" if near else ""

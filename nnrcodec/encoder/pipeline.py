@@ -269,7 +269,7 @@ def encode_reduced(
         record,
         config.quantization.qp_density,
         [part.unit for part in coded],
-        codebooks=config.codebook or any(own.codebook for own in config.tensors.values()),
+        codebooks=config.codebook or any(own.codebook for own in config.settings.values()),
         parent_signalling=base is not None,
     )
     return Encoded(
