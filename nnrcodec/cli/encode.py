@@ -86,7 +86,7 @@ convolution by a d x 1 and a 1 x d one. This also makes the network faster.
 Ranks and step sizes can be found for a given loss or size.""",
     common=(
         *("--output", "--calib", "--preset", "--max-loss", "--target-bytes", "--low-rank"),
-        *("--target-macs", "--distill", "--qp", "--lossless", "--keep", "--profile", "--base"),
+        *("--target-macs", "--distill", "--qp", "--lossless", "--profile", "--base"),
     ),
     examples="""\
 examples:
@@ -97,8 +97,8 @@ examples:
     details="""\
 --json prints one object; null is what does not apply:
   output, bytes, original_bytes, percent, weights, bits_per_weight, seconds,
-  stage_seconds (by stage), is_update, lossless, coders (how many tensors each of them
-  coded), warnings (list of strings), loss (of the stream, if it was measured),
+  stage_seconds (by stage), is_update, lossless, coders (how many tensors each
+  of them coded), warnings (list of strings), loss (of the stream, if measured),
   tensors    list of objects: name, shape, dtype, coder, coding, qp, step_size,
              unit_bytes, bits_per_weight, relative_error
   layers     of low rank, list of objects: layer, shape, rank, energy_kept,
@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         "--output",
         type=Path,
         metavar="STREAM",
-        help="stream to write; an old file is replaced [MODEL with ending .nnr]",
+        help="stream to write, replacing an old file [MODEL.nnr]",
     )
     parser.add_argument(
         "--profile",
@@ -190,13 +190,13 @@ def main(argv: list[str] | None = None) -> int:
 def _add_lossless(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "single tensors, and no loss",
-        "A PATTERN is one of names of tensors, as of names of files: * ? [...]. One that\n"
+        "A PATTERN is of names of tensors, as those of files are: * ? [...]. One that\n"
         "fits no tensor is an error.",
     )
     group.add_argument(
         "--lossless",
         action="store_true",
-        help="code all tensors bit for bit: about 83%% of float32, 66%% of bfloat16",
+        help="code all tensors bit for bit",
     )
     group.add_argument(
         "--keep",
@@ -230,7 +230,7 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         "--max-loss",
         type=loss,
         metavar="X",
-        help="smallest stream within this loss, such as 0.03dB or 0.5%%",
+        help="smallest stream within this loss, as 0.03dB or 0.5%%",
     )
     either.add_argument(
         "--target-bytes", type=at_least(1), metavar="N", help="best stream of at most N bytes"
