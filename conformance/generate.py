@@ -362,23 +362,37 @@ def lossless_chunks() -> bytes:
     return nnrcodec.encode({"w": values}, config=LOSSLESS)
 
 
-@valid
-def lossless_update() -> bytes:
-    """An update of bit patterns; alone it decodes to exclusive ors, differences, new patterns."""
-    old = {
+def _before_update() -> dict[str, np.ndarray]:
+    return {
         "xor": np.arange(600, dtype=np.uint16),
         "difference": _random(40, 30),
         "new": _random(30, 30),
         "same": _random(5, 5),
     }
+
+
+@valid
+def lossless_base() -> bytes:
+    """What the next stream is an update of."""
+    return nnrcodec.encode(_before_update(), config=LOSSLESS)
+
+
+@valid
+def lossless_update() -> bytes:
+    """An update of bit patterns: exclusive ors, differences, new patterns, a tensor left out."""
+    old = _before_update()
     new = {
         "xor": old["xor"] ^ np.uint16(0x4000),
         "difference": old["difference"] * np.float32(1 + 1e-5),
         "new": np.random.default_rng(11).normal(size=(30, 30)).astype(np.float32),
         "same": old["same"],
     }
-    encoder = nnrcodec.UpdateEncoder(nnrcodec.encode(old, config=LOSSLESS), config=LOSSLESS)
+    encoder = nnrcodec.UpdateEncoder(lossless_base(), config=LOSSLESS)
     return encoder.encode(new).data
+
+
+AFTER = {"lossless_update": ("lossless_base",)}
+"""Updates, and the streams that they need."""
 
 
 def _lossless_changed(data: bytes, name: str, change: Callable[[Unit], None]) -> bytes:
@@ -1359,13 +1373,16 @@ def _with_record(data: bytes, change: Callable[[Any], None]) -> bytes:
     return b"".join(write_units(stream.units))
 
 
-def expected(data: bytes) -> dict[str, Any]:
-    """Return what decoding a stream must give: shape, dtype and SHA-256 of every tensor."""
-    record = read_stream(data).record
+def expected(*streams: bytes) -> dict[str, Any]:
+    """Return what decoding streams must give: shape, dtype and SHA-256 of every tensor."""
+    record = read_stream(streams[0]).record
     dtypes = {entry.name: entry.dtype for entry in record.tensors} if record else {}
+    decoder = nnrcodec.UpdateDecoder()
+    for data in streams:
+        decoder.decode(data)
     return {
         name: entry(value, dtypes.get(name, value.dtype.name))
-        for name, value in nnrcodec.decode(data).items()
+        for name, value in decoder.state.items()
     }
 
 
@@ -1429,10 +1446,13 @@ def main() -> None:
                 print(f"{name}: kept, {len(kept)} bytes; now it would be other {len(data)}")
             data = kept
         path.write_bytes(data)
+        after = [path.with_name(f"{other}.nnr") for other in AFTER.get(name, ())]
+        before = [other.read_bytes() for other in after]
         manifest[name] = {
             "file": f"{path.parent.name}/{path.name}",
+            **({"after": [f"{o.parent.name}/{o.name}" for o in after]} if after else {}),
             "what": make.__doc__,
-            **(outcome or {"tensors": expected(data)}),
+            **(outcome or {"tensors": expected(*before, data)}),
         }
         print(f"{name}: {len(data)} bytes")
     manifest |= references()

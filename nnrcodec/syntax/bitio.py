@@ -31,6 +31,9 @@ UE_MAX = 2**64 - 1
 
 _WINDOW_BYTES = 256
 
+_LONGEST_CODE = 2 * UE_MAX_LEADING_ZEROS + 64
+"""Bits of an exponential-Golomb code at most, for orders up to 63."""
+
 
 class BitReader:
     """Read descriptors from bytes.
@@ -96,6 +99,43 @@ class BitReader:
         """Read ie(k)."""
         code = self.ue(k)
         return (code + 1) >> 1 if code & 1 else -(code >> 1)
+
+    def ie_list(self, k: int, count: int) -> list[int] | None:
+        """Read several ie(k) at once; None, and nothing is read, if there is one that is damaged.
+
+        Parameters
+        ----------
+        k : int
+            Order of the codes.
+        count : int
+            How many.
+        """
+        values: list[int] = []
+        position, offset = self.position, 1 << k
+        waiting = left = 0  # bits from `position` on
+        while len(values) < count:
+            if left < _LONGEST_CODE and position + left < self.end:
+                first = (position + left) // 8
+                part = self.data[first : min(first + _WINDOW_BYTES, self.end // 8)]
+                unread = 8 * len(part) - (position + left) % 8
+                if unread <= 0:  # the end is not that of a byte
+                    return None
+                waiting = waiting << unread | int.from_bytes(part) & (1 << unread) - 1
+                left += unread
+            peeked = waiting >> max(left - UE_MAX_LEADING_ZEROS - 1, 0)
+            zeros = min(left, UE_MAX_LEADING_ZEROS + 1) - peeked.bit_length()
+            length = 2 * zeros + 1 + k
+            if not peeked or length > left:
+                return None
+            left -= length
+            code = (waiting >> left) - offset
+            waiting &= (1 << left) - 1
+            position += length
+            if code > UE_MAX:
+                return None
+            values.append(code + 1 >> 1 if code & 1 else -(code >> 1))
+        self.position = position
+        return values
 
     def flt(self, n: int = 32) -> float:
         """Read flt(32); a signalling NaN becomes a quiet one."""

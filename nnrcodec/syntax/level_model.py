@@ -55,6 +55,4 @@ def level_table(s: Syntax, h: LevelTable, ctx: StreamContext) -> None:
         s.u(h, "code_precision", 2)
         s.u(h, "code_order", 2)
         s.u(h, "first_code", 8)
-        s.array(h, "code_delta", h.code_count - 1)
-        for j in range(h.code_count - 1):
-            s.ie(h, "code_delta", h.code_order, j, low=-128, high=128)
+        s.ie_list(h, "code_delta", h.code_order, h.code_count - 1, low=-128, high=128)

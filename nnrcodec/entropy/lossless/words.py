@@ -31,7 +31,9 @@ def words_of(values: np.ndarray, dtype: str) -> np.ndarray:
 
 def values_of(words: np.ndarray, dtype: str) -> np.ndarray:
     """Return the values of bit patterns: the inverse of `words_of`."""
-    if dtype == "bfloat16" or dtype == "bool":
+    if dtype == "bfloat16":
+        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "bool":
         stored = words.astype(words.dtype.newbyteorder("<"), copy=False)
         return from_little_endian(memoryview(stored.tobytes()), dtype, words.shape)
     return words.view(np.dtype(dtype))
