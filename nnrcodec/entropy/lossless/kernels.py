@@ -168,15 +168,72 @@ def fill_contexts(row, column, rest, start, contexts):
     place = start // rest
     left = rest - start % rest
     r, c = place // column.size, place % column.size
-    for i in range(contexts.size):
-        contexts[i] = row[r] + column[c]
-        left -= 1
-        if left == 0:
+    i = 0
+    while i < contexts.size:
+        if rest == 1:
+            run = min(column.size - c, contexts.size - i)
+            for j in range(run):
+                contexts[i + j] = row[r] + column[c + j]
+            c += run
+        else:
+            run = min(left, contexts.size - i)
+            contexts[i : i + run] = row[r] + column[c]
             left = rest
             c += 1
-            if c == column.size:
-                c = 0
-                r += 1
+        i += run
+        if c == column.size:
+            c = 0
+            r += 1
+
+
+@kernel
+def join(symbols, symbol_shift, packed, shift, bits, constant, rotated, patterns):
+    """Write patterns that are made of symbols, bits that `pack_bits` wrote, and what is constant.
+
+    Parameters
+    ----------
+    symbols, symbol_shift
+        As `place_symbols` takes them.
+    packed, shift, bits
+        As `unpack_bits` takes them.
+    constant : int
+        Bits that are the same in all patterns.
+    rotated : bool
+        Move the last bit of each to its start.
+    patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+        Filled.
+    """
+    mask = (_U64(1) << _U64(bits)) - _U64(1)
+    last = _U64(8 * patterns.itemsize - 1)
+    waiting, have, position = _U64(0), _U64(0), 0
+    for i in range(patterns.size):
+        if have < _U64(bits):
+            waiting |= _U64(packed[position]) << have
+            position += 1
+            have += _U64(32)
+        pattern = _U64(constant) | _U64(symbols[i]) << _U64(symbol_shift)
+        pattern |= (waiting & mask) << _U64(shift)
+        waiting >>= _U64(bits)
+        have -= _U64(bits)
+        if rotated:
+            pattern = pattern >> _U64(1) | (pattern & _U64(1)) << last
+        patterns[i] = pattern
+
+
+@kernel
+def place_symbols(symbols, shift, patterns):
+    """Add symbols to patterns.
+
+    Parameters
+    ----------
+    symbols : ndarray of uint16, shape (n,)
+    shift : int
+        Where: their first bit is bit `shift`. These bits are 0 in `patterns`.
+    patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+        Changed.
+    """
+    for i in range(patterns.size):
+        patterns[i] |= _U64(symbols[i]) << _U64(shift)
 
 
 @kernel

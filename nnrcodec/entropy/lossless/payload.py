@@ -268,42 +268,45 @@ def _decode_chunk(
         for place in placed
         if place.field.field_coding == FieldCoding.CONSTANT
     )
-    if constant:
-        words |= words.dtype.type(constant)
-    coded = np.frombuffer(data[: len(data) // 2 * 2], "<u2").astype(np.uint16)
+    words |= words.dtype.type(constant)
+    numbers = np.frombuffer(data[: len(data) // 2 * 2], "<u2").astype(np.uint16, copy=False)
     position = 0
     higher = np.zeros(words.size, np.uint8)
     symbols = np.empty(words.size, np.uint16)
-    of_coded = [place for place in placed if place.field.field_coding == FieldCoding.CODED]
-    for place in of_coded:
+    coded = [place for place in placed if place.field.field_coding == FieldCoding.CODED]
+    raw = [place for place in placed if place.field.field_coding == FieldCoding.RAW]
+    at_once = len(coded) == len(raw) == 1
+    for place in coded:
         contexts = _chosen(place.field, classes, higher)
-        position = _decoded(coded, position, place.tables, contexts, symbols)
-        _put(words, symbols, place.shift)
-        if place is not of_coded[-1]:
+        position = _decoded(numbers, position, place.tables, contexts, symbols)
+        if not at_once:
+            kernels.place_symbols(symbols, place.shift, words)
+        if place is not coded[-1]:
             higher |= symbols != 0
     data = data[2 * position :]
-    for place in placed:
-        if place.field.field_coding == FieldCoding.RAW:
-            bits = words.size * place.field.field_bits
-            size = (bits + 7) // 8
-            if len(data) < size:
-                raise PayloadError(f"raw bits need {size} bytes, there are {len(data)}")
-            packed = np.frombuffer(bytes(data[:size]) + bytes(-size % 4), "<u4").astype(np.uint32)
-            kernels.unpack_bits(packed, place.shift, place.field.field_bits, words)
-            data = data[size:]
+    rotated = model.word_form == WordForm.ROTATED
+    for place in raw:
+        bits = place.field.field_bits
+        size = (words.size * bits + 7) // 8
+        if len(data) < size:
+            raise PayloadError(f"raw bits need {size} bytes, there are {len(data)}")
+        packed = np.frombuffer(bytes(data[:size]) + bytes(-size % 4), "<u4")
+        packed = packed.astype(np.uint32, copy=False)
+        data = data[size:]
+        if at_once:
+            shift = coded[0].shift
+            kernels.join(symbols, shift, packed, place.shift, bits, constant, rotated, words)
+        else:
+            kernels.unpack_bits(packed, place.shift, bits, words)
     if len(data):
         raise PayloadError(f"{len(data)} bytes more than the tensor needs")
-    unmapped(words, model)
+    if not (at_once and rotated):
+        unmapped(words, model)
 
 
 def _bits_of(patterns: np.ndarray, place: _PlacedField) -> np.ndarray:
     kind = patterns.dtype.type
     return patterns >> kind(place.shift) & kind((1 << place.field.field_bits) - 1)
-
-
-def _put(words: np.ndarray, symbols: np.ndarray, shift: int) -> None:
-    kind = words.dtype.type
-    words |= symbols.astype(kind) << kind(shift) if shift else symbols.astype(kind)
 
 
 def _chosen(field: BitField, classes: np.ndarray, higher: np.ndarray) -> np.ndarray:

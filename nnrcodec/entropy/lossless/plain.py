@@ -70,6 +70,27 @@ def contexts_of(
     ]
 
 
+def join(
+    symbols: Sequence[int],
+    symbol_shift: int,
+    packed: Sequence[int],
+    shift: int,
+    bits: int,
+    constant: int,
+    rotated: bool,
+    width: int,
+) -> list[int]:
+    """Return patterns of so many bits: symbols, bits that were packed, and what is constant."""
+    stored = unpack_bits(packed, shift, bits, len(symbols))
+    patterns = place_symbols(symbols, symbol_shift, [constant | part for part in stored])
+    return [p >> 1 | (p & 1) << width - 1 for p in patterns] if rotated else patterns
+
+
+def place_symbols(symbols: Sequence[int], shift: int, patterns: Sequence[int]) -> list[int]:
+    """Return patterns with symbols in them."""
+    return [p | s << shift for p, s in zip(patterns, symbols, strict=True)]
+
+
 def pack_bits(patterns: Sequence[int], shift: int, bits: int) -> list[int]:
     """Return some bits of each pattern, the first ones lowest, in numbers of 32 bits."""
     together = 0

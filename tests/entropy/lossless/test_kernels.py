@@ -68,6 +68,28 @@ def test_bits(seed: int, width: int, count: int) -> None:
     assert found.tolist() == [p & ((1 << bits) - 1) << shift for p in patterns.tolist()]
 
 
+@pytest.mark.parametrize("rotated", [False, True])
+@pytest.mark.parametrize("width", [8, 16, 32, 64])
+def test_join(width: int, rotated: bool) -> None:
+    rng = np.random.default_rng(width)
+    symbols = rng.integers(0, 2**3, 40, np.uint16)
+    packed = rng.integers(0, 2**32, 40, np.uint32)
+    patterns = np.zeros(40, f"u{width // 8}")
+    kernels.join(symbols, width - 3, packed, 1, 4, 1, rotated, patterns)
+    listed = packed.tolist(), 1, 4, 1, rotated, width
+    assert patterns.tolist() == plain.join(symbols.tolist(), width - 3, *listed)
+
+
+@pytest.mark.parametrize("width", [8, 16, 32, 64])
+def test_places(width: int) -> None:
+    rng = np.random.default_rng(width)
+    symbols = rng.integers(0, 2**7, 40, np.uint16)
+    patterns = rng.integers(0, 2, 40).astype(f"u{width // 8}")
+    expected = plain.place_symbols(symbols.tolist(), width - 7, patterns.tolist())
+    kernels.place_symbols(symbols, width - 7, patterns)
+    assert patterns.tolist() == expected
+
+
 @pytest.mark.parametrize("rest", [1, 3])
 @pytest.mark.parametrize("start", [0, 1, 17])
 def test_contexts(rest: int, start: int) -> None:
