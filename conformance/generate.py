@@ -38,7 +38,13 @@ from nnrcodec.container.record import MeasuredOn, Measurement
 from nnrcodec.container.stream import read_stream, with_measurement
 from nnrcodec.entropy.ans.levels import LevelTable, TableForm
 from nnrcodec.entropy.cabac.config import CabacConfig
-from nnrcodec.entropy.lossless.model import BitField, FieldCoding, LosslessModel, WordForm
+from nnrcodec.entropy.lossless.model import (
+    BitField,
+    FieldCoding,
+    FieldLayout,
+    LosslessModel,
+    WordForm,
+)
 from nnrcodec.entropy.lossless.payload import encode_words
 from nnrcodec.formats import load
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
@@ -357,8 +363,10 @@ def lossless_forms() -> bytes:
 
 @valid
 def lossless_chunks() -> bytes:
-    """More elements than are coded together: three chunks, the last of them with one state."""
-    values = (np.random.default_rng(10).random((20_173, 13)) < 0.002).astype(np.float16)
+    """More elements than are coded together: chunks of other fields, the last with one state."""
+    values = (np.random.default_rng(10).random((10_091, 13)) < 0.002).astype(np.float16)
+    values[6000:] *= np.float16(1.5)
+    values[:, 3] = np.random.default_rng(11).integers(0, 4, 10_091) * np.float16(0.25)
     return nnrcodec.encode({"w": values}, config=LOSSLESS)
 
 
@@ -439,7 +447,7 @@ def lossless_fields_of_too_few_bits() -> bytes:
     """The fields make up 31 of 32 bits."""
 
     def narrow(unit: Unit) -> None:
-        unit.body.lossless_model.bit_field[-1].field_bits_minus1 -= 1
+        unit.body.lossless_model.field_layout[0].bit_field[-1].field_bits_minus1 -= 1
 
     return _lossless_changed(lossless(), "classes", narrow)
 
@@ -503,7 +511,7 @@ def lossless_many_tables() -> bytes:
     """Sixty tensors of a few bytes, each with sixteen tables of two hundred symbols."""
     tables = [LevelTable(TableForm.DIRECT, 199, 0, first_code=16, code_delta=[0] * 199)] * 16
     coded = BitField(7, FieldCoding.CODED, 0, 15, 0, [1] * 16, tables)
-    model = LosslessModel(0, bit_field=[coded])
+    model = LosslessModel(0, field_layout=[FieldLayout(0, [coded])])
     state = {f"t{i}": np.full(100, 7, np.uint8) for i in range(60)}
     units = [*read_units(nnrcodec.encode(state, config=LOSSLESS))]
     for unit in units:

@@ -9,6 +9,7 @@ from nnrcodec.entropy.lossless.model import (
     Difference,
     FieldCoding,
     FieldContext,
+    FieldLayout,
     LosslessModel,
     WordForm,
 )
@@ -34,14 +35,27 @@ def lossless_model(s: Syntax, h: LosslessModel, ctx: StreamContext) -> None:
         if h.classes_flag:
             s.structure(h, "row_class_table", level_table, ctx)
             s.structure(h, "column_class_table", level_table, ctx)
-        s.ue(h, "count_fields_minus1", 1, high=h.mapped_bits - 1)
-        s.array(h, "bit_field", h.count_fields_minus1 + 1)
-        for j in range(h.count_fields_minus1 + 1):
-            s.structure(h, "bit_field", bit_field, ctx, j)
+        s.u(h, "count_layouts_minus1", 2)
+        s.array(h, "field_layout", h.count_layouts_minus1 + 1)
+        for j in range(h.count_layouts_minus1 + 1):
+            s.structure(h, "field_layout", field_layout, ctx, j)
         s.ue(h, "count_chunks_minus1", 0)
+        if h.count_layouts_minus1 > 0:
+            s.array(h, "chunk_layout", h.count_chunks_minus1 + 1)
+            for j in range(h.count_chunks_minus1 + 1):
+                s.u(h, "chunk_layout", 2, j)
         s.array(h, "chunk_bytes", h.count_chunks_minus1)
         for j in range(h.count_chunks_minus1):
             s.u(h, "chunk_bytes", 32, j)
+
+
+@clause("Field layout")
+def field_layout(s: Syntax, h: FieldLayout, ctx: StreamContext) -> None:
+    """Code the fields that make up patterns."""
+    s.ue(h, "count_fields_minus1", 1, high=63)
+    s.array(h, "bit_field", h.count_fields_minus1 + 1)
+    for j in range(h.count_fields_minus1 + 1):
+        s.structure(h, "bit_field", bit_field, ctx, j)
 
 
 @clause("Bit field")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,13 +18,16 @@ from nnrcodec.entropy.ans.scale_classes import Layout
 from nnrcodec.entropy.compiled import announced
 from nnrcodec.entropy.lossless import kernels
 from nnrcodec.entropy.lossless.model import (
+    CHUNK_ELEMENTS,
     MAX_CODED_BITS,
+    MAX_LAYOUTS,
     MAX_PALETTE,
     MAX_RAW_BITS,
     BitField,
     Difference,
     FieldCoding,
     FieldContext,
+    FieldLayout,
     LosslessModel,
     WordForm,
 )
@@ -47,6 +49,9 @@ _PIECE_BITS = 8
 _WORTH_CODING = 0.98
 """Bits that are uniform to this part are stored: decoding them is faster."""
 
+_WORTH_A_LAYOUT = 1 << 16
+"""Bits that another layout has to save; its tables take some of them."""
+
 _SAMPLE = 1 << 20
 _MAX_CLASS = 7
 _CLASSES_PER_OCTAVE = 2
@@ -54,16 +59,6 @@ _FEWEST_FOR_CLASSES = 512
 _BYTES_OF_SAMPLE = 1 << 19
 _REPEATED = 1 / 16
 """Part of a sample that occurred before, from which on LZMA is tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Coded:
-    """A coded field and about how many bits it takes, tables included."""
-
-    bits: float
-    contexts: int
-    context: FieldContext
-    groups: tuple[int, ...]
 
 
 def encode(
@@ -149,33 +144,76 @@ def _fill(model: LosslessModel, patterns: np.ndarray, exponent: int) -> Classes 
     flat = patterns.reshape(-1)
     bits = model.mapped_bits
     if not flat.size:
-        model.bit_field = [_raw(min(bits, MAX_RAW_BITS)) for _ in range(-(-bits // MAX_RAW_BITS))]
-        model.count_fields_minus1 = len(model.bit_field) - 1
+        fields = [_raw(min(bits, MAX_RAW_BITS)) for _ in range(-(-bits // MAX_RAW_BITS))]
+        model.field_layout = [FieldLayout(len(fields) - 1, fields)]
         return None
+    varying = int(np.bitwise_and.reduce(flat)) ^ int(np.bitwise_or.reduce(flat))
+    classes, first = None, list[BitField]()
+    if exponent and varying >> (bits - exponent):
+        field, classes = _first_field(model, patterns, bits, exponent)
+        first, bits = [field], bits - field.field_bits
+    chunks = [flat[start : start + CHUNK_ELEMENTS] for start in range(0, flat.size, CHUNK_ELEMENTS)]
+    layouts, chosen = _layouts(chunks, bits)
+    for number in range(layouts):
+        parts = [chunk for chunk, layout in zip(chunks, chosen, strict=True) if layout == number]
+        some = flat if layouts == 1 else np.concatenate(parts)
+        fields = list(_joined([*first, *_others(some, bits, is_float=bool(exponent))]))
+        model.field_layout.append(FieldLayout(len(fields) - 1, fields))
+    model.count_layouts_minus1 = layouts - 1
+    model.chunk_layout = chosen if layouts > 1 else []
+    return classes
+
+
+def _layouts(chunks: Sequence[np.ndarray], bits: int) -> tuple[int, list[int]]:
+    """Return how many layouts of the last bits there are to be, and that of each chunk.
+
+    Some chunks may have more bits that are constant than others: rows that were never trained, or
+    were once of another dtype.
+    """
+    low = (1 << bits) - 1
+    fixed = [int(np.bitwise_and.reduce(chunk)) & low for chunk in chunks]
+    varying = [
+        f ^ int(np.bitwise_or.reduce(chunk)) & low for f, chunk in zip(fixed, chunks, strict=True)
+    ]
+    chosen = [0] * len(chunks)
+    widths = [bits] * len(chunks)
+    for layout in range(1, MAX_LAYOUTS):
+        best, gained = None, 0
+        for mask, value in {(v, f & ~v) for v, f in zip(varying, fixed, strict=True)}:
+            width = mask.bit_count()
+            fit_it = [
+                j
+                for j in range(len(chunks))
+                if not varying[j] & ~mask and fixed[j] & ~mask == value and widths[j] > width
+            ]
+            gain = sum(chunks[j].size * (widths[j] - width) for j in fit_it)
+            if gain > gained and len(fit_it) < len(chunks):
+                best, gained = (width, fit_it), gain
+        if best is None or gained < _WORTH_A_LAYOUT:
+            break
+        for j in best[1]:
+            chosen[j], widths[j] = layout, best[0]
+    used = sorted(set(chosen))
+    return len(used), [used.index(layout) for layout in chosen]
+
+
+def _others(flat: np.ndarray, rest: int, *, is_float: bool) -> Iterable[BitField]:
+    """Yield the fields of the last bits of patterns."""
+    if not rest:
+        return
     fixed = int(np.bitwise_and.reduce(flat))
     varying = fixed ^ int(np.bitwise_or.reduce(flat))
-    classes = None
-    fields: list[BitField] = []
-    rest = bits
-    if exponent and varying >> (bits - exponent):
-        first, classes = _first_field(model, patterns, bits, exponent)
-        fields.append(first)
-        rest -= first.field_bits
-    higher = (flat >> flat.dtype.type(rest) != 0) if fields and rest else np.zeros(0, bool)
+    higher = np.zeros(0, bool)
     for width, constant in _runs(varying, rest, flat.size):
         rest -= width
         if constant:
-            fields.append(
-                BitField(width - 1, FieldCoding.CONSTANT, fixed >> rest & (1 << width) - 1)
-            )
+            value = fixed >> rest & (1 << width) - 1
+            yield BitField(width - 1, FieldCoding.CONSTANT, value)
             continue
         for shift, piece in _pieces(rest, width):
             symbols = flat >> flat.dtype.type(shift) & flat.dtype.type((1 << piece) - 1)
-            field, higher = _piece(symbols, piece, higher, by_higher=not exponent)
-            fields.append(field)
-    model.bit_field = list(_joined(fields))
-    model.count_fields_minus1 = len(model.bit_field) - 1
-    return classes
+            field, higher = _piece(symbols, piece, higher, by_higher=not is_float)
+            yield field
 
 
 def _runs(varying: int, bits: int, elements: int) -> Iterable[tuple[int, bool]]:

@@ -18,7 +18,8 @@ MAX_CODED_BITS = 12
 MAX_RAW_BITS = 32
 MAX_CONTEXTS = 16
 MAX_PALETTE = 4096
-CHUNK_ELEMENTS = 2**17
+MAX_LAYOUTS = 4
+CHUNK_ELEMENTS = 2**16
 """Elements that are coded together: the next chunk can be decoded at the same time."""
 
 
@@ -96,6 +97,14 @@ class BitField:
 
 
 @dataclass(slots=True)
+class FieldLayout:
+    """The fields of the patterns of some chunks."""
+
+    count_fields_minus1: int = 0
+    bit_field: list[BitField] = field(default_factory=list)
+
+
+@dataclass(slots=True)
 class LosslessModel:
     """How the bit patterns of a tensor are coded."""
 
@@ -107,9 +116,10 @@ class LosslessModel:
     classes_flag: int = 0
     row_class_table: LevelTable = field(default_factory=LevelTable)
     column_class_table: LevelTable = field(default_factory=LevelTable)
-    count_fields_minus1: int = 0
-    bit_field: list[BitField] = field(default_factory=list)
+    count_layouts_minus1: int = 0
+    field_layout: list[FieldLayout] = field(default_factory=list)
     count_chunks_minus1: int = 0
+    chunk_layout: list[int] = field(default_factory=list)
     chunk_bytes: list[int] = field(default_factory=list)
 
     @property

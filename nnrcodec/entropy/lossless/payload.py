@@ -19,6 +19,7 @@ from nnrcodec.entropy.lossless.model import (
     BitField,
     FieldCoding,
     FieldContext,
+    FieldLayout,
     LosslessModel,
     WordForm,
 )
@@ -91,7 +92,7 @@ def encode_words(words: np.ndarray, model: LosslessModel, classes: Classes | Non
         return _compressed(words, model)
     patterns = mapped(words.reshape(-1), model)
     layout = Layout.of(words.shape)
-    placed = list(_placed(model, coding_of))
+    layouts = [list(_placed(model, layout, coding_of)) for layout in model.field_layout]
     parts = []
     with announced("lossless coding"):
         if classes is not None:
@@ -104,10 +105,10 @@ def encode_words(words: np.ndarray, model: LosslessModel, classes: Classes | Non
         chunks = [
             _encode_chunk(
                 patterns[start : start + CHUNK_ELEMENTS],
-                placed,
+                layouts[_layout_of(model, number)],
                 _contexts(classes, layout, start, min(CHUNK_ELEMENTS, patterns.size - start)),
             )
-            for start in _starts(patterns.size)
+            for number, start in enumerate(_starts(patterns.size))
         ]
     model.count_chunks_minus1 = len(chunks) - 1
     model.chunk_bytes = [len(chunk) for chunk in chunks[:-1]]
@@ -142,7 +143,11 @@ def decode_words(
     elements = layout.rows * layout.columns * layout.rest
     if model.word_form == WordForm.LZMA:
         return _decompressed(model, elements, payload).reshape(shape)
-    placed = list(_placed(model, slots_of))
+    layouts = [list(_placed(model, layout, slots_of)) for layout in model.field_layout]
+    if max(model.chunk_layout, default=0) > model.count_layouts_minus1:
+        raise PayloadError(
+            f"a chunk has layout {max(model.chunk_layout)} of {model.count_layouts_minus1 + 1}"
+        )
     chunks = model.count_chunks_minus1 + 1
     if chunks != chunk_count(elements):
         raise PayloadError(f"{chunks} chunks of {elements} elements, expected "
@@ -163,7 +168,7 @@ def decode_words(
             part = words[first : first + CHUNK_ELEMENTS]
             _decode_chunk(
                 model,
-                placed,
+                layouts[_layout_of(model, number)],
                 _contexts(classes, layout, first, part.size),
                 part,
                 payload[bounds[number] : bounds[number + 1]],
@@ -187,7 +192,11 @@ def _starts(elements: int) -> range:
     return range(0, max(elements, 1), CHUNK_ELEMENTS)
 
 
-def _placed(model: LosslessModel, tables_of: object) -> Iterator[_PlacedField]:
+def _layout_of(model: LosslessModel, chunk: int) -> int:
+    return model.chunk_layout[chunk] if model.chunk_layout else 0
+
+
+def _placed(model: LosslessModel, layout: FieldLayout, tables_of: object) -> Iterator[_PlacedField]:
     """Yield the fields with where they are, most significant first.
 
     Raises
@@ -196,7 +205,7 @@ def _placed(model: LosslessModel, tables_of: object) -> Iterator[_PlacedField]:
         If they are not what makes up a pattern.
     """
     shift = model.mapped_bits
-    for field in model.bit_field:
+    for field in layout.bit_field:
         shift -= field.field_bits
         tables = np.empty(0)
         if field.field_coding == FieldCoding.RAW and field.field_bits > MAX_RAW_BITS:
@@ -216,7 +225,7 @@ def _placed(model: LosslessModel, tables_of: object) -> Iterator[_PlacedField]:
 
 def _check_contexts(model: LosslessModel, classes: Classes | None) -> None:
     """Refuse fields that have fewer tables than contexts."""
-    for field in model.bit_field:
+    for field in (field for layout in model.field_layout for field in layout.bit_field):
         count = field.count_contexts_minus1 + 1
         if field.field_coding != FieldCoding.CODED or count == 1:
             continue

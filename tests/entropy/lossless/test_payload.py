@@ -15,6 +15,7 @@ from nnrcodec.entropy.lossless.model import (
     BitField,
     Difference,
     FieldCoding,
+    FieldLayout,
     LosslessModel,
     WordForm,
 )
@@ -81,7 +82,7 @@ def test_values_and_patterns(data: st.DataObject, dtype: str) -> None:
 def test_exponents_are_coded_and_mantissas_stored() -> None:
     words = words_of(weights(128, 64), "float32")
     model, payload = coded(words, "float32")
-    first, second = model.bit_field
+    first, second = model.field_layout[0].bit_field
     assert model.word_form == WordForm.ROTATED
     assert (first.field_coding, second.field_coding) == (FieldCoding.CODED, FieldCoding.RAW)
     assert first.field_bits + second.field_bits == 32
@@ -117,6 +118,16 @@ def test_small_integers_of_64_bits_are_small() -> None:
     assert len(payload) < 3000 * 3.1 / 8
 
 
+def test_chunks_with_more_constant_bits_have_their_own_fields() -> None:
+    wide = weights(3 * CHUNK_ELEMENTS // 32, 32)
+    words = words_of(wide, "float32").copy()
+    words[: CHUNK_ELEMENTS // 32] &= np.uint32(0xFFFFE000)
+    model, payload = coded(words, "float32")
+    assert model.chunk_layout == [1, 0, 0]
+    usual = len(coded(words_of(wide, "float32"), "float32")[1])
+    assert len(payload) < usual - 12 * CHUNK_ELEMENTS / 8
+
+
 @pytest.mark.parametrize("count", [CHUNK_ELEMENTS, CHUNK_ELEMENTS + 1, 2 * CHUNK_ELEMENTS + 77])
 def test_chunks_do_not_depend_on_threads(count: int) -> None:
     words = words_of(np.random.default_rng(2).normal(size=(count, 1)).astype(np.float16), "float16")
@@ -128,8 +139,9 @@ def test_chunks_do_not_depend_on_threads(count: int) -> None:
 # What contradicts itself.
 
 
-def plain_model(**changes: Any) -> LosslessModel:
-    model = LosslessModel(0, bit_field=[BitField(7, FieldCoding.RAW)])
+def plain_model(bit_field: BitField | None = None, **changes: Any) -> LosslessModel:
+    fields = [bit_field or BitField(7, FieldCoding.RAW)]
+    model = LosslessModel(0, field_layout=[FieldLayout(0, fields)])
     for name, value in changes.items():
         setattr(model, name, value)
     return model
@@ -147,38 +159,34 @@ def coded_field(**changes: Any) -> BitField:
     [
         (plain_model(), bytes(9), "raw bits need 10 bytes, there are 9"),
         (plain_model(), bytes(11), "1 bytes more than the tensor needs"),
-        (plain_model(bit_field=[BitField(6)]), b"", "the fields have 7 bits, expected 8"),
-        (plain_model(bit_field=[BitField(8)]), b"", "the fields have 9 bits, expected 8"),
+        (plain_model(bit_field=BitField(6)), b"", "the fields have 7 bits, expected 8"),
+        (plain_model(bit_field=BitField(8)), b"", "the fields have 9 bits, expected 8"),
         (plain_model(count_chunks_minus1=1, chunk_bytes=[5]), bytes(10), "2 chunks of 10 elements"),
-        (plain_model(bit_field=[coded_field()]), b"\0", "ends before the symbols"),
-        (plain_model(bit_field=[coded_field()]), b"\0\0\2\0", "do not end as they began"),
-        (plain_model(bit_field=[coded_field(new_table_flag=[0], table=[])]), b"", "no table"),
+        (plain_model(bit_field=coded_field()), b"\0", "ends before the symbols"),
+        (plain_model(bit_field=coded_field()), b"\0\0\2\0", "do not end as they began"),
+        (plain_model(bit_field=coded_field(new_table_flag=[0], table=[])), b"", "no table"),
         (
-            plain_model(bit_field=[coded_field(table=[LevelTable(TableForm.SYMMETRIC, 0, -2)])]),
+            plain_model(bit_field=coded_field(table=[LevelTable(TableForm.SYMMETRIC, 0, -2)])),
             bytes(4),
             "a table of form 3",
         ),
         (
-            plain_model(bit_field=[coded_field(table=[LevelTable(TableForm.CONSTANT, 0, 256)])]),
+            plain_model(bit_field=coded_field(table=[LevelTable(TableForm.CONSTANT, 0, 256)])),
             bytes(4),
             "expected form 0 or 1, no escape, and 0 to 255",
         ),
         (
             plain_model(
-                bit_field=[coded_field(table=[LevelTable(TableForm.DIRECT, 1, 0, code_delta=[0])])]
+                bit_field=coded_field(table=[LevelTable(TableForm.DIRECT, 1, 0, code_delta=[0])])
             ),
             bytes(4),
             "no symbol that occurs",
         ),
         (
             plain_model(
-                bit_field=[
-                    coded_field(
-                        count_contexts_minus1=1,
-                        field_context=0,
-                        new_table_flag=[1, 0],
-                    )
-                ],
+                bit_field=coded_field(
+                    count_contexts_minus1=1, field_context=0, new_table_flag=[1, 0]
+                ),
                 classes_flag=1,
                 column_class_table=LevelTable(TableForm.CONSTANT, 0, 5),
             ),
@@ -190,17 +198,18 @@ def coded_field(**changes: Any) -> BitField:
                 word_form=WordForm.PALETTE,
                 count_palette_minus1=2,
                 palette_word=[4, 5, 6],
-                bit_field=[BitField(1, FieldCoding.CONSTANT, 3)],
+                bit_field=BitField(1, FieldCoding.CONSTANT, 3),
             ),
             b"",
             "index 3 into a palette of 3",
         ),
-        (plain_model(log2_word_bytes=3, bit_field=[BitField(63, FieldCoding.RAW)]), b"", "64 bits"),
+        (plain_model(log2_word_bytes=3, bit_field=BitField(63, FieldCoding.RAW)), b"", "64 bits"),
         (
-            plain_model(log2_word_bytes=1, bit_field=[coded_field(field_bits_minus1=15)]),
+            plain_model(log2_word_bytes=1, bit_field=coded_field(field_bits_minus1=15)),
             b"",
             "a coded field of 16 bits",
         ),
+        (plain_model(chunk_layout=[1]), bytes(10), "a chunk has layout 1 of 1"),
         (LosslessModel(word_form=WordForm.LZMA), b"\1\0", "LZMA2"),
         (LosslessModel(word_form=WordForm.LZMA), b"", "LZMA2"),
     ],
