@@ -515,8 +515,9 @@ def lossless_many_tables() -> bytes:
     state = {f"t{i}": np.full(100, 7, np.uint8) for i in range(60)}
     units = [*read_units(nnrcodec.encode(state, config=LOSSLESS))]
     for unit in units:
-        if getattr(unit.body, "lossless_model", None) is not None:
-            unit.body.lossless_model = model
+        if isinstance(unit.body, ExtendedDataUnit):
+            unit.body.xdu_version_minor, unit.body.xdu_coding = 1, 2
+            unit.body.level_model, unit.body.lossless_model = None, model
     return b"".join(write_units(units))
 
 
