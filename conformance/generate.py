@@ -37,7 +37,16 @@ import nnrcodec
 from nnrcodec import EncoderConfig, LowRankConfig, UniformConfig
 from nnrcodec.container.record import MeasuredOn, Measurement
 from nnrcodec.container.stream import read_stream, with_measurement
+from nnrcodec.entropy.ans.levels import LevelTable, TableForm
 from nnrcodec.entropy.cabac.config import CabacConfig
+from nnrcodec.entropy.lossless.model import (
+    BitField,
+    FieldCoding,
+    FieldLayout,
+    LosslessModel,
+    WordForm,
+)
+from nnrcodec.entropy.lossless.payload import encode_words
 from nnrcodec.formats import load
 from nnrcodec.graph.graph import Argument, Dim, Graph, Input, Node, Output, Ref, TensorRef, Word
 from nnrcodec.graph.text import to_json
@@ -45,7 +54,7 @@ from nnrcodec.model.dtypes import to_little_endian
 from nnrcodec.model.model import DTYPES, Model, Tensor
 from nnrcodec.model.source import Source, Wrapper
 from nnrcodec.syntax.extended_data_unit import ExtendedDataUnit
-from nnrcodec.syntax.unit import read_units, write_units
+from nnrcodec.syntax.unit import Unit, read_units, write_units
 
 FOLDER = Path(__file__).resolve().parent
 REFERENCE = FOLDER / "reference"
@@ -382,6 +391,216 @@ def one_tensor_under_many_names() -> bytes:
     zeros = np.zeros((1000, 1000), np.float32)
     tensors = [Tensor.of(f"t{i}", zeros) for i in range(2000)]
     return nnrcodec.encode(Model.of(tensors, ties={t.name: "t0" for t in tensors[1:]}))
+
+
+LOSSLESS = EncoderConfig(lossless=True)
+"""Bit patterns as they are."""
+
+
+def _bits(dtype: str, count: int) -> np.ndarray:
+    """Return random bit patterns as values: NaNs of any payload, infinities, subnormals."""
+    words = np.random.default_rng(7).integers(0, 2**64 - 1, count, np.uint64, endpoint=True)
+    return (words >> np.uint64(1)).astype(f"u{np.dtype(dtype).itemsize}").view(dtype)
+
+
+@valid
+def lossless() -> bytes:
+    """Classes of rows and columns, one and four states of the coder, bits that are constant."""
+    rng = np.random.default_rng(8)
+    rows, columns = np.exp2(rng.uniform(-3, 1, (40, 1, 1))), np.exp2(rng.uniform(-2, 1, (1, 36, 1)))
+    normal = (_random(40, 36, 3) * rows * columns).astype(np.float32)
+    bfloat16 = nnrcodec.model.dtypes.cast(normal, "bfloat16")
+    tensors = [
+        Tensor.of("classes", normal),
+        Tensor.of("few", normal[:9, :7, 0]),
+        Tensor.of("half", normal.astype(np.float16)),
+        Tensor.of("narrow", bfloat16, "bfloat16"),
+        Tensor.of("was_narrow", bfloat16),
+        Tensor.of("double", normal[:10].astype(np.float64)),
+        Tensor.of("negative_zeros", np.full((30, 20), np.float32(-0.0))),
+        Tensor.of("positive", np.abs(normal)),
+    ]
+    return nnrcodec.encode(Model.of(tensors), config=LOSSLESS)
+
+
+@valid
+def lossless_forms() -> bytes:
+    """The other forms: zigzag integers, a palette, LZMA2 with signs aside, no elements, scalars."""
+    rng = np.random.default_rng(9)
+    values = _random(20, 12)
+    signs = np.repeat([1, -1, 1], 20)[:, None].astype(np.float32)
+    tensors = [
+        Tensor.of("integers", (rng.laplace(size=(50, 30)) * 300).astype(np.int64)),
+        Tensor.of("bytes", (rng.laplace(size=(60, 20)) * 9).astype(np.int8)),
+        Tensor.of("mask", rng.random((60, 50)) < 0.1),
+        Tensor.of("palette", rng.choice(values[0], (40, 30))),
+        Tensor.of("repeated", np.tile(values, (3, 1)) * signs),
+        Tensor.of("empty", np.zeros((3, 0, 2), np.float64)),
+        Tensor.of("scalar", np.float32(-0.0).reshape(())),
+        Tensor.of("nans", _bits("float32", 300)),
+        Tensor.of("half_nans", _bits("float16", 300)),
+    ]
+    return nnrcodec.encode(Model.of(tensors), config=LOSSLESS)
+
+
+@valid
+def lossless_chunks() -> bytes:
+    """More elements than are coded together: chunks of other fields, the last with one state."""
+    values = (np.random.default_rng(10).random((10_091, 13)) < 0.002).astype(np.float16)
+    values[6000:] *= np.float16(1.5)
+    values[:, 3] = np.random.default_rng(11).integers(0, 4, 10_091) * np.float16(0.25)
+    return nnrcodec.encode({"w": values}, config=LOSSLESS)
+
+
+def _before_update() -> dict[str, np.ndarray]:
+    return {
+        "xor": np.arange(600, dtype=np.uint16),
+        "difference": _random(40, 30),
+        "new": _random(30, 30),
+        "same": _random(5, 5),
+    }
+
+
+@valid
+def lossless_base() -> bytes:
+    """What the next stream is an update of."""
+    return nnrcodec.encode(_before_update(), config=LOSSLESS)
+
+
+@valid
+def lossless_update() -> bytes:
+    """An update of bit patterns: exclusive ors, differences, new patterns, a tensor left out."""
+    old = _before_update()
+    new = {
+        "xor": old["xor"] ^ np.uint16(0x4000),
+        "difference": old["difference"] * np.float32(1 + 1e-5),
+        "new": np.random.default_rng(11).normal(size=(30, 30)).astype(np.float32),
+        "same": old["same"],
+    }
+    encoder = nnrcodec.UpdateEncoder(lossless_base(), config=LOSSLESS)
+    return encoder.encode(new).data
+
+
+AFTER = {"lossless_update": ("lossless_base",)}
+"""Updates, and the streams that they need."""
+
+
+def _lossless_changed(data: bytes, name: str, change: Callable[[Unit], None]) -> bytes:
+    """Return a stream with one of its data units changed."""
+    units = [*read_units(data)]
+    (unit,) = (u for u in units if getattr(u.body, "topology_elem_id", None) == name)
+    change(unit)
+    return b"".join(write_units(units))
+
+
+@invalid("PayloadError")
+def lossless_too_short() -> bytes:
+    """The last byte of the bits that are stored is missing."""
+
+    def cut(unit: Unit) -> None:
+        unit.payload = unit.payload[:-1]
+
+    return _lossless_changed(lossless(), "classes", cut)
+
+
+@invalid("PayloadError")
+def lossless_wrong_state() -> bytes:
+    """The first state of the coder is another one, so that the symbols do not end as they began."""
+
+    def flip(unit: Unit) -> None:
+        unit.payload = bytes([unit.payload[0] ^ 1]) + bytes(unit.payload[1:])
+
+    return _lossless_changed(lossless(), "half", flip)
+
+
+@invalid("PayloadError")
+def lossless_palette_too_small() -> bytes:
+    """The last word of the palette is missing, but there are indices to it."""
+
+    def shorten(unit: Unit) -> None:
+        unit.body.lossless_model.count_palette_minus1 -= 1
+        unit.body.lossless_model.palette_word.pop()
+
+    return _lossless_changed(lossless_forms(), "palette", shorten)
+
+
+@invalid("PayloadError")
+def lossless_fields_of_too_few_bits() -> bytes:
+    """The fields make up 31 of 32 bits."""
+
+    def narrow(unit: Unit) -> None:
+        unit.body.lossless_model.field_layout[0].bit_field[-1].field_bits_minus1 -= 1
+
+    return _lossless_changed(lossless(), "classes", narrow)
+
+
+@invalid("SyntaxElementError")
+def lossless_of_other_width() -> bytes:
+    """Bit patterns of 32 bits that claim to be those of float16."""
+
+    def claim(unit: Unit) -> None:
+        unit.body.xdu_data_format = 8
+
+    return _lossless_changed(lossless(), "classes", claim)
+
+
+@invalid("PayloadError")
+def lossless_damaged_lzma() -> bytes:
+    """A byte in the middle of an LZMA2 stream is another one."""
+
+    def damage(unit: Unit) -> None:
+        payload = bytearray(unit.payload)
+        payload[len(payload) // 2] ^= 0xFF
+        unit.payload = bytes(payload)
+
+    return _lossless_changed(lossless_forms(), "repeated", damage)
+
+
+@invalid("PayloadError")
+def lossless_difference_of_nothing() -> bytes:
+    """A difference of bit patterns in a stream that is no update."""
+
+    def mark(unit: Unit) -> None:
+        unit.body.lossless_model.difference_form = 1
+
+    return _lossless_changed(lossless(), "classes", mark)
+
+
+@hostile("decodes", "LimitExceededError")
+def lossless_constant() -> bytes:
+    """Fifteen million doubles in a few bytes: all bits are constant."""
+    return nnrcodec.encode({"w": np.full((3000, 5000), -1.5)}, config=LOSSLESS)
+
+
+@hostile("decodes", "LimitExceededError", "PayloadError")
+def lossless_lzma_of_zeros() -> bytes:
+    """An LZMA2 stream of a few kilobytes that makes a hundred megabytes."""
+    words = np.zeros(25_000_000, np.uint32)
+    model = LosslessModel(2, word_form=WordForm.LZMA)
+    payload = encode_words(words, model, None)
+
+    def claim(unit: Unit) -> None:
+        unit.body.tensor_dimensions = [words.size]
+        unit.body.count_tensor_dimensions = 1
+        unit.body.lossless_model = model
+        unit.payload = payload
+
+    return _lossless_changed(lossless(), "classes", claim)
+
+
+@hostile("decodes", "LimitExceededError", "PayloadError", "TruncatedBitstreamError")
+def lossless_many_tables() -> bytes:
+    """Sixty tensors of a few bytes, each with sixteen tables of two hundred symbols."""
+    tables = [LevelTable(TableForm.DIRECT, 199, 0, first_code=16, code_delta=[0] * 199)] * 16
+    coded = BitField(7, FieldCoding.CODED, 0, 15, 0, [1] * 16, tables)
+    model = LosslessModel(0, field_layout=[FieldLayout(0, [coded])])
+    state = {f"t{i}": np.full(100, 7, np.uint8) for i in range(60)}
+    units = [*read_units(nnrcodec.encode(state, config=LOSSLESS))]
+    for unit in units:
+        if isinstance(unit.body, ExtendedDataUnit):
+            unit.body.xdu_version_minor, unit.body.xdu_coding = 1, 2
+            unit.body.level_model, unit.body.lossless_model = None, model
+    return b"".join(write_units(units))
 
 
 @invalid("PayloadError")
@@ -1245,13 +1464,16 @@ def _with_record(data: bytes, change: Callable[[Any], None]) -> bytes:
     return b"".join(write_units(stream.units))
 
 
-def expected(data: bytes) -> dict[str, Any]:
-    """Return what decoding a stream must give: shape, dtype and SHA-256 of every tensor."""
-    record = read_stream(data).record
+def expected(*streams: bytes) -> dict[str, Any]:
+    """Return what decoding streams must give: shape, dtype and SHA-256 of every tensor."""
+    record = read_stream(streams[0]).record
     dtypes = {entry.name: entry.dtype for entry in record.tensors} if record else {}
+    decoder = nnrcodec.UpdateDecoder()
+    for data in streams:
+        decoder.decode(data)
     return {
         name: entry(value, dtypes.get(name, value.dtype.name))
-        for name, value in nnrcodec.decode(data).items()
+        for name, value in decoder.state.items()
     }
 
 
@@ -1315,10 +1537,13 @@ def main() -> None:
                 print(f"{name}: kept, {len(kept)} bytes; now it would be other {len(data)}")
             data = kept
         path.write_bytes(data)
+        after = [path.with_name(f"{other}.nnr") for other in AFTER.get(name, ())]
+        before = [other.read_bytes() for other in after]
         manifest[name] = {
             "file": f"{path.parent.name}/{path.name}",
+            **({"after": [f"{o.parent.name}/{o.name}" for o in after]} if after else {}),
             "what": make.__doc__,
-            **(outcome or {"tensors": expected(data)}),
+            **(outcome or {"tensors": expected(*before, data)}),
         }
         print(f"{name}: {len(data)} bytes")
     manifest |= references()

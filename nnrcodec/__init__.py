@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         EncoderConfig,
         LayerRank,
         LowRankConfig,
+        TensorConfig,
         UniformConfig,
     )
     from nnrcodec.decoder.updates import UpdateDecoder
@@ -65,6 +66,7 @@ __all__ = [
     "PayloadError",
     "SyntaxElementError",
     "Tensor",
+    "TensorConfig",
     "TensorReport",
     "TruncatedBitstreamError",
     "UniformConfig",
@@ -95,7 +97,7 @@ _MODULES = {
     **dict.fromkeys(
         (
             *("CabacConfig", "LayerRank", "EncoderConfig", "LowRankConfig"),
-            *("DistillationConfig", "UniformConfig"),
+            *("DistillationConfig", "TensorConfig", "UniformConfig"),
         ),
         "config",
     ),

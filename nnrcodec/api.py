@@ -83,7 +83,7 @@ def encode(
         "synthetic" for inputs that are made up. The encoder then looks at what the network does
         with them, which makes streams far smaller at the same quality. A few dozen inputs suffice;
         distillation profits from some hundreds. "auto" makes inputs up where that can be done, and
-        None goes by the weights alone, which is faster.
+        None goes by the weights alone, which is faster. Lossless coding takes none.
     score : callable, optional
         Takes a network, a `torch.nn.Module` with the signature of the original, and returns how
         well it does; more is better. `EncoderConfig.max_loss` is in its unit.
@@ -126,6 +126,9 @@ def encode(
     start, stages, config = time.perf_counter(), TimedStages(progress), as_config(config)
     with said_once() as notes, ExitStack() as stack:
         source = model_of(model, example_inputs, dynamic_shapes)
+        if config.lossless:
+            _refuse_inputs(calib)
+            calib = None
         if source.graph is not None and not (calib is None and score is None):
             stack.enter_context(one_torch_thread())
         with stages("calibration inputs"):
@@ -141,6 +144,7 @@ def encode(
             seconds=seconds,
             stage_seconds=stages.seconds,
             notes=notes,
+            lossless=config.lossless,
         )
     return EncodeResult.of(stream_of(result), report)
 
@@ -246,6 +250,12 @@ def calibration_inputs(
         )
     with one_torch_thread():
         return _inputs_for(model, model.graph, calib, count, seed)
+
+
+def _refuse_inputs(calib: Calib | None) -> None:
+    """Refuse calibration inputs where there is no loss to measure."""
+    if calib is not None and not (isinstance(calib, str) and calib == "auto"):
+        raise ConfigError("lossless coding looks at no inputs: omit calib")
 
 
 def _inputs_for(

@@ -7,7 +7,7 @@ from dataclasses import fields
 from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from nnrcodec.errors import ConfigError, shortened
 
@@ -16,6 +16,7 @@ _WORDS: dict[object, str] = {
     int: "a whole number",
     float: "a number",
     Mapping: "a mapping",
+    tuple: "a list or a tuple",
     NoneType: "None",
 }
 
@@ -102,7 +103,8 @@ def _allowed(kind: type) -> dict[str, tuple[object, ...]]:
 
 def _members(hint: object) -> tuple[object, ...]:
     """Return the members of a union, or what is no union alone."""
-    members = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    is_union = get_origin(hint) in (Union, UnionType)
+    members = get_args(hint) if is_union else (hint,)
     return tuple(member if get_origin(member) is Literal else _plain(member) for member in members)
 
 

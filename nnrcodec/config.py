@@ -6,8 +6,9 @@ Owns `EncoderConfig`, which puts the configurations of the tools together; each 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeVar
 
 from nnrcodec.checks import check_fields
@@ -25,6 +26,7 @@ __all__ = [
     "LayerRank",
     "LowRankConfig",
     "Profile",
+    "TensorConfig",
     "UniformConfig",
     "as_config",
 ]
@@ -37,6 +39,77 @@ Profile = Literal["ext", "nnc"]
 
 Entropy = Literal["auto", "cabac", "ans"]
 """Which coder levels go through; auto is the better of both, tensor by tensor."""
+
+
+Coder = Literal["auto", "cabac", "ans", "lossless"]
+"""What a tensor may be coded by: levels as in `Entropy`, or its bit patterns without loss."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorConfig:
+    """What holds for some tensors only; None leaves it to `EncoderConfig`.
+
+    Parameters
+    ----------
+    coder : "auto", "cabac", "ans" or "lossless", optional
+        As `EncoderConfig.entropy`, or without loss.
+    qp : int, optional
+        Quantization parameter, whatever the dimensions of the tensor are.
+    scale : float, optional
+        Factor of the default step size, beside that of the whole network.
+    dq, codebook : bool, optional
+        As in `EncoderConfig`.
+    lambda_ : float, optional
+        As in `EncoderConfig`.
+    scan_order, unary_length : int, optional
+        As in `CabacConfig`.
+
+    Raises
+    ------
+    ConfigError
+        If a value has another type or is out of range, or the tensors are to be coded without loss
+        and there is more to be said of how.
+    """
+
+    coder: Coder | None = None
+    qp: int | None = None
+    scale: float | None = None
+    dq: bool | None = None
+    codebook: bool | None = None
+    lambda_: float | None = None
+    scan_order: int | None = None
+    unary_length: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        UniformConfig(scale=1.0 if self.scale is None else self.scale)
+        CabacConfig(
+            scan_order=self.scan_order or 0,
+            cabac_unary_length=self.unary_length,
+        )
+        others = [f.name for f in fields(self) if getattr(self, f.name) is not None]
+        if self.coder == "lossless" and len(others) > 1:
+            others.remove("coder")
+            raise ConfigError(
+                f"{others[0].rstrip('_')} is for levels, but coder=lossless has none: give one of "
+                "the two"
+            )
+        if self.qp is not None and self.scale is not None:
+            raise ConfigError("qp and scale both decide on the step size: give one of them")
+
+    def over(self, other: TensorConfig | None) -> TensorConfig:
+        """Return what holds where `other` was said before: what this one says comes first."""
+        if other is None or self.coder == "lossless":
+            return self
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        said = {name: value for name, value in said.items() if value is not None}
+        if said and other.coder == "lossless":
+            return self
+        if "qp" in said:
+            other = replace(other, scale=None)
+        if "scale" in said:
+            other = replace(other, qp=None)
+        return replace(other, **said)
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -85,6 +158,13 @@ class EncoderConfig:
         the caller measures; see `nnrcodec.encoder.search`.
     target_bytes : int, optional
         Make the stream as good as so many bytes allow.
+    lossless : bool
+        Code all tensors bit for bit, by a unit of profile "ext".
+    keep : iterable of str
+        Patterns (as of file names: ``*``, ``?``, ``[...]``) of tensors to code bit for bit.
+    tensors : mapping of str to TensorConfig
+        By pattern, what holds for some tensors only. Of several patterns that fit a tensor the
+        later ones come first; `keep` comes before all of them.
     threads : int, optional
         How many tensors to code at once; by default as many as there are processors. The stream
         does not depend on it.
@@ -127,6 +207,9 @@ class EncoderConfig:
     preset: Preset
     max_loss: float | None
     target_bytes: int | None
+    lossless: bool
+    keep: tuple[str, ...]
+    tensors: Mapping[str, TensorConfig] | None
     threads: int | None
 
     def __init__(
@@ -146,6 +229,9 @@ class EncoderConfig:
         preset: Preset = "transparent",
         max_loss: float | None = None,
         target_bytes: int | None = None,
+        lossless: bool = False,
+        keep: Iterable[str] = (),
+        tensors: Mapping[str, TensorConfig] | None = None,
         threads: int | None = None,
         qp: int | None = None,
         nonweight_qp: int | None = None,
@@ -157,6 +243,12 @@ class EncoderConfig:
         optimise_parameters: bool | None = None,
     ) -> None:
         given = dict(locals())
+        if isinstance(keep, str):
+            given["keep"] = (keep,)
+        elif isinstance(keep, Iterable):
+            given["keep"] = tuple(keep)
+        if isinstance(tensors, Mapping):
+            given["tensors"] = dict(tensors) or None
         given["quantization"] = _gathered("quantization", UniformConfig, given)
         given["cabac"] = _gathered("cabac", CabacConfig, given)
         for field in fields(self):
@@ -186,11 +278,121 @@ class EncoderConfig:
             raise ConfigError("max_loss and target_bytes look for step sizes: give no qp with them")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads is {self.threads}, expected at least 1")
+        self._check_tensors()
+        if self.lossless:
+            self._check_lossless()
+
+    def _check_tensors(self) -> None:
+        """Raise unless what is said of single tensors goes with the rest."""
+        for pattern in self.keep:
+            if not isinstance(pattern, str):
+                raise ConfigError(f"keep names {pattern!r}, expected a pattern such as 'fc.*'")
+        for pattern, own in self.settings.items():
+            if not isinstance(pattern, str) or not isinstance(own, TensorConfig):
+                raise ConfigError(
+                    f"tensors has {pattern!r}: {own!r}, expected a TensorConfig by pattern, such "
+                    "as {'fc.*': TensorConfig(qp=-20)}"
+                )
+            if own.coder == "ans" and self.profile == "nnc":
+                raise ConfigError(f"profile 'nnc' has no rANS, which is asked for {pattern!r}")
+        if not (self.lossless or self.kept_patterns):
+            return
+        if self.profile == "nnc":
+            raise ConfigError(
+                "lossless coding needs a unit of our own, which profile 'nnc' does not have: use "
+                "profile 'ext'; or a fine qp, which decoders of the standard read"
+            )
+        if self.distillation is not None:
+            raise ConfigError("distillation changes all weights: keep none, or do without it")
+
+    def _check_lossless(self) -> None:
+        """Raise if there are options for what is not without loss."""
+        changes = {
+            "low_rank": self.low_rank is not None,
+            "fold_batch_norm": self.fold_batch_norm,
+            "max_loss": self.max_loss is not None,
+            "target_bytes": self.target_bytes is not None,
+            "qp": self.quantization.qp is not None or self.quantization.nonweight_qp is not None,
+            "scale": self.quantization.scale != 1.0,
+            "codebook": self.codebook,
+            "preset": self.preset != "transparent",
+            f"entropy {self.entropy!r}": self.entropy != "auto",
+            "tensors": any(own.coder != "lossless" for own in self.settings.values()),
+        }
+        for name, given in changes.items():
+            if given:
+                raise ConfigError(
+                    f"{name} is for coding with loss, but lossless is asked for: give one of the "
+                    "two; to keep single tensors bit for bit, give keep"
+                )
+
+    @property
+    def settings(self) -> Mapping[str, TensorConfig]:
+        """What holds for some tensors only, by pattern."""
+        return self.tensors or {}
+
+    @property
+    def kept_patterns(self) -> tuple[str, ...]:
+        """Patterns of tensors that are coded without loss."""
+        lossless = (p for p, own in self.settings.items() if own.coder == "lossless")
+        return (*self.keep, *lossless)
+
+    def for_tensor(self, *names: str) -> EncoderConfig:
+        """Return what holds for a tensor.
+
+        Parameters
+        ----------
+        *names : str
+            What it is called: in its network, and in the stream.
+        """
+        own: TensorConfig | None = None
+        for pattern, said in self.settings.items():
+            if fits(pattern, names):
+                own = said.over(own)
+        if any(fits(pattern, names) for pattern in self.keep):
+            own = TensorConfig(coder="lossless")
+        if own is None:
+            return self
+        return self._with(own)
+
+    def _with(self, own: TensorConfig) -> EncoderConfig:
+        plain: dict[str, Any] = {
+            "keep": (),
+            "tensors": None,
+            "max_loss": None,
+            "target_bytes": None,
+        }
+        if own.coder == "lossless":
+            return EncoderConfig(lossless=True, threads=self.threads)
+        quantization, cabac = self.quantization, self.cabac
+        if own.qp is not None:
+            quantization = replace(quantization, qp=own.qp, nonweight_qp=own.qp)
+        if own.scale is not None:
+            quantization = replace(quantization, scale=quantization.scale * own.scale)
+        if own.scan_order is not None:
+            cabac = replace(cabac, scan_order=own.scan_order)
+        if own.unary_length is not None:
+            cabac = replace(cabac, cabac_unary_length=own.unary_length)
+        return replace(
+            self,
+            **plain,
+            quantization=quantization,
+            cabac=cabac,
+            entropy=self.entropy if own.coder is None else own.coder,
+            dq=self.dq if own.dq is None else own.dq,
+            codebook=self.codebook if own.codebook is None else own.codebook,
+            lambda_=self.lambda_ if own.lambda_ is None else own.lambda_,
+        )
 
     @property
     def has_target(self) -> bool:
         """Whether step sizes are to be found for a target."""
         return self.max_loss is not None or self.target_bytes is not None
+
+
+def fits(pattern: str, names: Iterable[str]) -> bool:
+    """Return whether a pattern, as of file names, fits one of the names of a tensor."""
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names)
 
 
 def as_config(config: EncoderConfig | None) -> EncoderConfig:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from nnrcodec.container.record import Measurement, Record, TensorEntry
 from nnrcodec.container.stream import Stream, read_stream
 from nnrcodec.entropy.cabac.plain import PlainDecoder
+from nnrcodec.entropy.lossless.model import Difference
 from nnrcodec.errors import ConfigError, SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import item_bytes
@@ -24,6 +25,9 @@ from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.located import located
 from nnrcodec.units.ndu import declared_dtype, members_of
 from nnrcodec.units.xdu import decoded_dtype, tensor_qp
+
+_CHANGES = {Difference.XOR: "xor", Difference.INTEGER: "difference", Difference.NEW: "new"}
+"""What an update of bit patterns has."""
 
 _BYTES_OF_QP = 4
 """Payload bytes that hold the qp of the first tensor, whatever the density."""
@@ -61,7 +65,8 @@ class TensorInfo:
     dtype : str or None
         What it decodes to; of a block the weight.
     coder : str
-        ``ans`` or ``raw`` in our units, ``cabac`` or ``raw`` in those of the standard.
+        ``ans``, ``lossless`` or ``raw`` in our units, ``cabac`` or ``raw`` in those of the
+        standard.
     qp : int or None
         Quantization parameter of a lone tensor that has one.
     step_size : float or None
@@ -73,7 +78,8 @@ class TensorInfo:
     coding : str or None
         What the levels are: ``integer`` (the values themselves), ``uniform`` multiples of the step
         size, ``dependent`` ones, or indices into a ``codebook``; of a block those of the weight.
-        None for raw values.
+        None for raw values, and for bit patterns that are coded without loss; of an update of such
+        ``xor``, ``difference`` or ``new``.
     shapes : tuple of tuple of int, or None
         Dimensions of each of `names`, where they are known.
     scheme : "separable", "channel", "linear" or None
@@ -239,6 +245,8 @@ def _extended(unit: Unit, entry: TensorEntry | None, factors: Mapping[str, Facto
     if entry is not None:
         shape = _without_words(shape, entry)
     qp, coding = None, None if body.level_model is None else "integer"
+    if body.lossless_model is not None:
+        coding = _CHANGES.get(body.lossless_model.difference_form)
     if body.quantized_flag:
         qp, coding = tensor_qp(body, context.quantization_parameter, context.qp_density), "uniform"
     return TensorInfo(

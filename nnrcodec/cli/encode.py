@@ -21,8 +21,10 @@ from nnrcodec.cli.command import (
     say,
     timed,
 )
+from nnrcodec.cli.config_file import add_config, with_config
 from nnrcodec.cli.report import line_of_update, lines_of, report_of
 from nnrcodec.cli.task import add_task, check_task, task_of
+from nnrcodec.cli.tensor_options import KEYS, parse_settings
 from nnrcodec.cli.values import at_least, loss, part
 from nnrcodec.config import (
     CabacConfig,
@@ -86,7 +88,7 @@ convolution by a d x 1 and a 1 x d one. This also makes the network faster.
 Ranks and step sizes can be found for a given loss or size.""",
     common=(
         *("--output", "--calib", "--preset", "--max-loss", "--target-bytes", "--low-rank"),
-        *("--target-macs", "--distill", "--qp", "--profile", "--base"),
+        *("--target-macs", "--distill", "--qp", "--lossless", "--profile", "--base"),
     ),
     examples="""\
 examples:
@@ -97,8 +99,8 @@ examples:
     details="""\
 --json prints one object; null is what does not apply:
   output, bytes, original_bytes, percent, weights, bits_per_weight, seconds,
-  stage_seconds (by stage), is_update, coders (how many tensors each of them
-  coded), warnings (list of strings), loss (of the stream, if it was measured),
+  stage_seconds (by stage), is_update, lossless, coders (how many tensors each
+  of them coded), warnings (list of strings), loss (of the stream, if measured),
   form (what kind of file the model is), coded (the entry of it that was coded,
   empty for all), ties (tensors that are another one: name and its name),
   left_out   entries of the file that are not coded, list of objects: name,
@@ -135,6 +137,9 @@ examples:
   nnr-encode net.pt2 --calib train.npz --max-loss 0.5% --task accuracy \\
       --data test.npz                             at most 0.5 % less accuracy
   nnr-encode net.pt --target-bytes 1000000        any network, within a size
+  nnr-encode net.pt --lossless                    every bit comes back
+  nnr-encode net.pt --keep 'fc.*' --set 'conv1.*:qp=-20'   single tensors
+  nnr-encode net.pt --config options.toml         options from a file
   nnr-encode net.pt --profile nnc -o net.nnc      for decoders of the standard
   nnr-encode new.pt --base net.nnc -o 1.nnc       only what has changed since
   nnr-encode newer.pt --base net.nnc --base 1.nnc -o 2.nnc   and again
@@ -164,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
         "--output",
         type=Path,
         metavar="STREAM",
-        help="stream to write; an old file is replaced [MODEL with ending .nnr]",
+        help="stream to write, replacing an old file [MODEL.nnr]",
     )
     parser.add_argument(
         "--profile",
@@ -191,12 +196,40 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--json", action="store_true", help="print a report as JSON; it is described below"
     )
+    _add_lossless(parser)
+    add_config(parser)
     _add_targets(parser)
     _add_calibration(parser)
     _add_quantization(parser)
     _add_coding(parser)
     _add_reduction(parser)
-    return run(parser, _encode, argv)
+    return run(parser, _encode, with_config(parser, argv))
+
+
+def _add_lossless(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "single tensors, and no loss",
+        "A PATTERN is of names of tensors, as those of files are: * ? [...]. One that\n"
+        "fits no tensor is an error.",
+    )
+    group.add_argument(
+        "--lossless",
+        action="store_true",
+        help="code all tensors bit for bit",
+    )
+    group.add_argument(
+        "--keep",
+        action="append",
+        metavar="PATTERN",
+        help="code these tensors bit for bit; may be given several times",
+    )
+    group.add_argument(
+        "--set",
+        action="append",
+        metavar="PATTERN:KEY=VALUE,...",
+        help="for these tensors only, such as layer4.*:qp=-20; may be given several times, of "
+        f"which later ones come first. Keys: {KEYS}",
+    )
 
 
 def _add_targets(parser: argparse.ArgumentParser) -> None:
@@ -216,7 +249,7 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
         "--max-loss",
         type=loss,
         metavar="X",
-        help="smallest stream within this loss, such as 0.03dB or 0.5%%",
+        help="smallest stream within this loss, as 0.03dB or 0.5%%",
     )
     either.add_argument(
         "--target-bytes", type=at_least(1), metavar="N", help="best stream of at most N bytes"
@@ -424,6 +457,10 @@ def _calibration(
 ) -> Calibration | None:
     """Return calibration inputs, if there are to be any."""
     calib, low_rank = options.calib, config.low_rank
+    if config.lossless:
+        if calib not in (None, "none"):
+            raise ConfigError("--lossless looks at no inputs: omit --calib")
+        return None
     needed = config.distillation is not None or (low_rank is not None and low_rank.needs_inputs)
     if calib == "none" and needed:
         raise ConfigError(
@@ -547,6 +584,9 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
         preset=options.preset or "transparent",
         max_loss=None if options.max_loss is None else options.max_loss.value,
         target_bytes=options.target_bytes,
+        lossless=options.lossless,
+        keep=options.keep or (),
+        tensors=parse_settings(options.set or ()),
         threads=options.threads,
     )
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from nnrcodec.cli.command import Parser, Texts, print_json, read_stream, run, say, timed
+from nnrcodec.cli.info_config import config_lines
 from nnrcodec.cli.table import counted, grouped, printable, table
 from nnrcodec.formats import FORMATS
 from nnrcodec.inspection import StreamInfo, TensorInfo, inspect
@@ -27,15 +28,16 @@ Show what is inside an NNR stream, without decoding its weights.
 It takes any stream of ISO/IEC 15938-17, also those of other software. The bytes
 of a tensor are those of its whole unit; a block is a unit of several tensors.
 
-column "coder": ans (rANS) and raw are units of nnrcodec, cabac and raw those of
-  the standard; raw values are stored as they are.
+column "coder": ans (rANS), lossless and raw are units of nnrcodec, cabac and
+  raw those of the standard; raw values are stored as they are.
 column "levels": integer: the values themselves; uniform: multiples of the step
   size; dependent: even or odd multiples of it, as the levels before say, which
-  saves bits; codebook: multiples from a list of those that occur.
+  saves bits; codebook: multiples from a list of those that occur; of updates
+  without loss: xor or difference of bit patterns, or new ones.
 columns "scheme", "rank": of the factors of a layer of low rank.
 column "qp": the step size is about 2^(qp / 2^density). In a block each tensor
   has its own qp; they are inside the payload and are not shown.""",
-    common=("--json", "--formats", "--trace", "--require-record", "--quiet"),
+    common=("--json", "--formats", "--trace", "--config", "--require-record", "--quiet"),
     examples="""\
 examples:
   nnr-info filter.nnr                        tables and a summary
@@ -87,6 +89,11 @@ def main(argv: list[str] | None = None) -> int:
         "--trace", action="store_true", help="print each syntax element and its position instead"
     )
     parser.add_argument(
+        "--config",
+        action="store_true",
+        help="print what made the stream, as far as it tells, as a file for nnr-encode --config",
+    )
+    parser.add_argument(
         "--require-record",
         action="store_true",
         help="refuse a stream without the container record that all streams of nnr-encode have",
@@ -108,6 +115,10 @@ def _info(options: argparse.Namespace) -> None:
         return
     with timed("reading"):
         info = inspect(data, require_record=options.require_record)
+    if options.config:
+        for line in config_lines(info):
+            print(line)
+        return
     if options.json:
         print_json(_as_dict(options.input, info))
         return

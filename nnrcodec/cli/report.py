@@ -10,6 +10,8 @@ from nnrcodec.encoder.report import EncodeReport
 from nnrcodec.reduce.low_rank import LayerReport
 from nnrcodec.units.kinds import CODERS
 
+_LOSSLESS = "; lossless, bit for bit"
+
 
 def report_of(
     report: EncodeReport,
@@ -50,6 +52,7 @@ def report_of(
         "seconds": seconds,
         "stage_seconds": values["stage_seconds"],
         "is_update": is_update,
+        "lossless": report.lossless,
         "coders": values["coders"],
         "form": values["form"],
         "coded": values["coded"],
@@ -71,6 +74,7 @@ def line_of_update(report: EncodeReport, output: Path, seconds: float) -> str:
     return (
         f"{output}: update of {grouped(report.stream_bytes)} bytes, "
         f"{report.bits_per_weight:.2f} bits per weight, {seconds:.1f} s"
+        f"{_LOSSLESS if report.lossless else ''}"
     )
 
 
@@ -95,6 +99,8 @@ def lines_of(
 
 def _loss_words(report: EncodeReport) -> str:
     """Return what is known of the loss, to be added to a line."""
+    if report.lossless:
+        return _LOSSLESS
     if report.fidelity is not None:
         return f"; {report.fidelity.words}"
     worst = max(report.tensors, key=lambda tensor: tensor.relative_error, default=None)

@@ -14,11 +14,13 @@ from nnrcodec.errors import UnitOrderError
 from nnrcodec.model.dtypes import item_bytes
 from nnrcodec.reduce.blocks import Block, block_of_parts
 from nnrcodec.syntax.constants import NnrDecompressedDataFormat
+from nnrcodec.syntax.extended_data_unit import FORMAT_OF_DTYPE
 from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.kinds import UnitKind, kind_of
 from nnrcodec.units.located import located
 from nnrcodec.units.ndu import Member, Part
 
+_WIDE = {f for dtype, f in FORMAT_OF_DTYPE.items() if item_bytes(dtype) == 8}
 _OF_8_BYTES = {NnrDecompressedDataFormat.TENSOR_INT64, NnrDecompressedDataFormat.TENSOR_FLOAT64}
 
 
@@ -52,17 +54,22 @@ class Content:
     def decoded_bytes(self) -> int:
         """Memory that its tensors take while they are decoded, and afterwards."""
         dtypes = [entry.dtype if entry else "float32" for entry in self.entries]
-        declared = getattr(self.unit.body, "nnr_decompressed_data_format", None)
+        body = self.unit.body
+        declared = getattr(body, "nnr_decompressed_data_format", None)
+        wide = declared in _OF_8_BYTES or getattr(body, "xdu_data_format", None) in _WIDE
         return sum(
-            member.size
-            * max(item_bytes(dtype), 8 if member.codebook or declared in _OF_8_BYTES else 4)
+            member.size * max(item_bytes(dtype), 8 if member.codebook or wide else 4)
             for member, dtype in zip(self.members, dtypes, strict=True)
         )
 
     @property
     def has_entry_points(self) -> bool:
         """Whether several threads can decode one of its tensors."""
-        return bool(getattr(self.unit.body, "cabac_offset_list", None))
+        lossless = getattr(self.unit.body, "lossless_model", None)
+        return bool(
+            getattr(self.unit.body, "cabac_offset_list", None)
+            or (lossless is not None and lossless.count_chunks_minus1)
+        )
 
 
 def contents_of(stream: Stream) -> list[Content]:

@@ -17,6 +17,7 @@ from nnrcodec.container.record import Measurement, TensorEntry, model_digest, te
 from nnrcodec.container.stream import Stream, read_stream
 from nnrcodec.decoder.merging import check_factors
 from nnrcodec.decoder.merging import merge as merge_factors
+from nnrcodec.entropy.lossless.model import Difference
 from nnrcodec.errors import (
     LimitExceededError,
     ModelError,
@@ -31,6 +32,7 @@ from nnrcodec.model.source import Source
 from nnrcodec.progress import Progress
 from nnrcodec.reduce.blocks import Block, merge_blocks
 from nnrcodec.syntax.constants import NnrUnitType
+from nnrcodec.syntax.unit import Unit
 from nnrcodec.units.located import located
 from nnrcodec.units.ndu import (
     DecodedMember,
@@ -69,6 +71,8 @@ class Decoded:
         where it was asked for.
     measured : Measurement or None
         What coding has cost, if the stream says so.
+    differences : mapping of str to Difference
+        Of an update: which tensors are no differences of values, but what changes bit patterns.
     """
 
     model: Model
@@ -78,6 +82,7 @@ class Decoded:
     blocks: tuple[Block, ...] = ()
     histories: Histories = field(default_factory=dict)
     measured: Measurement | None = None
+    differences: Mapping[str, Difference] = field(default_factory=dict)
 
 
 def decode_stream(
@@ -160,12 +165,17 @@ def decode_all(
 
     tensors: dict[str, Tensor] = {}
     later: dict[str, TensorHistory] = {}
+    differences: dict[str, Difference] = {}
     done, total = 0, sum(content.size for content in contents)
     known = histories or {}
     decoded = _decode_contents(contents, known, keep_levels, threads or default_threads())
     for content, members in zip(contents, decoded, strict=True):
         for tensor, member in members:
             tensors[tensor.name] = tensor
+            if member.difference is not None:
+                if not is_update:
+                    raise _no_base(tensor.name, content.unit)
+                differences[tensor.name] = member.difference
             if member.levels is not None:
                 name = member.member.name
                 later[name] = next_history(known.get(name), member.levels, content.unit.body)
@@ -193,6 +203,7 @@ def decode_all(
         blocks_of(contents),
         later,
         None if record is None else record.measured,
+        differences,
     )
 
 
@@ -268,6 +279,14 @@ def _check_base(stream: Stream, before: Model | None) -> None:
             f"{digest}. Streams are missing, or in another order, or of another model",
             path="record/base",
         )
+
+
+def _no_base(name: str, unit: Unit) -> UnitOrderError:
+    return UnitOrderError(
+        f"tensor {name!r} is a difference of bit patterns, but the stream is no update",
+        bit_offset=unit.bit_offset,
+        path=unit.path,
+    )
 
 
 def _check_total(decoded_bytes: int, limits: Limits) -> None:

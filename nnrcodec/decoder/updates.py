@@ -15,6 +15,8 @@ import numpy as np
 
 from nnrcodec.container.stream import read_stream
 from nnrcodec.decoder.pipeline import Decoded, decode_all, merged_model
+from nnrcodec.entropy.lossless.model import Difference
+from nnrcodec.entropy.lossless.words import changed, values_of, words_of
 from nnrcodec.errors import (
     ConfigError,
     ModelError,
@@ -24,7 +26,7 @@ from nnrcodec.errors import (
 )
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model.dtypes import DTYPES, cast, is_float
+from nnrcodec.model.dtypes import DTYPES, cast, is_float, item_bytes
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.progress import Progress
 from nnrcodec.syntax.constants import NnrUnitType
@@ -111,7 +113,7 @@ class UpdateDecoder:
                 "which has to be decoded first"
             )
         else:
-            model = _updated(self._decoded.model, decoded.model)
+            model = _updated(self._decoded.model, decoded)
             stream_bytes = self._decoded.stream_bytes + decoded.stream_bytes
             self._decoded = replace(self._decoded, model=model, stream_bytes=stream_bytes)
             self._histories = {**self._histories, **decoded.histories}
@@ -232,19 +234,35 @@ def state_of(model: Model) -> dict[str, np.ndarray]:
     }
 
 
-def _updated(model: Model, update: Model) -> Model:
+def _updated(model: Model, update: Decoded) -> Model:
     """Add differences to a model."""
     tensors = dict(model.tensors)
-    for name, difference in update.tensors.items():
+    for name, difference in update.model.tensors.items():
         if name not in tensors:
             raise UnitOrderError(
                 f"an update of tensor {name!r}, which the base model does not have"
             )
-        tensors[name] = _sum(tensors[name], difference)
-    ties = {name: first for name, first in model.ties.items() if name not in update.tensors}
+        form = update.differences.get(name)
+        if form is None:
+            tensors[name] = _sum(tensors[name], difference)
+        else:
+            tensors[name] = _changed(tensors[name], difference, form)
+    ties = {name: first for name, first in model.ties.items() if name not in update.model.tensors}
     for name, first in ties.items():
         tensors[name] = replace(tensors[first], name=name, role=tensors[name].role)
     return replace(model, tensors=tensors, ties=ties)
+
+
+def _changed(base: Tensor, difference: Tensor, form: Difference) -> Tensor:
+    """Change the bit patterns of a tensor."""
+    patterns = difference.read()
+    if base.shape != difference.shape or item_bytes(base.dtype) != patterns.dtype.itemsize:
+        raise SyntaxElementError(
+            f"an update of tensor {base.name!r} has {list(difference.shape)} patterns of "
+            f"{8 * patterns.dtype.itemsize} bits, the base model is {base.dtype}{list(base.shape)}"
+        )
+    words = changed(words_of(base.read(), base.dtype), patterns, form)
+    return Tensor.of(base.name, values_of(words, base.dtype), base.dtype, base.role)
 
 
 def _sum(base: Tensor, difference: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from nnrcodec.calibration.synthetic import Inputs
 from nnrcodec.calibration.walk import LayerVisit, walk
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.levels import levels_at
+from nnrcodec.encoder.overrides import ConfigOf, config_of, kept
 from nnrcodec.entropy.cabac.level_syntax import DEFAULT_UNARY_LENGTH, effective_scan_order
 from nnrcodec.graph.graph import TensorRef
 from nnrcodec.graph.layers import Layer, find_layers, weights_outside_layers
@@ -106,8 +107,11 @@ def quantize_with_inputs(
     if output_sensitivities is None:
         output_sensitivities = sensitivities(model, inputs, diagonal=True)
     layers = []
+    of, unchanged = config_of(config, model), kept(config, model)
     for layer in find_layers(model):
-        if _has_steps(model.tensors[layer.weight]):
+        if layer.weight in unchanged:
+            logger.info("layer %s is not quantized: its weight is kept as it is", layer.name)
+        elif _has_steps(model.tensors[layer.weight]):
             layers.append(layer)
         else:
             logger.info(
@@ -119,7 +123,11 @@ def quantize_with_inputs(
     weights = {layer.weight for layer in layers}
     if expected is None:
         expected = expectation(model, inputs, config.quantization.qp_density, output_sensitivities)
-    shifts = _shifts(model)
+    shifts = {
+        weight: shift
+        for weight, shift in _shifts(model).items()
+        if unchanged.isdisjoint({shift.name, shift.variance})
+    }
     fixed = [layer.name for layer in layers if layer.weight not in shifts]
     if fixed:
         logger.info(
@@ -128,7 +136,7 @@ def quantize_with_inputs(
             ", ".join(fixed),
         )
     quantizer = _LayerQuantizer(
-        config, expected.error_per_weight(config.quantization.scale), shifts
+        config, of, expected.error_per_weight(config.quantization.scale), shifts
     )
     if not quantizer.error > 0:
         logger.warning(
@@ -158,7 +166,12 @@ def _outside_layers(
     graph = model.graph
     if graph is None:
         return {}
-    names = [name for name in weights_outside_layers(model) if _has_steps(model.tensors[name])]
+    of, unchanged = config_of(config, model), kept(config, model)
+    names = [
+        name
+        for name in weights_outside_layers(model)
+        if name not in unchanged and _has_steps(model.tensors[name])
+    ]
     if unknown := [name for name in names if not output_sensitivities[name] > 0]:
         logger.info(
             "no effect was measured on the output of %s: step sizes follow from the scale of these "
@@ -166,15 +179,16 @@ def _outside_layers(
             ", ".join(unknown),
         )
     names = [name for name in names if name not in unknown]
-    dq = config.dq and config.entropy != "ans"
 
     def coded(name: str) -> Quantized:
-        tensor = model.tensors[name]
+        tensor, own = model.tensors[name], of(name)
+        dq = own.dq and own.entropy != "ans"
         values, effect = tensor.read(), float(output_sensitivities[name])
-        qp = Policy(config.quantization).by_effect(values, name, effect, error, dq=dq)
+        allowed = error * (own.quantization.scale / config.quantization.scale) ** 2
+        qp = Policy(own.quantization).by_effect(values, name, effect, allowed, dq=dq)
         users = (graph.nodes[position] for position in graph.users(TensorRef(name)))
         multiplies = any(node.op != _LOOK_UP for node in users)
-        return levels_at(tensor, values, config, qp, dq=dq, is_weight=multiplies)
+        return levels_at(tensor, values, own, qp, dq=dq, is_weight=multiplies)
 
     quantized = zip(names, in_order(coded, names, config.threads), strict=True)
     return {name: levels for name, levels in quantized if np.isfinite(levels.value).all()}
@@ -261,6 +275,8 @@ class _LayerQuantizer:
     ----------
     config : EncoderConfig
         The options of the encoder.
+    config_of : callable
+        Returns those of a tensor.
     error : float
         Squared output error of the network that each weight may contribute.
     shifts : mapping of str to _Shift
@@ -268,6 +284,7 @@ class _LayerQuantizer:
     """
 
     config: EncoderConfig
+    config_of: ConfigOf
     error: float
     shifts: Mapping[str, _Shift]
 
@@ -280,6 +297,7 @@ class _LayerQuantizer:
         """
         layer, density = visit.layer, self.config.quantization.qp_density
         tensor = tensors[layer.weight]
+        config = self.config_of(tensor.name)
         original = layer.matrices(tensor.read())
         moments = visit.moments()
         shift = self.shifts.get(layer.weight)
@@ -290,29 +308,30 @@ class _LayerQuantizer:
             seen = seen.with_prior(prior_moment(channels, layer.kernel, mean), PRIOR_SHARE)
         target = seen.fitted(original)
         feedback = Feedback.of(seen.second_moment, sensitivity.reshape(layer.groups, layer.rows))
-        dq = self._can_depend(layer)
-        if self.config.dq and self.config.entropy != "ans" and not dq:
+        dq = _can_depend(layer, config)
+        if config.dq and config.entropy != "ans" and not dq:
             logger.info(
                 "layer %s gets uniform instead of dependent quantization: its levels are not coded "
                 "in the order in which they are searched, row by row",
                 layer.name,
             )
-        if not sensitivity.any() and self.config.quantization.asked_qp(original.ndim) is None:
+        if not sensitivity.any() and config.quantization.asked_qp(original.ndim) is None:
             logger.warning(
                 "layer %s has no influence on the output with these calibration inputs and gets "
                 "the coarsest step size; take inputs that reach it, or give a qp",
                 layer.name,
             )
         effect = feedback.sensitivity if sensitivity.any() else 0.0
-        qp = Policy(self.config.quantization).by_effect(target, tensor.name, effect, self.error)
+        error = self._error_of(config)
+        qp = Policy(config.quantization).by_effect(target, tensor.name, effect, error)
         result = quantize_with_feedback(
             target,
             feedback,
             qp,
             density,
-            lambda_=self.config.lambda_,
+            lambda_=config.lambda_,
             dq=dq,
-            unary_length=self.config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH,
+            unary_length=config.cabac.cabac_unary_length or DEFAULT_UNARY_LENGTH,
             name=tensor.name,
         )
         levels = layer.weight_of(result.levels)
@@ -331,19 +350,24 @@ class _LayerQuantizer:
                 visit.replace(name, moved)
         return quantized
 
-    def _can_depend(self, layer: Layer) -> bool:
-        """Return whether dependent quantization is possible: levels are searched as coded."""
-        config = self.config
-        by_row = effective_scan_order(layer.shape, config.cabac.scan_order) == 0
-        return config.dq and config.entropy != "ans" and by_row and not layer.transposed
+    def _error_of(self, config: EncoderConfig) -> float:
+        """Return the error that each weight of a tensor may contribute."""
+        return self.error * (config.quantization.scale / self.config.quantization.scale) ** 2
 
     def _moved(self, tensor: Tensor, sensitivity: float, *, dq: bool) -> Quantized:
         """Quantize a corrected bias or mean."""
-        values = tensor.read()
-        qp = Policy(self.config.quantization).by_effect(
-            values, tensor.name, sensitivity, self.error, dq=dq
-        )
-        return levels_at(tensor, values, self.config, qp, dq=dq)
+        values, config = tensor.read(), self.config_of(tensor.name)
+        if config is not self.config:
+            dq = dq and config.dq and config.entropy != "ans"
+        error = self._error_of(config)
+        qp = Policy(config.quantization).by_effect(values, tensor.name, sensitivity, error, dq=dq)
+        return levels_at(tensor, values, config, qp, dq=dq)
+
+
+def _can_depend(layer: Layer, config: EncoderConfig) -> bool:
+    """Return whether dependent quantization is possible: levels are searched as coded."""
+    by_row = effective_scan_order(layer.shape, config.cabac.scan_order) == 0
+    return config.dq and config.entropy != "ans" and by_row and not layer.transposed
 
 
 def _has_steps(tensor: Tensor) -> bool:

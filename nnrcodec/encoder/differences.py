@@ -8,15 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnrcodec.config import EncoderConfig
+from nnrcodec.encoder.candidates import Candidate
 from nnrcodec.encoder.coded import CodedUnit
+from nnrcodec.encoder.exact import must_be_exact
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
+from nnrcodec.entropy.lossless.model import Difference
+from nnrcodec.entropy.lossless.words import differences, words_of
 from nnrcodec.errors import ModelError
 from nnrcodec.model.dtypes import DTYPES, is_float, to_little_endian
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized
 from nnrcodec.units.ndu import Histories
 from nnrcodec.units.ndu_encoding import Update, encode_float_unit, encode_integer_unit
+from nnrcodec.units.xdu_encoding import encode_lossless
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,8 @@ class Base:
                 f"tensor {new.name!r} of complex numbers has changed, and there are no differences "
                 "of such: encode a new base model"
             )
+        if config.lossless or (config.profile == "ext" and must_be_exact(new, new.read())):
+            return [_exactly(new, old, name, names)]
         update = Update(parameter_id=self.parameter_ids[new.name], history=self.histories.get(name))
         if not is_float(old.dtype):
             levels = _integers(new, old)
@@ -100,6 +107,18 @@ class Base:
 def _same_bits(new: Tensor, old: Tensor) -> bool:
     bits = [to_little_endian(tensor.read(), tensor.dtype).tobytes() for tensor in (new, old)]
     return bits[0] == bits[1]
+
+
+def _exactly(new: Tensor, old: Tensor, name: str, names: Mapping[str, str]) -> CodedUnit:
+    """Code what changes bit patterns, in the fewest bytes."""
+    now, before = words_of(new.read(), new.dtype), words_of(old.read(), old.dtype)
+    tried = []
+    for form in (Difference.XOR, Difference.INTEGER, Difference.NEW):
+        words = differences(now, before, form)
+        tried.append(Candidate(encode_lossless(name, words, new.dtype, form), words))
+    best = min(tried, key=lambda candidate: candidate.unit_bytes)
+    coded = Tensor.of(new.name, best.value, best.value.dtype.name, old.role)
+    return CodedUnit.of(best.unit, [(coded, best.value)], names)
 
 
 def _reals(new: Tensor, old: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.exact import exact_levels, has_outliers, must_be_exact
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import fit_int32, levels_at, read_checked
+from nnrcodec.entropy.lossless.words import words_of
 from nnrcodec.model.dtypes import DTYPES, bit_pattern, is_float
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy, require_qp
@@ -34,6 +35,7 @@ from nnrcodec.units.ndu_encoding import (
 from nnrcodec.units.xdu_encoding import (
     encode_extended_integers,
     encode_extended_reals,
+    encode_lossless,
     store,
     stored_unit_bytes,
 )
@@ -53,7 +55,10 @@ def encode_group(
 ) -> list[CodedUnit]:
     """Code the tensor of a group; as `nnrcodec.encoder.profiles.EncodeGroup`."""
     (tensor,) = group.tensors.values()
-    unit, value = encode_tensor(tensor, config, known.get(tensor.name))
+    if config.lossless:
+        unit, value = encode_exactly(tensor, config)
+    else:
+        unit, value = encode_tensor(tensor, config, known.get(tensor.name))
     is_pattern = DTYPES[tensor.dtype].kind == "c"
     return [CodedUnit.of(unit, [(tensor, value)], names, is_pattern=is_pattern)]
 
@@ -64,8 +69,8 @@ def encode_tensor(
     """Code a tensor in the best way that profile ext has, or store it.
 
     Stored are float tensors of fewer than `FEWEST_ELEMENTS` elements or with infinite or extreme
-    values, those that must not change unless levels have all of them, integers that do not fit 32
-    bits, and whatever would not become smaller. Complex numbers are stored as bit patterns.
+    values, integers that do not fit 32 bits, and whatever would not become smaller. What must not
+    change (`nnrcodec.encoder.exact`) is coded by `encode_exactly`.
 
     Where the ways have the same levels, as for integers and without dependent quantization, the
     best is the smallest. Otherwise it has the least sum of squared error and size
@@ -96,13 +101,9 @@ def encode_tensor(
         there is no other coder.
     """
     values = read_checked(tensor)
-    if DTYPES[tensor.dtype].kind == "c":
-        return store(tensor.name, bit_pattern(values, tensor.dtype), "int32"), values
     if known is None and must_be_exact(tensor, values):
-        if tensor.size >= FEWEST_ELEMENTS:
-            known = exact_levels(tensor, values, config.quantization.qp_density)
-        coded = smallest(list(_known(tensor, known, config))) if known is not None else None
-    elif known is not None:
+        return encode_exactly(tensor, config)
+    if known is not None:
         coded = smallest(list(_known(tensor, known, config)))
     elif not is_float(tensor.dtype):
         coded = smallest(list(_integers(tensor, values, config)))
@@ -124,6 +125,43 @@ def _has_steps(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> boo
     if tensor.size < FEWEST_ELEMENTS or not are_quantizable(values):
         return False
     return Policy(config.quantization).asked(values) is not None or not has_outliers(tensor, values)
+
+
+def encode_exactly(tensor: Tensor, config: EncoderConfig) -> tuple[Unit, np.ndarray]:
+    """Code a tensor bit for bit, whatever its values and its shape are.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        What to code; it may have NaNs, and no elements. Complex numbers are coded as the integers
+        that hold their bits.
+    config : EncoderConfig
+        How.
+
+    Returns
+    -------
+    unit : Unit
+        The smallest of those that are exact.
+    value : ndarray
+        That of the tensor.
+    """
+    values, dtype = tensor.read(), tensor.dtype
+    carried = values
+    if DTYPES[dtype].kind == "c":
+        carried, dtype = bit_pattern(values, dtype), "int32"
+    unit = encode_lossless(tensor.name, words_of(carried, dtype), dtype)
+    candidates = [Candidate(unit, values)]
+    if tensor.size == 0:
+        return unit, values
+    if is_float(dtype) and tensor.size >= FEWEST_ELEMENTS:
+        levels = exact_levels(tensor, values, config.quantization.qp_density)
+        candidates += [] if levels is None else _known(tensor, levels, config)
+    elif carried is values and not is_float(dtype):
+        candidates += _integers(tensor, values, config)
+    coded = min(candidates, key=lambda candidate: candidate.unit_bytes)
+    if coded.unit_bytes >= stored_unit_bytes(tensor.name, carried.shape, dtype):
+        return store(tensor.name, carried, dtype), values
+    return coded.unit, coded.value
 
 
 def _reals(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Iterator[Candidate]:

@@ -20,6 +20,7 @@ from nnrcodec.encoder.coded import CodedUnit, raw_last, raw_names
 from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.exact import with_exact
 from nnrcodec.encoder.grouping import Group, coded_names, groups_of
+from nnrcodec.encoder.overrides import check_patterns, config_of, kept, without_layers
 from nnrcodec.encoder.profiles import rules_of
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.model.model import Model
@@ -28,6 +29,7 @@ from nnrcodec.progress import Progress, Stages, silently
 from nnrcodec.quant.quantized import Quantized
 from nnrcodec.reduce.batch_norm import FoldReport, fold_batch_norm
 from nnrcodec.reduce.low_rank import LayerReport, decompose
+from nnrcodec.units.ndu import Part
 
 if TYPE_CHECKING:
     from nnrcodec.calibration.expectation import Expectation
@@ -165,8 +167,9 @@ def reduce_model(
     reduced, distilled, expected = model, None, None
     layers: tuple[LayerReport, ...] = ()
     folds: tuple[FoldReport, ...] = ()
+    unchanged = kept(config, model)
     if config.fold_batch_norm:
-        reduced, folds = fold_batch_norm(reduced)
+        reduced, folds = fold_batch_norm(reduced, unchanged)
     whole = reduced
     if inputs is not None:
         from nnrcodec.calibration.amount import in_batches
@@ -177,8 +180,9 @@ def reduce_model(
         whole_matrices = None if config.low_rank is None else sensitivities(whole, looked_at)
         expected = expectation(whole, looked_at, config.quantization.qp_density, whole_matrices)
     if config.low_rank is not None:
+        low_rank = without_layers(config.low_rank, unchanged)
         if inputs is None or expected is None:
-            reduced, layers = decompose(reduced, config.low_rank)
+            reduced, layers = decompose(reduced, low_rank)
         else:
             from nnrcodec.reduce.data_aware import Allowance, decompose_with_inputs
 
@@ -191,7 +195,7 @@ def reduce_model(
             with stages("low rank") as progress:
                 reduced, layers = decompose_with_inputs(
                     reduced,
-                    config.low_rank,
+                    low_rank,
                     looked_at,
                     allowance,
                     progress,
@@ -208,6 +212,7 @@ def reduce_model(
             all_torch_threads() if by_time else nullcontext(),
         ):
             reduced, distilled = distill(whole, reduced, inputs, config.distillation, progress)
+    check_patterns(config, model, reduced)
     return Reduced(
         reduced,
         whole_bytes,
@@ -278,7 +283,7 @@ def encode_reduced(
         record,
         config.quantization.qp_density,
         [part.unit for part in coded],
-        codebooks=config.codebook,
+        codebooks=config.codebook or any(own.codebook for own in config.settings.values()),
         parent_signalling=base is not None,
     )
     return Encoded(
@@ -317,8 +322,17 @@ def _code(
     names = coded_names((base.model if base else model).tensors, rules.reserved_suffixes)
     groups = groups_of(model, blocks=rules.blocks and config.blocks and not config.codebook)
 
+    of = config_of(config, base.model if base else model)
+
     def code(group: Group) -> list[CodedUnit]:
-        return rules.encode_group(group, names, config, known)
+        configs = [of(tensor.name) for tensor in group.tensors.values()]
+        if all(own is configs[0] for own in configs):
+            return rules.encode_group(group, names, configs[0], known)
+        return [
+            unit
+            for tensor, own in zip(group.tensors.values(), configs, strict=True)
+            for unit in rules.encode_group(Group({Part.WEIGHT: tensor}), names, own, known)
+        ]
 
     coded: list[CodedUnit] = []
     done, total = 0, sum(tensor.size for tensor in model.tensors.values())

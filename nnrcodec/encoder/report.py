@@ -42,7 +42,7 @@ class TensorReport:
     dtype : str
         What it was, and decodes to.
     coder : str
-        ``cabac``, ``ans`` or ``raw``.
+        ``cabac``, ``ans``, ``lossless`` or ``raw``.
     coding : str or None
         ``dependent`` or ``uniform`` levels, indices into a ``codebook``, ``integer`` values; None
         for values that are stored.
@@ -112,6 +112,8 @@ class EncodeReport:
         Entries of that file that were not coded.
     ties : mapping of str to str
         Tensors that are the same as another one, and so were not coded: names.
+    lossless : bool
+        Whether all tensors were to be coded bit for bit, and so were.
     """
 
     stream_bytes: int
@@ -132,6 +134,7 @@ class EncodeReport:
     coded: str = ""
     left_out: tuple[LeftOut, ...] = ()
     ties: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    lossless: bool = False
 
     @property
     def loss(self) -> float | None:
@@ -183,6 +186,7 @@ def report_of(
     seconds: float,
     stage_seconds: Mapping[str, float],
     notes: Sequence[str],
+    lossless: bool = False,
 ) -> EncodeReport:
     """Return the report of a stream.
 
@@ -194,7 +198,7 @@ def report_of(
         Of the model that was given; it knows names that the stream has under safe ones.
     source : Source, optional
         The file that the model is from.
-    seconds, stage_seconds, notes
+    seconds, stage_seconds, notes, lossless
         As in `EncodeReport`.
     """
     encoded, source = result.encoded, source or Source()
@@ -219,6 +223,7 @@ def report_of(
         coded=source.coded,
         left_out=source.left_out,
         ties={original_name(n, graph): original_name(f, graph) for n, f in info.ties.items()},
+        lossless=lossless,
     )
 
 

@@ -33,8 +33,8 @@ logger = logger_of(__name__)
 class UpdateEncoder:
     """Encode a network that goes on changing, as differences to the streams before.
 
-    A stream it makes is of profile nnc, whatever the base model is. Tensors that do not change, to
-    the step size, are not in it.
+    A stream it makes is of profile nnc, whatever the base model is, but for tensors that are coded
+    without loss. Tensors that do not change, to the step size, are not in it.
 
     Parameters
     ----------
@@ -89,7 +89,8 @@ class UpdateEncoder:
             raise ConfigError("max_loss and target_bytes are for the base model only")
         if isinstance(updates, bytes | bytearray | memoryview):
             raise ConfigError("updates is one stream, expected a list of them")
-        self._config = replace(config, profile="nnc")
+        exact = config.lossless or config.kept_patterns
+        self._config = config if exact else replace(config, profile="nnc")
         self._decoder = UpdateDecoder(limits=limits, threads=config.threads)
         for index, data in enumerate((base, *updates)):
             if is_update(data, limits) != (index > 0):
@@ -150,6 +151,7 @@ class UpdateEncoder:
                 seconds=time.perf_counter() - start,
                 stage_seconds=stages.seconds,
                 notes=notes,
+                lossless=self._config.lossless,
             )
         return EncodeResult.of(encoded.data, report)
 

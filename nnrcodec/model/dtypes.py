@@ -190,8 +190,13 @@ def from_little_endian(data: memoryview, dtype: str, shape: tuple[int, ...]) -> 
 
 
 def _bfloat16_bits(values: np.ndarray) -> np.ndarray:
-    """Round float32 to bfloat16, to nearest, ties to even, and return its bits as uint16."""
+    """Round float32 to bfloat16, to nearest, ties to even, and return its bits as uint16.
+
+    What bfloat16 has keeps its bits, NaNs included.
+    """
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32).reshape(values.shape)
+    if not np.bitwise_or.reduce(bits, axis=None) & 0xFFFF:
+        return (bits >> 16).astype(np.uint16)
     rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
     nan = bits >> 16 | np.where(bits & 0xFFFF, 0x40, 0)  # one that bfloat16 has stays what it is
     return np.where(np.isnan(values), nan, rounded).astype(np.uint16)

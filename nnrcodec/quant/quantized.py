@@ -197,7 +197,8 @@ def squared_error(values: np.ndarray, decoded: np.ndarray | float) -> float:
 
 def relative_error(original: np.ndarray, decoded: np.ndarray) -> float:
     """Return the root of the squared error over the squares; 0 if there is no error."""
-    different = (original != decoded) & ~((original != original) & (decoded != decoded))
+    different = original != decoded
+    different &= (original == original) | (decoded == decoded)  # the same NaN is no error
     if not different.any():
         return 0.0
     squares = squared_error(original[np.isfinite(original)], 0)

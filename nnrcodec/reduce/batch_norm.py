@@ -8,7 +8,7 @@ decides, not the names of tensors.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,7 +38,9 @@ class FoldReport:
     reason: str | None
 
 
-def fold_batch_norm(model: Model) -> tuple[Model, tuple[FoldReport, ...]]:
+def fold_batch_norm(
+    model: Model, kept: Collection[str] = ()
+) -> tuple[Model, tuple[FoldReport, ...]]:
     """Multiply batch norms into the convolutions and linear layers before them.
 
     As in Jacob et al., "Quantization and training of neural networks for efficient
@@ -50,6 +52,8 @@ def fold_batch_norm(model: Model) -> tuple[Model, tuple[FoldReport, ...]]:
     ----------
     model : Model
         With a graph.
+    kept : collection of str
+        Names of tensors that must not change.
 
     Returns
     -------
@@ -72,6 +76,8 @@ def fold_batch_norm(model: Model) -> tuple[Model, tuple[FoldReport, ...]]:
     taken = set(_names_and_layers(model))
     for weight, result in search.results().items():
         fold = _fold(result, search, taken) if isinstance(result, NormalizedConvolution) else result
+        if isinstance(fold, _Fold) and not set(kept).isdisjoint(_tensors_of(fold, search)):
+            fold = "one of its tensors is kept as it is"
         if isinstance(fold, _Fold):
             folds.append(fold)
             taken.add(fold.bias.name)
@@ -142,6 +148,12 @@ def _free_name(weight: str, taken: Container[str]) -> str:
     name = ".".join([*weight.split(".")[:-1], "bias"])
     names = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
     return next(name for name in names if name not in taken)
+
+
+def _tensors_of(fold: _Fold, search: Normalizations) -> Iterator[str]:
+    """Yield the names of all tensors that folding changes."""
+    yield from (fold.weight.name, fold.bias.name)
+    yield from _tensors_of_batch_norm(fold.layers, search)
 
 
 def _tensors_of_batch_norm(layers: NormalizedConvolution, search: Normalizations) -> Iterator[str]:

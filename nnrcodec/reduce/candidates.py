@@ -87,6 +87,8 @@ def _reason_against(layer: str, weight: Tensor, model: Model, config: LowRankCon
     """Return why a layer cannot be decomposed with any scheme, whatever its values are."""
     if config.ranks is not None and layer not in config.ranks:
         return "it is given no rank"
+    if layer in config.left_out:
+        return "its weight or bias is kept as it is"
     if weight.size == 0:
         return "its weight is empty"
     if weight.name != f"{layer}.weight":

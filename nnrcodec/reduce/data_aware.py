@@ -313,7 +313,12 @@ def _options(
 
     Errors are squared output errors of the network if only this layer is changed.
     """
-    everything = LowRankConfig(rank_ratio=_WORTH_IT, scheme=config.scheme, optimise=config.optimise)
+    everything = LowRankConfig(
+        rank_ratio=_WORTH_IT,
+        scheme=config.scheme,
+        optimise=config.optimise,
+        left_out=config.left_out,
+    )
     candidates_of, layers = _candidates(model, everything), find_layers(model)
     options: dict[str, list[RankOption]] = {}
     for number, visit in enumerate(walk(model, inputs), 1):

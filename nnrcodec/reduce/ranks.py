@@ -60,6 +60,8 @@ class LowRankConfig:
         costs less at the same `energy`.
     optimise : "bytes", "runtime" or "both"
         What a layer costs: its elements, its multiply-adds, or the larger part of the two.
+    left_out : frozenset of str
+        Layers that stay as they are; those of tensors that are kept are added.
 
     Raises
     ------
@@ -73,6 +75,7 @@ class LowRankConfig:
     target_macs: float | None = None
     scheme: SchemeRule = "separable"
     optimise: Optimise = "bytes"
+    left_out: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -31,6 +31,9 @@ UE_MAX = 2**64 - 1
 
 _WINDOW_BYTES = 256
 
+_LONGEST_CODE = 2 * UE_MAX_LEADING_ZEROS + 64
+"""Bits of an exponential-Golomb code at most, for orders up to 63."""
+
 
 class BitReader:
     """Read descriptors from bytes.
@@ -54,9 +57,8 @@ class BitReader:
         self.data = memoryview(data).cast("B")
         self.position = position
         self.end = 8 * len(self.data)
-        self._window = Bits()
-        self._window_start = 0
-        self._window_end = 0
+        self._number = self._bits_in_window = 0
+        self._window_start = self._window_end = 0
 
     @property
     def bits_left(self) -> int:
@@ -65,15 +67,15 @@ class BitReader:
 
     def u(self, n: int) -> int:
         """Read u(n)."""
+        if n == 0:
+            return 0
         start = self._take(n)
-        if n == 1:
-            return int(self._window[start])
-        return int(self._window[start : start + n].u) if n else 0
+        return self._number >> (self._bits_in_window - start - n) & (1 << n) - 1
 
     def i(self, n: int) -> int:
         """Read i(n)."""
-        start = self._take(n)
-        return int(self._window[start : start + n].i)
+        value = self.u(n)
+        return value - (1 << n) if value >> n - 1 else value
 
     def ue(self, k: int) -> int:
         """Read ue(k)."""
@@ -97,10 +99,47 @@ class BitReader:
         code = self.ue(k)
         return (code + 1) >> 1 if code & 1 else -(code >> 1)
 
+    def ie_list(self, k: int, count: int) -> list[int] | None:
+        """Read several ie(k) at once; None, and nothing is read, if there is one that is damaged.
+
+        Parameters
+        ----------
+        k : int
+            Order of the codes.
+        count : int
+            How many.
+        """
+        values: list[int] = []
+        position, offset = self.position, 1 << k
+        text, at = "", 0  # bits from `position` on, of which `at` are read
+        while len(values) < count:
+            if len(text) - at < _LONGEST_CODE:
+                position += at
+                text, at = self._digits(position, _LONGEST_CODE + 8 * (count - len(values))), 0
+            first = text.find("1", at)
+            end = 2 * first - at + 1 + k
+            if first < 0 or end > len(text):
+                return None
+            code = int(text[first:end], 2) - offset
+            if code > UE_MAX:
+                return None
+            values.append(code + 1 >> 1 if code & 1 else -(code >> 1))
+            at = end
+        self.position = position + at
+        return values
+
+    def _digits(self, start: int, most: int) -> str:
+        """Return bits as digits: as many as that, or a little more, or up to the end."""
+        stop = min(start + most + 7, self.end)
+        part = self.data[start // 8 : (stop + 7) // 8]
+        digits = f"{int.from_bytes(part):0{8 * len(part)}b}"
+        return digits[start % 8 : stop - start // 8 * 8]
+
     def flt(self, n: int = 32) -> float:
         """Read flt(32); a signalling NaN becomes a quiet one."""
         start = self._take(n)
-        value: float = struct.unpack("<f", self._window[start : start + n].tobytes())[0]
+        bits = self._number >> (self._bits_in_window - start - n) & (1 << n) - 1
+        value: float = struct.unpack("<f", bits.to_bytes(4))[0]
         return value
 
     def st(self) -> str:
@@ -159,9 +198,10 @@ class BitReader:
         if start < self._window_start or stop > self._window_end:
             first = start // 8
             last = max(first + _WINDOW_BYTES, (stop + 7) // 8)
-            self._window = Bits(bytes(self.data[first:last]))
+            part = self.data[first:last]
+            self._number, self._bits_in_window = int.from_bytes(part), 8 * len(part)
             self._window_start = 8 * first
-            self._window_end = 8 * first + len(self._window)
+            self._window_end = 8 * first + self._bits_in_window
         return start - self._window_start
 
 

@@ -9,6 +9,7 @@ tables of ``spec/tables`` from the source of the functions, so that the two cann
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import re
 import textwrap
@@ -83,9 +84,25 @@ def _rows(statement: ast.stmt, depth: int, defaults: object) -> list[str]:
     if isinstance(statement, ast.Assign):
         return [f"| {indent}{_text(statement)} | | | |"]
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
+        if (
+            isinstance(statement.value.func, ast.Attribute)
+            and statement.value.func.attr == "ie_list"
+        ):
+            return block(f"for j in range({_text(statement.value.args[3])})", [_of_list(statement)])
         cells = _call(statement.value, depth, defaults)
         return [f"| {indent}{' | '.join(cells)} |"] if cells else []
     raise TypeError(f"not a statement of a syntax table: {ast.unparse(statement)}")
+
+
+def _of_list(statement: ast.Expr) -> ast.stmt:
+    """Return the statement that codes one element of an array."""
+    one = copy.deepcopy(statement)
+    call = one.value
+    assert isinstance(call, ast.Call)  # noqa: S101 - so `_rows` has found
+    assert isinstance(call.func, ast.Attribute)  # noqa: S101
+    call.func.attr = "ie"
+    call.args[3] = ast.Name("j")
+    return one
 
 
 def _call(call: ast.Call, depth: int, defaults: object) -> list[str] | None:

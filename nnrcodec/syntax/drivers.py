@@ -135,6 +135,12 @@ class Syntax:
             self._coded[name] = subscript[0]
         self._array(Element(h, name, subscript, "", (), {}), max(count, 0))
 
+    def ie_list(self, h: object, name: str, k: int, count: int, **values: Unpack[Range]) -> None:
+        """Code an array of ie(k)."""
+        self.array(h, name, count)
+        for j in range(count):
+            self.ie(h, name, k, j, **values)
+
     def structure(
         self,
         h: object,
@@ -241,6 +247,22 @@ class SyntaxReader(Syntax):
     def _put(self, e: Element, value: Any) -> None:
         if e.h is not None:
             set_element(e, value)
+
+    def ie_list(self, h: object, name: str, k: int, count: int, **values: Unpack[Range]) -> None:
+        """Parse an array of ie(k), all at once unless they are traced, or one of them is wrong."""
+        start = self.bits.position
+        found = None if self.trace or count < 1 else self.bits.ie_list(k, count)
+        low, high = values.get("low"), values.get("high")
+        if (
+            found is None
+            or (low is not None and min(found) < low)
+            or (high is not None and max(found) > high)
+        ):
+            self.bits.position = start
+            super().ie_list(h, name, k, count, **values)
+        else:
+            setattr(h, name, found)
+            self._coded[name] = count - 1
 
     def _array(self, e: Element, count: int) -> None:
         if count > self.bits.bits_left:  # each element takes at least one bit

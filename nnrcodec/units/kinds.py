@@ -20,7 +20,7 @@ from nnrcodec.units.xdu import member_of
 from nnrcodec.units.xdu_decoding import decode_extended_unit
 from nnrcodec.units.xdu_encoding import extended_unit_bytes
 
-CODERS = {"cabac": "DeepCABAC", "ans": "rANS", "raw": "stored"}
+CODERS = {"cabac": "DeepCABAC", "ans": "rANS", "lossless": "lossless", "raw": "stored"}
 """What a tensor may be coded by: the name for programs, and that for people."""
 
 
@@ -83,7 +83,7 @@ KINDS = {
         members=lambda unit: (member_of(unit.body),),
         decode=decode_extended_unit,
         unit_bytes=extended_unit_bytes,
-        coder=lambda unit: "raw" if unit.body.xdu_coding == Coding.RAW else "ans",
+        coder=lambda unit: Coding(unit.body.xdu_coding).name.lower(),
     ),
 }
 """By nnr_unit_type."""

@@ -14,6 +14,7 @@ from enum import Enum
 import numpy as np
 
 from nnrcodec.entropy.cabac.level_syntax import EntryPoint, LevelSyntax, matrix
+from nnrcodec.entropy.lossless.model import Difference
 from nnrcodec.errors import SyntaxElementError, UnsupportedFeatureError
 from nnrcodec.model.dtypes import is_float
 from nnrcodec.syntax.constants import (
@@ -120,12 +121,15 @@ class DecodedMember:
     levels : ndarray of int32 or None
         Its levels; with a codebook indices, 0 for its centre. None unless they were asked for, and
         for raw values.
+    difference : Difference or None
+        Where the values are not those of a tensor, but what changes the bit patterns of one.
     """
 
     member: Member
     value: np.ndarray
     dtype: str
     levels: np.ndarray | None = None
+    difference: Difference | None = None
 
 
 def next_history(

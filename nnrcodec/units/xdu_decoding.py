@@ -8,6 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from nnrcodec.entropy.ans.payload import decode_levels
+from nnrcodec.entropy.lossless.model import Difference
+from nnrcodec.entropy.lossless.payload import decode_words
+from nnrcodec.entropy.lossless.words import values_of
 from nnrcodec.errors import PayloadError, SyntaxElementError
 from nnrcodec.model.dtypes import from_little_endian, item_bytes
 from nnrcodec.quant.step_size import dequantize
@@ -32,7 +35,7 @@ def decode_extended_unit(
     unit : Unit
         An NNR_XDU, its sizes already compared with what is allowed.
     threads, keep_levels
-        As for all kinds of units (`nnrcodec.units.kinds.UnitKind`); of no use here.
+        As for all kinds of units (`nnrcodec.units.kinds.UnitKind`); there are no levels to keep.
 
     Raises
     ------
@@ -41,11 +44,20 @@ def decode_extended_unit(
     UnsupportedFeatureError
         If it uses what this version does not have.
     """
-    del threads, keep_levels
+    del keep_levels
     with located(unit):
         header: ExtendedDataUnit = unit.body
         dtype = decoded_dtype(header)
-        return [DecodedMember(member_of(header), _values(unit, header, dtype), dtype)]
+        member, model = member_of(header), header.lossless_model
+        if model is None:
+            return [DecodedMember(member, _values(unit, header, dtype), dtype)]
+        if model.word_bits != 8 * item_bytes(dtype):
+            raise SyntaxElementError(f"bit patterns of {model.word_bits} bits are not {dtype}")
+        words = decode_words(model, member.shape, memoryview(unit.payload), threads)
+        if model.difference_form == Difference.NONE:
+            return [DecodedMember(member, values_of(words, dtype), dtype)]
+        difference = Difference(model.difference_form)
+        return [DecodedMember(member, words, words.dtype.name, difference=difference)]
 
 
 def _values(unit: Unit, header: ExtendedDataUnit, dtype: str) -> np.ndarray:

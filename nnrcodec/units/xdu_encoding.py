@@ -1,4 +1,4 @@
-"""Tensors to extended data units: levels with rANS, or values as they are."""
+"""Tensors to extended data units: levels with rANS, values as they are, or without loss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nnrcodec.entropy.ans.payload import encode_levels
+from nnrcodec.entropy.lossless.choose import encode as encode_words
+from nnrcodec.entropy.lossless.model import Difference
 from nnrcodec.model.dtypes import item_bytes, stored_dtype, to_little_endian
 from nnrcodec.quant.quantized import Quantized
 from nnrcodec.syntax.bitio import BitWriter
@@ -16,6 +18,7 @@ from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.drivers import SyntaxWriter
 from nnrcodec.syntax.extended_data_unit import (
     FORMAT_OF_DTYPE,
+    XDU_VERSION_MINOR_LOSSLESS,
     Coding,
     ExtendedDataUnit,
     extended_data_unit,
@@ -52,6 +55,28 @@ def encode_extended_integers(name: str, levels: np.ndarray) -> Unit:
     """
     header = _header(name, levels.shape, Coding.ANS, "int32")
     header.level_model, payload = encode_levels(levels)
+    return _unit(header, payload)
+
+
+def encode_lossless(
+    name: str, words: np.ndarray, dtype: str, difference: Difference = Difference.NONE
+) -> Unit:
+    """Code the bit patterns of a tensor without loss.
+
+    Parameters
+    ----------
+    name : str
+        In the stream.
+    words : ndarray of uint8, uint16, uint32 or uint64
+        As `nnrcodec.entropy.lossless.words.words_of` makes them; any shape, also without elements.
+    dtype : str
+        What they are the bit patterns of, a key of `nnrcodec.model.dtypes.DTYPES`.
+    difference : Difference
+        What the patterns are, if not those of the tensor.
+    """
+    header = _header(name, words.shape, Coding.LOSSLESS, dtype)
+    header.xdu_version_minor = XDU_VERSION_MINOR_LOSSLESS
+    header.lossless_model, payload = encode_words(words, dtype, difference)
     return _unit(header, payload)
 
 

@@ -28,6 +28,7 @@ PUBLIC = [
     "PayloadError",
     "SyntaxElementError",
     "Tensor",
+    "TensorConfig",
     "TensorReport",
     "TruncatedBitstreamError",
     "UniformConfig",

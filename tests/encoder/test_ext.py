@@ -375,7 +375,8 @@ def test_the_qp_of_a_tensor_is_the_sum_of_both() -> None:
 
 
 def test_a_coding_of_a_newer_minor_version_is_not_supported() -> None:
-    for minor, coding, error in ((0, 2, SyntaxElementError), (1, 2, UnsupportedFeatureError)):
+    cases = (0, 2, SyntaxElementError), (0, 3, SyntaxElementError), (1, 3, UnsupportedFeatureError)
+    for minor, coding, error in cases:
         data = bytearray(nnrcodec.encode({"w": NORMAL}, config=STATIC))
         start = nnrcodec.inspect(bytes(data)).units[3].bit_offset // 8
         header = data.index(b"w\0", start)  # its version stands before the name, its coding after

@@ -30,7 +30,7 @@ from fuzz.bounded import Budget, Outcome, Server
 CORPUS = Path(__file__).resolve().parent / "corpus"
 TARGETS = (
     *("graph_build", "pt2", "graph_text", "record", "names", "ans", "cabac", "updates", "merges"),
-    *("blocks", "bytes"),
+    *("blocks", "bytes", "lossless", "lossless_updates"),
 )
 MOST_KEPT = 200
 

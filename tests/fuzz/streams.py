@@ -77,10 +77,40 @@ def low_rank() -> bytes:
     return nnrcodec.encode(network.module(), (network.example(),), config)
 
 
+@cache
+def lossless() -> bytes:
+    """Return a stream of bit patterns in all forms."""
+    rng = np.random.default_rng(1)
+    rows = np.exp2(rng.integers(0, 5, (16, 1, 1)))
+    normal = (rng.normal(size=(16, 8, 6)) * rows).astype(np.float32)
+    state = {
+        "classes": normal,
+        "half": normal.astype(np.float16),
+        "palette": rng.choice(normal.reshape(-1)[:5], (20, 30)),
+        "repeated": np.tile(normal[:2], (8, 1, 1)),
+        "counts": rng.integers(-9, 9, (30, 20)),
+        "empty": np.zeros((0, 3), np.float32),
+        "constant": np.full((40, 40), np.float32(-0.0)),
+    }
+    return nnrcodec.encode(state, config=nnrcodec.EncoderConfig(lossless=True))
+
+
+@cache
+def lossless_update() -> tuple[bytes, bytes]:
+    """Return a stream of bit patterns and an update of it."""
+    base = lossless()
+    state = nnrcodec.decode(base)
+    state["classes"] = state["classes"] * np.float32(1.001)
+    state["counts"] = state["counts"][::-1].copy()
+    encoder = nnrcodec.UpdateEncoder(base, config=nnrcodec.EncoderConfig(lossless=True))
+    return base, encoder.encode(state).data
+
+
 STREAMS: dict[str, Callable[[], bytes]] = {
     "tensors only": tensors_only,
     "with graph": with_graph,
     "low rank": low_rank,
+    "lossless": lossless,
 }
 
 

@@ -291,6 +291,11 @@ TARGETS |= {
         "pt2", _mutating([rename_tensors, rename_others, mutations.change_names], _with_graph)
     ),
     "ans": Target("every_way", _mutating(OF_OURS, _one_of_ours)),
+    "lossless": Target("every_way", _mutating(OF_OURS, lambda rng: [streams.lossless()])),
+    "lossless_updates": Target(
+        "updates",
+        _mutating([*OF_OURS, mutations.flip_bits], lambda rng: list(streams.lossless_update())),
+    ),
     "cabac": Target("every_way", _mutating(OF_DATA_UNITS, _one_of_the_standard)),
     "updates": Target("updates", _mutating([*OF_DATA_UNITS, mutations.flip_bits], _an_update)),
     "merges": Target(

@@ -71,7 +71,7 @@ class Generated:
 def generate_unit(rng, unit_type, ctx, **choices):
     syntax = UNIT_SYNTAX.get(unit_type, OPAQUE)
     s = SyntaxGenerator(
-        rng, {"nnr_unit_type": unit_type, "xdu_coding": rng.randint(0, 1), **choices}
+        rng, {"nnr_unit_type": unit_type, "xdu_coding": rng.randint(0, 2), **choices}
     )
     header = NnrUnitHeader()
     nnr_unit_header(s, header, ctx)
@@ -83,6 +83,6 @@ def generate_unit(rng, unit_type, ctx, **choices):
 
 LEGAL = {
     NnrUnitType.NNR_NDU: {"input_parameters_present_flag": 1, "tensor_dimensions_flag": 1},
-    NnrUnitType.NNR_XDU: {"xdu_version_major": 1},
+    NnrUnitType.NNR_XDU: {"xdu_version_major": 1, "xdu_version_minor": 1},
 }
 """What a unit must have to be supported."""

@@ -177,3 +177,21 @@ def test_random_bytes_raise_nothing_else(data, position, n):
             getattr(r, kind)(*arguments)
         except BitstreamError as error:
             assert error.bit_offset is not None
+
+
+@given(st.integers(0, 31), st.lists(st.integers(-(2**40), 2**40), max_size=300), st.integers(0, 7))
+def test_lists_of_integers_are_read_as_one_after_the_other(k, values, before):
+    bits = BitWriter()
+    bits.u(0, before)
+    for value in values:
+        bits.ie(value, k)
+    end = bits.position
+    bits.byte_alignment()
+    reader = BitReader(bits.to_bytes(), before)
+    assert reader.ie_list(k, len(values)) == values
+    assert reader.position == end
+    reader = BitReader(bits.to_bytes(), before)
+    reader.end = max(end - 1, 0)
+    if values:
+        assert reader.ie_list(k, len(values)) is None
+        assert reader.position == before

@@ -61,7 +61,18 @@ def probabilities(table: LevelTable) -> np.ndarray:
     PayloadError
         If a code is out of range.
     """
-    return _normalized(_weights(_logarithms(table)))
+    return _normalized(weights(table))
+
+
+def weights(table: LevelTable) -> np.ndarray:
+    """Return the weight of each symbol, as `probabilities` takes them; 0 where its code is 0.
+
+    Raises
+    ------
+    PayloadError
+        If a code is out of range.
+    """
+    return _weights(_logarithms(table))
 
 
 def _logarithms(table: LevelTable) -> np.ndarray:

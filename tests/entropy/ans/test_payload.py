@@ -19,7 +19,7 @@ from nnrcodec.quant.uniform import UniformConfig, quantize
 from nnrcodec.syntax.bitio import BitReader, BitWriter
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.drivers import SyntaxReader, SyntaxWriter
-from nnrcodec.syntax.extended_data_unit import level_model
+from nnrcodec.syntax.level_model import level_model
 
 INT32 = np.iinfo(np.int32)
 POSTFILTER = Path(__file__).parents[3] / "examples" / "postfilter" / "filter.safetensors"

@@ -1,0 +1,287 @@
+"""The loops of lossless coding, compiled; `nnrcodec.entropy.lossless.plain` is their plain twin.
+
+rANS with states of 32 bits, words of 16 bits and tables of 4096 slots. Four states take turns, so
+that the processor works on four symbols at once; a few symbols have one state.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnrcodec.entropy.compiled import inlined, kernel
+
+LANES = 4
+FEWEST_OF_LANES = 4096
+"""Symbols that have more than one state."""
+
+SLOT_BITS = 12
+LEAST_STATE = 1 << 16
+"""States are this and more between two symbols, and this at the start of coding."""
+
+TRUNCATED, WRONG_STATE = -1, -2
+"""What `decode_symbols` returns instead of a position."""
+
+_U16, _U32, _U64 = np.uint16, np.uint32, np.uint64
+_MASK = np.uint32((1 << SLOT_BITS) - 1)
+
+
+@kernel
+def encode_symbols(symbols, contexts, coding, words):
+    """Code symbols from the last to the first, into the end of `words`.
+
+    Parameters
+    ----------
+    symbols : ndarray of uint16, shape (n,)
+    contexts : ndarray of uint8, shape (n,)
+    coding : ndarray of uint32
+        As `nnrcodec.entropy.lossless.tables.coding_of` makes it.
+    words : ndarray of uint16
+        At least n + 8.
+
+    Returns
+    -------
+    int
+        The first word that was written.
+    """
+    n = symbols.size
+    lanes = LANES if n >= FEWEST_OF_LANES else 1
+    states = np.full(lanes, LEAST_STATE, _U64)
+    position = words.size
+    for i in range(n - 1, -1, -1):
+        lane = i % lanes
+        share = _U64(coding[contexts[i], symbols[i], 0])
+        first = _U64(coding[contexts[i], symbols[i], 1])
+        state = states[lane]
+        if state >= share << _U64(32 - SLOT_BITS):
+            position -= 1
+            words[position] = _U16(state & _U64(0xFFFF))
+            state >>= _U64(16)
+        states[lane] = ((state // share) << _U64(SLOT_BITS)) + state % share + first
+    for lane in range(lanes - 1, -1, -1):
+        position -= 1
+        words[position] = _U16(states[lane] >> _U64(16))
+        position -= 1
+        words[position] = _U16(states[lane] & _U64(0xFFFF))
+    return position
+
+
+@inlined
+def _advanced(slot, state):
+    share = _U32(slot >> _U64(16)) & _U32(0xFFFF)
+    return share * (state >> _U32(SLOT_BITS)) + _U32(slot & _U64(0xFFFF))
+
+
+@kernel
+def decode_symbols(words, position, slots, contexts, symbols):
+    """Decode what `encode_symbols` made.
+
+    Parameters
+    ----------
+    words : ndarray of uint16
+    position : int
+        The first word.
+    slots : ndarray of uint64
+        As `nnrcodec.entropy.lossless.tables.slots_of` makes it.
+    contexts : ndarray of uint8, shape (n,)
+        Each less than the number of tables.
+    symbols : ndarray of uint16, shape (n,)
+        Filled.
+
+    Returns
+    -------
+    int
+        The word after the last one; `TRUNCATED` if there are too few, `WRONG_STATE` if what is left
+        is not what coding began with.
+    """
+    n = symbols.size
+    lanes = LANES if n >= FEWEST_OF_LANES else 1
+    if position + 2 * lanes > words.size:
+        return TRUNCATED
+    states = np.empty(LANES, _U32)
+    for lane in range(lanes):
+        states[lane] = _U32(words[position]) | _U32(words[position + 1]) << _U32(16)
+        position += 2
+    i = 0
+    if lanes == LANES:
+        s0, s1, s2, s3 = states[0], states[1], states[2], states[3]
+        while i + LANES <= n and position + LANES <= words.size:
+            slot = slots[(_U32(contexts[i]) << _U32(SLOT_BITS)) | (s0 & _MASK)]
+            symbols[i] = _U16(slot >> _U64(32))
+            s0 = _advanced(slot, s0)
+            low = s0 < _U32(LEAST_STATE)
+            s0 = (s0 << _U32(16)) | _U32(words[position]) if low else s0
+            position += low
+            slot = slots[(_U32(contexts[i + 1]) << _U32(SLOT_BITS)) | (s1 & _MASK)]
+            symbols[i + 1] = _U16(slot >> _U64(32))
+            s1 = _advanced(slot, s1)
+            low = s1 < _U32(LEAST_STATE)
+            s1 = (s1 << _U32(16)) | _U32(words[position]) if low else s1
+            position += low
+            slot = slots[(_U32(contexts[i + 2]) << _U32(SLOT_BITS)) | (s2 & _MASK)]
+            symbols[i + 2] = _U16(slot >> _U64(32))
+            s2 = _advanced(slot, s2)
+            low = s2 < _U32(LEAST_STATE)
+            s2 = (s2 << _U32(16)) | _U32(words[position]) if low else s2
+            position += low
+            slot = slots[(_U32(contexts[i + 3]) << _U32(SLOT_BITS)) | (s3 & _MASK)]
+            symbols[i + 3] = _U16(slot >> _U64(32))
+            s3 = _advanced(slot, s3)
+            low = s3 < _U32(LEAST_STATE)
+            s3 = (s3 << _U32(16)) | _U32(words[position]) if low else s3
+            position += low
+            i += LANES
+        states[0], states[1], states[2], states[3] = s0, s1, s2, s3
+    while i < n:
+        lane = i % lanes
+        state = states[lane]
+        slot = slots[(_U32(contexts[i]) << _U32(SLOT_BITS)) | (state & _MASK)]
+        symbols[i] = _U16(slot >> _U64(32))
+        state = _advanced(slot, state)
+        if state < _U32(LEAST_STATE):
+            if position >= words.size:
+                return TRUNCATED
+            state = (state << _U32(16)) | _U32(words[position])
+            position += 1
+        states[lane] = state
+        i += 1
+    for lane in range(lanes):
+        if states[lane] != _U32(LEAST_STATE):
+            return WRONG_STATE
+    return position
+
+
+@kernel
+def fill_contexts(row, column, rest, start, contexts):
+    """Write the sum of the classes of row and column for elements from `start` on, in C order.
+
+    Parameters
+    ----------
+    row, column : ndarray of uint8
+        Class of each row and column.
+    rest : int
+        Elements of each row and column.
+    start : int
+        First element.
+    contexts : ndarray of uint8, shape (n,)
+        Filled.
+    """
+    place = start // rest
+    left = rest - start % rest
+    r, c = place // column.size, place % column.size
+    i = 0
+    while i < contexts.size:
+        if rest == 1:
+            run = min(column.size - c, contexts.size - i)
+            for j in range(run):
+                contexts[i + j] = row[r] + column[c + j]
+            c += run
+        else:
+            run = min(left, contexts.size - i)
+            contexts[i : i + run] = row[r] + column[c]
+            left = rest
+            c += 1
+        i += run
+        if c == column.size:
+            c = 0
+            r += 1
+
+
+@kernel
+def join(symbols, symbol_shift, packed, shift, bits, constant, rotated, patterns):
+    """Write patterns that are made of symbols, bits that `pack_bits` wrote, and what is constant.
+
+    Parameters
+    ----------
+    symbols, symbol_shift
+        As `place_symbols` takes them.
+    packed, shift, bits
+        As `unpack_bits` takes them.
+    constant : int
+        Bits that are the same in all patterns.
+    rotated : bool
+        Move the last bit of each to its start.
+    patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+        Filled.
+    """
+    mask = (_U64(1) << _U64(bits)) - _U64(1)
+    last = _U64(8 * patterns.itemsize - 1)
+    waiting, have, position = _U64(0), _U64(0), 0
+    for i in range(patterns.size):
+        if have < _U64(bits):
+            waiting |= _U64(packed[position]) << have
+            position += 1
+            have += _U64(32)
+        pattern = _U64(constant) | _U64(symbols[i]) << _U64(symbol_shift)
+        pattern |= (waiting & mask) << _U64(shift)
+        waiting >>= _U64(bits)
+        have -= _U64(bits)
+        if rotated:
+            pattern = pattern >> _U64(1) | (pattern & _U64(1)) << last
+        patterns[i] = pattern
+
+
+@kernel
+def place_symbols(symbols, shift, patterns):
+    """Add symbols to patterns.
+
+    Parameters
+    ----------
+    symbols : ndarray of uint16, shape (n,)
+    shift : int
+        Where: their first bit is bit `shift`. These bits are 0 in `patterns`.
+    patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+        Changed.
+    """
+    for i in range(patterns.size):
+        patterns[i] |= _U64(symbols[i]) << _U64(shift)
+
+
+@kernel
+def pack_bits(patterns, shift, bits, packed):
+    """Write some bits of each pattern, the first ones lowest.
+
+    Parameters
+    ----------
+    patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+    shift, bits : int
+        Which: 1 to 32 of them from bit `shift` on.
+    packed : ndarray of uint32
+        Filled; as many as hold n times `bits`.
+    """
+    mask = (_U64(1) << _U64(bits)) - _U64(1)
+    waiting, have, position = _U64(0), _U64(0), 0
+    for i in range(patterns.size):
+        waiting |= ((_U64(patterns[i]) >> _U64(shift)) & mask) << have
+        have += _U64(bits)
+        if have >= _U64(32):
+            packed[position] = _U32(waiting & _U64(0xFFFFFFFF))
+            position += 1
+            waiting >>= _U64(32)
+            have -= _U64(32)
+    if have > _U64(0):
+        packed[position] = _U32(waiting & _U64(0xFFFFFFFF))
+
+
+@kernel
+def unpack_bits(packed, shift, bits, patterns):
+    """Add what `pack_bits` wrote to patterns.
+
+    Parameters
+    ----------
+    packed : ndarray of uint32
+        As many as hold n times `bits`.
+    shift, bits : int
+        Where: 1 to 32 bits from bit `shift` on.
+    patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+        These bits are 0 in it, and are set.
+    """
+    mask = (_U64(1) << _U64(bits)) - _U64(1)
+    waiting, have, position = _U64(0), _U64(0), 0
+    for i in range(patterns.size):
+        if have < _U64(bits):
+            waiting |= _U64(packed[position]) << have
+            position += 1
+            have += _U64(32)
+        patterns[i] |= (waiting & mask) << _U64(shift)
+        waiting >>= _U64(bits)
+        have -= _U64(bits)
