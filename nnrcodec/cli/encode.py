@@ -37,7 +37,7 @@ from nnrcodec.encoder.search import ScoreOf
 from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import check_output, is_model_file, load, write_atomically
-from nnrcodec.formats.mat.network import Residual
+from nnrcodec.formats.mat.layers import Residual
 from nnrcodec.model.model import Model
 from nnrcodec.quant.search.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
 from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA
@@ -74,8 +74,8 @@ A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
 model code. Of other files the tensors are coded, and what stands around them:
 checkpoints of PyTorch under any name, safetensors, shards with their index,
 NumPy, HDF5, MATLAB (networks of MatConvNet with their graph). What kind of file
-it is, its content says; nnr-info --formats lists them. The state of an optimizer
-is left out, which a warning says.
+it is, its content says; nnr-info --formats lists them. The state of an
+optimizer is left out, which a warning says.
 
 The encoder runs the network with calibration inputs. It then chooses step sizes
 and levels that change the output of the network least for their bytes. Give it

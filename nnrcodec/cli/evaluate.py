@@ -15,7 +15,7 @@ from nnrcodec.cli.task import add_task, check_task, task_of
 from nnrcodec.cli.values import at_least
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import load
-from nnrcodec.formats.mat.network import Residual
+from nnrcodec.formats.mat.layers import Residual
 
 if TYPE_CHECKING:
     from nnrcodec.evaluate import Evaluation

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (its usual name)
 from torch import nn
 
-from nnrcodec.formats.mat.network import Layer, Network, Residual, UnknownLayerError, axis_of
+from nnrcodec.formats.mat.layers import Layer, Network, Residual, UnknownLayerError, axis_of
 from nnrcodec.formats.mat.values import string_of
 
 MOST_ELEMENTS, MOST_MULTIPLY_ADDS = 2**26, 2**38

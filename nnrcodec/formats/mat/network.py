@@ -12,14 +12,13 @@ MATLAB drops dimensions of 1 at the end.
 from __future__ import annotations
 
 import keyword
-import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from nnrcodec.formats.mat.flow import find_channels, leave_out_losses, order
+from nnrcodec.formats.mat.layers import KINDS, Layer, Network, UnknownLayerError
 from nnrcodec.formats.mat.values import (
     Array,
     Cell,
@@ -33,129 +32,7 @@ from nnrcodec.formats.mat.values import (
 
 Path = tuple[str, ...]
 
-Residual = Literal["none", "subtract", "add"]
-"""What is done with the output of a network: nothing, or it is taken from or added to the input."""
-
-KINDS: Mapping[str, str] = {
-    "conv": "conv",
-    "convt": "convt",
-    "convtranspose": "convt",
-    "relu": "relu",
-    "sigmoid": "sigmoid",
-    "tanh": "tanh",
-    "bnorm": "bnorm",
-    "batchnorm": "bnorm",
-    "pool": "pool",
-    "pooling": "pool",
-    "softmax": "softmax",
-    "dropout": "dropout",
-    "sum": "sum",
-    "concat": "concat",
-    "crop": "crop",
-    "lrn": "lrn",
-    "normalize": "lrn",
-}
-"""Types of layers, in lower case and without ``dagnn.``, and what they are here."""
-
 _DOUBLE = "weights of class double are coded as single, with which MatConvNet runs"
-_LOSS = re.compile(r"loss|error|pdist|regression|objective")
-_KEEP_CHANNELS = {"relu", "sigmoid", "tanh", "bnorm", "pool", "softmax", "dropout", "crop", "lrn"}
-_SEVERAL = {"sum", "concat", "crop"}
-
-
-class UnknownLayerError(ValueError):
-    """A network cannot be run; the message says why."""
-
-
-@dataclass(slots=True)
-class Layer:
-    """A layer.
-
-    Parameters
-    ----------
-    name : str
-        What its tensors are called; safe in a graph.
-    kind : str
-        One of the values of `KINDS`, or the type in the file if that is not known.
-    inputs, outputs : list of str
-        Names of variables.
-    settings : Struct
-        What the file says of it.
-    tensors : dict of str to ndarray
-        By the names that PyTorch has for them.
-    channels : int or None
-        Of its input.
-    epsilon : float
-        What a batch norm adds to the variance.
-    """
-
-    name: str
-    kind: str
-    inputs: list[str]
-    outputs: list[str]
-    settings: Struct
-    tensors: dict[str, np.ndarray] = field(default_factory=dict)
-    channels: int | None = None
-    epsilon: float = 0.0
-
-    def numbers(self, *names: str, default: float) -> tuple[float, ...]:
-        """Return a setting, under the first of its names that is there."""
-        for name in names:
-            value = numbers_of(self.settings.get(name))
-            if value and not all(map(math.isfinite, value)):
-                raise UnknownLayerError(f"layer {self.name!r} has {name} of {value}")
-            if value:
-                return value
-        return (default,)
-
-    def pair(self, *names: str, default: float = 1) -> tuple[int, int]:
-        """Return a setting for height and width."""
-        numbers = self.numbers(*names, default=default)
-        lowest = min(1, default)
-        if len(numbers) > 2 or any(n != int(n) or n < lowest for n in numbers):
-            raise UnknownLayerError(f"layer {self.name!r} has {names[0]} of {numbers}")
-        return int(numbers[0]), int(numbers[-1])
-
-    def four(self, *names: str) -> tuple[int, int, int, int]:
-        """Return a setting for top, bottom, left and right."""
-        numbers = self.numbers(*names, default=0)
-        if len(numbers) not in (1, 4) or any(n != int(n) or n < 0 for n in numbers):
-            raise UnknownLayerError(f"layer {self.name!r} has {names[0]} of {numbers}")
-        top, bottom, left, right = (int(n) for n in (numbers * 4)[:4])
-        return top, bottom, left, right
-
-
-@dataclass(slots=True)
-class Network:
-    """A network.
-
-    Parameters
-    ----------
-    layers : list of Layer
-        In the order in which they run.
-    inputs : dict of str to int
-        Variables that are given, and their channels.
-    outputs : list of str
-    size : tuple of int or None
-        Height and width of the input, if the file says them.
-    places : dict of int to list
-        For arrays that became tensors, by their identity: nodes of the wrapper.
-    shared : dict of int to dict
-        The tensors that each array became, since several layers may have it.
-    notes : list of str
-        What a user should know.
-    problem : str
-        Why it cannot be run; empty if it can.
-    """
-
-    layers: list[Layer] = field(default_factory=list)
-    inputs: dict[str, int] = field(default_factory=dict)
-    outputs: list[str] = field(default_factory=list)
-    size: tuple[int, int] | None = None
-    places: dict[int, list[Any]] = field(default_factory=dict)
-    shared: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    problem: str = ""
 
 
 def networks_in(root: Value) -> dict[Path, Struct]:
@@ -192,7 +69,7 @@ def network_of(value: Struct) -> Network:
             _simple(layers, network)
         else:
             _dag(value, network)
-        _leave_out_losses(network)
+        leave_out_losses(network)
         unknown = [layer for layer in network.layers if layer.kind not in KINDS.values()]
         if unknown:
             first = unknown[0]
@@ -200,8 +77,8 @@ def network_of(value: Struct) -> Network:
             raise UnknownLayerError(
                 f"layer {first.name!r} is of type {first.kind!r}, not known here{more}"
             )
-        _order(network)
-        _find_channels(network)
+        order(network)
+        find_channels(network)
     except UnknownLayerError as error:
         network.problem = str(error)
     return network
@@ -412,127 +289,3 @@ def _kernel(array: Array, bias: Array | None, *, transposed: bool) -> np.ndarray
     if not transposed and bias is not None and bias.size not in (0, values.shape[0]):
         return None
     return np.ascontiguousarray(values)
-
-
-def _leave_out_losses(network: Network) -> None:
-    """Take layers off the end that only compare an output with what it should be."""
-    kept, left_out = list(network.layers), []
-    while True:
-        used = {name for layer in kept for name in layer.inputs}
-        at_end = [layer for layer in kept if not used & {*layer.outputs}]
-        losses = [layer for layer in at_end if _is_loss(layer)]
-        if not losses:
-            break
-        left_out += losses
-        kept = [layer for layer in kept if not any(layer is loss for loss in losses)]
-    if left_out:
-        names = ", ".join(f"{layer.name!r} ({layer.kind})" for layer in left_out)
-        network.notes.append(
-            f"the graph has no layers that compare the output with a label: {names}; they stay in "
-            "the file that is written back"
-        )
-    network.layers = kept
-    used = {name for layer in kept for name in layer.inputs}
-    network.outputs = [name for layer in kept for name in layer.outputs if name not in used]
-
-
-def _is_loss(layer: Layer) -> bool:
-    return not layer.tensors and _LOSS.search(layer.kind.lower()) is not None
-
-
-def _order(network: Network) -> None:
-    """Put layers in the order in which they can run, and find what has to be given."""
-    made = [name for layer in network.layers for name in layer.outputs]
-    if not network.layers or len(set(made)) != len(made):
-        raise UnknownLayerError("it has no layers, or two of them give one variable")
-    for layer in network.layers:
-        several = layer.kind in _SEVERAL
-        if len(layer.outputs) != 1 or not (layer.inputs and (several or len(layer.inputs) == 1)):
-            raise UnknownLayerError(f"layer {layer.name!r} has {len(layer.inputs)} inputs")
-    network.inputs = {
-        name: 0 for layer in network.layers for name in layer.inputs if name not in set(made)
-    }
-    waiting: dict[int, set[str]] = {
-        index: set(layer.inputs) - network.inputs.keys()
-        for index, layer in enumerate(network.layers)
-    }
-    users: dict[str, list[int]] = {}
-    for index, names in waiting.items():
-        for name in names:
-            users.setdefault(name, []).append(index)
-    ready = [index for index, names in waiting.items() if not names]
-    order = []
-    while ready:
-        index = ready.pop(0)
-        order.append(index)
-        for name in network.layers[index].outputs:
-            for user in users.get(name, []):
-                waiting[user].discard(name)
-                if not waiting[user]:
-                    ready.append(user)
-    if len(order) != len(network.layers):
-        raise UnknownLayerError("its layers need one another in a circle")
-    network.layers = [network.layers[index] for index in order]
-
-
-def _find_channels(network: Network) -> None:
-    """Find the channels of every input, by the first filters that take it."""
-    channels: dict[str, int] = {}
-    for name in network.inputs:
-        depth = _needed(name, network)
-        if depth is None:
-            raise UnknownLayerError(f"how many channels its input {name!r} has is not known")
-        network.inputs[name] = channels[name] = depth
-    for layer in network.layers:
-        counts = [channels[name] for name in layer.inputs]
-        layer.channels = counts[0]
-        channels[layer.outputs[0]] = _channels_of(layer, counts)
-
-
-def _needed(name: str, network: Network) -> int | None:
-    names = {name}
-    for layer in network.layers:
-        if not names & {*layer.inputs}:
-            continue
-        if layer.kind == "conv":
-            return int(layer.tensors["weight"].shape[1])
-        if layer.kind == "convt":
-            return int(layer.tensors["weight"].shape[0])
-        if layer.kind == "bnorm":
-            return int(layer.tensors["weight"].size)
-        if layer.kind in _KEEP_CHANNELS or layer.kind == "sum":
-            names.update(layer.outputs)
-    return None
-
-
-def _channels_of(layer: Layer, counts: list[int]) -> int:
-    """Return the channels of what a layer gives."""
-    weight = layer.tensors.get("weight")
-    if layer.kind == "conv" and weight is not None:
-        outputs, depth = weight.shape[:2]
-        if counts[0] % depth or outputs % (counts[0] // depth or 1):
-            raise UnknownLayerError(
-                f"layer {layer.name!r} takes {depth} channels, and gets {counts[0]}"
-            )
-        return int(outputs)
-    if layer.kind == "convt" and weight is not None:
-        if weight.shape[0] != counts[0]:
-            raise UnknownLayerError(
-                f"layer {layer.name!r} takes {weight.shape[0]} channels, and gets {counts[0]}"
-            )
-        return int(weight.shape[1]) * layer.pair("numGroups")[0]
-    if layer.kind == "bnorm" and weight is not None and weight.size != counts[0]:
-        raise UnknownLayerError(
-            f"layer {layer.name!r} takes {weight.size} channels, and gets {counts[0]}"
-        )
-    if layer.kind == "concat":
-        return sum(counts) if axis_of(layer) == 1 else counts[0]
-    return counts[0]
-
-
-def axis_of(layer: Layer) -> int:
-    """Return the axis along which a layer joins its inputs."""
-    dim = layer.numbers("dim", default=3)[0]
-    if dim not in (1, 2, 3, 4):
-        raise UnknownLayerError(f"layer {layer.name!r} joins inputs along dimension {dim}")
-    return {1: 2, 2: 3, 3: 1, 4: 0}[int(dim)]

@@ -7,13 +7,8 @@ from pathlib import Path
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.mat import level5, level73
-from nnrcodec.formats.mat.network import (
-    Network,
-    Residual,
-    UnknownLayerError,
-    network_of,
-    networks_in,
-)
+from nnrcodec.formats.mat.layers import Network, Residual, UnknownLayerError
+from nnrcodec.formats.mat.network import network_of, networks_in
 from nnrcodec.formats.mat.values import Struct
 from nnrcodec.formats.mat.wrapper import Wrapping
 from nnrcodec.graph.names import with_safe_names
