@@ -17,7 +17,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from nnrcodec.container.record import (
     Measurement,
     Record,
     TensorEntry,
+    topology_digest,
 )
 from nnrcodec.errors import (
     LimitExceededError,
@@ -41,13 +42,13 @@ from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.names import MAX_NAME_LENGTH, original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES
-from nnrcodec.model.model import Factors, Role, SchemeName
+from nnrcodec.model.model import Factors, OnnxTopology, Role, SchemeName
 
-RECORD_VERSION = (2, 1)
-"""Major and minor version of the records that are written."""
+RECORD_VERSION = (2, 2)
+"""Major and minor version of the latest records that are written."""
 
-RECORD_HEAD = b"nnrcodec %d.%d " % RECORD_VERSION
-"""What the topology data of a record begin with."""
+_VERSION_WITHOUT_ONNX = (2, 1)
+"""Of records that do without what is new in 2.2, which older decoders read."""
 
 _CLAUSE = "spec/record.md"
 _HEAD = re.compile(rb"nnrcodec (\d{1,4})\.(\d{1,4}) ")
@@ -63,7 +64,7 @@ _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
 }
 """By word: scheme, whether it is transposed, and how many dimensions the weight may have."""
 _FIRST_SCHEME = "separable"
-_KEYS = {"writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"}
+_KEYS = {"writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base", "onnx"}
 _FIRST_WITH_HEAD = (1, 2)
 _FIRST_WITH_MEASUREMENT = (2, 1)
 _MEASUREMENT = struct.Struct(">BH3h")
@@ -80,6 +81,11 @@ _MOST_DIGITS = 20
 """Of an integer; one of 64 bits has no more."""
 
 logger = logging.getLogger(__name__)
+
+
+def record_head(record: Record) -> bytes:
+    """Return what the topology data of a record begin with: a word and its version."""
+    return b"nnrcodec %d.%d " % (RECORD_VERSION if record.onnx else _VERSION_WITHOUT_ONNX)
 
 
 def record_to_bytes(record: Record, head: str) -> bytes:
@@ -118,8 +124,12 @@ def record_to_bytes(record: Record, head: str) -> bytes:
             content["names"] = dict(record.graph.original_names)
     if record.base is not None:
         content["base"] = record.base
+    if record.onnx is not None:
+        digest = topology_digest(record.onnx.proto)
+        names = dict(record.onnx.names)
+        content["onnx"] = {"digest": digest, "names": names} if names else {"digest": digest}
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    return RECORD_HEAD + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
+    return record_head(record) + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
 
 
 def closing_to_bytes(record: Record) -> bytes:
@@ -215,6 +225,7 @@ def record_from_bytes(
     head: str,
     limits: Limits | None = None,
     closing: bytes | memoryview | None = None,
+    onnx: Callable[[], bytes | None] = lambda: None,
 ) -> Record:
     """Read a record.
 
@@ -228,6 +239,8 @@ def record_from_bytes(
         Bounds on its size.
     closing : bytes, optional
         The payload of the topology unit with its closing record; those before 2.0 have none.
+    onnx : callable, optional
+        Returns the ONNX graph in another topology unit, if there is one.
 
     Returns
     -------
@@ -278,7 +291,30 @@ def record_from_bytes(
             rest = rest[_MEASUREMENT_BYTES:]
         if rest and version <= latest:
             raise _wrong("record/closing", f"{len(rest)} bytes more than there should be")
-    return replace(_from_json(content, limits), measured=measured)
+    record = _from_json(content, limits)
+    return replace(record, measured=measured, onnx=_onnx(content, onnx))
+
+
+def _onnx(
+    content: dict[str, Any], topology: Callable[[], bytes | None]
+) -> OnnxTopology | None:
+    """Return the ONNX graph of a stream, compared with its digest."""
+    if "onnx" not in content:
+        return None
+    value, path = content["onnx"], "record/onnx"
+    if not isinstance(value, dict) or not {"digest"} <= value.keys() <= {"digest", "names"}:
+        raise _wrong(path, "expected a digest, and maybe names")
+    names, digest = value.get("names", {}), value["digest"]
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise _wrong(path, "expected names by name")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise _wrong(path, "expected eight hexadecimal digits")
+    proto = topology()
+    if proto is None:
+        raise damaged_record("the unit with the ONNX graph is missing")
+    if topology_digest(proto) != digest:
+        raise damaged_record("the ONNX graph does not agree with its digest")
+    return OnnxTopology(proto, names)
 
 
 def damaged_record(why: str) -> PayloadError:

@@ -91,7 +91,7 @@ def merge(model: Model) -> Model:
                 yield tensor
 
     graph = model.graph and _merged_graph(model.graph, model.factors).rename(names)
-    return Model.of(tensors(), graph)
+    return Model.of(tensors(), graph, onnx=model.onnx)
 
 
 def _merged_kernel(model: Model, factors: Factors) -> Tensor:

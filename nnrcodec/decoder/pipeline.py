@@ -175,7 +175,7 @@ def decode_all(
         model = Model.of(tensors.values())
     else:
         ordered = (tensors[entry.name] for entry in record.tensors)
-        model = Model.of(ordered, record.graph, record.factors)
+        model = Model.of(ordered, record.graph, record.factors, record.onnx)
     try:
         check_factors(model)
     except ModelError as error:
@@ -222,7 +222,7 @@ def merged_model(decoded: Decoded, limits: Limits) -> Model:
     merged_bytes = sum(t.stored_bytes for t in merged.tensors.values())
     _check_total(merged_bytes + weights, limits)
     tensors = (Tensor.of(t.name, t.read(), t.dtype, t.role) for t in merged.tensors.values())
-    return Model.of(merge_blocks(tensors, blocks), merged.graph)
+    return Model.of(merge_blocks(tensors, blocks), merged.graph, onnx=merged.onnx)
 
 
 def _check_base(stream: Stream, before: Model | None) -> None:

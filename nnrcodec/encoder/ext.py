@@ -61,8 +61,8 @@ def encode_tensor(
 ) -> tuple[Unit, np.ndarray]:
     """Code a tensor in the best way that profile ext has, or store it.
 
-    Stored are float tensors of fewer than `FEWEST_ELEMENTS` elements or with infinite or extreme
-    values, integers that do not fit 32 bits, and whatever would not become smaller.
+    Stored are float tensors that must stay exact, that have fewer than `FEWEST_ELEMENTS` elements
+    or infinite or extreme values, integers that do not fit 32 bits, and whatever would not become smaller.
 
     Where the ways have the same levels, as for integers and without dependent quantization, the
     best is the smallest. Otherwise it has the least sum of squared error and size
@@ -97,7 +97,7 @@ def encode_tensor(
         coded = smallest(list(_known(tensor, known, config)))
     elif not is_float(tensor.dtype):
         coded = smallest(list(_integers(tensor, values, config)))
-    elif tensor.size < FEWEST_ELEMENTS or not are_quantizable(values):
+    elif tensor.exact or tensor.size < FEWEST_ELEMENTS or not are_quantizable(values):
         coded = None
     else:
         finite = [c for c in _reals(tensor, values, config) if np.isfinite(c.value).all()]

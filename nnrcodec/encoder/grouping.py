@@ -99,8 +99,10 @@ def _names_beside(layer: NormalizedConvolution) -> dict[Part, str]:
 
 
 def _can_lead_block(tensor: Tensor) -> bool:
-    return tensor.dtype == "float32" and len(tensor.shape) >= 2 and tensor.size > 0
+    is_matrix = len(tensor.shape) >= 2 and tensor.size > 0
+    return tensor.dtype == "float32" and is_matrix and not tensor.exact
 
 
 def _fits_block(tensor: Tensor, weight: Tensor) -> bool:
-    return tensor.dtype == weight.dtype and tensor.shape == weight.shape[:1]
+    fits = tensor.dtype == weight.dtype and tensor.shape == weight.shape[:1]
+    return fits and not tensor.exact

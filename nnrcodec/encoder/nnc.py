@@ -16,10 +16,17 @@ from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
 from nnrcodec.errors import ModelError
+from nnrcodec.messages import logger_of
 from nnrcodec.model.dtypes import cast, is_float
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy
-from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, codebook_values
+from nnrcodec.quant.quantized import (
+    FEWEST_ELEMENTS,
+    Quantized,
+    are_quantizable,
+    codebook_values,
+    quantize_uniform,
+)
 from nnrcodec.quant.step_size import step_size
 from nnrcodec.units.ndu import Part
 from nnrcodec.units.ndu_encoding import (
@@ -29,6 +36,8 @@ from nnrcodec.units.ndu_encoding import (
     encode_integer_unit,
     encode_raw_unit,
 )
+
+logger = logger_of(__name__)
 
 
 def encode_group(
@@ -107,6 +116,17 @@ def _reals(
 ) -> Iterator[Candidate]:
     """Yield ways to code reals: levels, and a codebook of levels if there shall be one."""
     density = config.quantization.qp_density
+    if tensor.exact and are_quantizable(values):
+        qp = Policy(config.quantization).finest(values)
+        levels = quantize_uniform(values, qp, density, dtype=tensor.dtype, name=tensor.name)
+        if not np.array_equal(levels.value.reshape(values.shape), values):
+            logger.warning(
+                "tensor %r is no weight and should stay exact, which profile nnc cannot do: it is "
+                "rounded to 24 bits of its largest value; profile ext keeps it",
+                tensor.name,
+            )
+        yield Candidate(encode_float_unit(name, levels, density, config.cabac), levels.value)
+        return
     dq = config.dq and values.size >= FEWEST_ELEMENTS
     levels = quantize_reals(tensor, values, values, config, dq=dq)
     rounded = None if dq else levels

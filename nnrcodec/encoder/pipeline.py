@@ -259,6 +259,7 @@ def encode_reduced(
         model.graph if base is None else None,
         model_digest(base.model) if base is not None else None,
         _measured(errors),
+        onnx=model.onnx if base is None else None,
     )
     stream = write_stream(
         record,
@@ -266,6 +267,7 @@ def encode_reduced(
         [part.unit for part in coded],
         codebooks=config.codebook,
         parent_signalling=base is not None,
+        standard_only=config.profile == "nnc",
     )
     return Encoded(
         stream,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nnrcodec.errors import ConfigError
-from nnrcodec.formats import pt, pt2, safetensors
+from nnrcodec.formats import onnx, pt, pt2, safetensors
 from nnrcodec.formats.reading import open_regular
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
@@ -28,6 +28,7 @@ FORMATS: Mapping[str, FileFormat] = {
     ".pt": pt,
     ".pth": pt,
     ".safetensors": safetensors,
+    ".onnx": onnx,
 }
 """The formats, by the ending of the file name in lower case."""
 

@@ -167,4 +167,4 @@ def with_safe_names(model: Model) -> Model:
         original_names={safe: path for path, safe in paths.items()},
     )
     tensors = (replace(t, name=translated(t.name, paths)) for t in model.tensors.values())
-    return Model.of(tensors, graph, model.factors)
+    return Model.of(tensors, graph, model.factors, model.onnx)

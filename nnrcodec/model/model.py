@@ -19,7 +19,7 @@ from nnrcodec.model.dtypes import DTYPES, item_bytes
 if TYPE_CHECKING:
     from nnrcodec.graph.graph import Graph
 
-__all__ = ["DTYPES", "Factors", "Model", "Role", "SchemeName", "Tensor"]
+__all__ = ["DTYPES", "Factors", "Model", "OnnxTopology", "Role", "SchemeName", "Tensor"]
 
 SchemeName = Literal["separable", "channel", "linear"]
 """How one layer becomes two: by `nnrcodec.reduce.schemes`."""
@@ -50,6 +50,8 @@ class Tensor:
         Returns the values, shape `shape`, dtype ``DTYPES[dtype]``.
     role : Role
         Parameter, buffer or constant.
+    exact : bool
+        Whether coding must not change it: it is no weight.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Tensor:
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
     role: Role = Role.PARAMETER
+    exact: bool = False
 
     @classmethod
     def of(
@@ -118,6 +121,23 @@ class Factors:
 
 
 @dataclass(frozen=True, slots=True)
+class OnnxTopology:
+    """The ONNX file that a model was read from, without the values of its tensors.
+
+    Parameters
+    ----------
+    proto : bytes
+        A ModelProto.
+    names : mapping of str to str
+        Names in the proto of tensors that have others in the model. Of layers that were
+        decomposed it has the names of weight and bias before.
+    """
+
+    proto: bytes
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A network on its way through the codec.
 
@@ -129,11 +149,14 @@ class Model:
         How they are used; None for a bare state dict.
     factors : tuple of Factors
         Which tensors stand for one another (empty unless a layer was decomposed).
+    onnx : OnnxTopology or None
+        The file that it came from, if that was one of ONNX and still has its structure.
     """
 
     tensors: Mapping[str, Tensor]
     graph: Graph | None = None
     factors: tuple[Factors, ...] = field(default=())
+    onnx: OnnxTopology | None = None
 
     @classmethod
     def of(
@@ -141,6 +164,7 @@ class Model:
         tensors: Iterable[Tensor],
         graph: Graph | None = None,
         factors: tuple[Factors, ...] = (),
+        onnx: OnnxTopology | None = None,
     ) -> Model:
         """Build a model from tensors in coding order."""
-        return cls({t.name: t for t in tensors}, graph, factors)
+        return cls({t.name: t for t in tensors}, graph, factors, onnx)

@@ -124,6 +124,19 @@ class Policy:
         qp = qp_of_step_size(step, density)
         return max(dependent_qp(qp, density), allowed[0]) if dq else qp
 
+    def finest(self, values: np.ndarray) -> int:
+        """Return the qp of the finest step that is a power of two and that levels can reach with.
+
+        Parameters
+        ----------
+        values : ndarray of float
+            The tensor, any shape, finite.
+        """
+        density, peak = self.config.qp_density, float(np.abs(values).max())
+        qp = qp_of_step_size(2 * peak / MAX_LEVEL, density) if peak else 0
+        octave = 1 << density
+        return max(-(-qp // octave) * octave, self.carried_qps[0])
+
     def carried(self, name: str, values: np.ndarray, peak: float, *, dq: bool) -> int:
         """Return a qp by scale that an NNR_NDU can carry, with levels that can reach a peak.
 

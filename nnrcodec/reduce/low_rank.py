@@ -240,7 +240,7 @@ def _with_pair(model: Model, pair: _Pair) -> Model:
         for tensor in model.tensors.values():
             yield from changed.get(tensor.name, (tensor,))
 
-    return Model.of(tensors(), graph, (*model.factors, factors))
+    return Model.of(tensors(), graph, (*model.factors, factors), model.onnx)
 
 
 def _with_corrected_bias(model: Model, layer: str, correction: np.ndarray) -> Model:
