@@ -1,4 +1,4 @@
-"""Go over the test models of the onnx package: what is translated, and is it equal?
+"""Go over the test models of the onnx package: what is translated is equal, or refused.
 
     python examples/onnx/zoo.py                 all operators, a table
     python examples/onnx/zoo.py Conv Resize     these, with every case that is not equal
@@ -95,7 +95,9 @@ def outcome(case: Case, way: str) -> tuple[str, str]:
     proto = onnx.ModelProto()
     proto.CopyFrom(case.proto)
     graph = proto.graph
-    if not all(isinstance(value, np.ndarray | np.generic) for value in (*case.inputs, *case.outputs)):
+    if not all(
+        isinstance(value, np.ndarray | np.generic) for value in (*case.inputs, *case.outputs)
+    ):
         return REFUSED, "values that are no tensors"
     inputs, outputs = [np.asarray(v) for v in case.inputs], [np.asarray(v) for v in case.outputs]
     initial = {tensor.name for tensor in graph.initializer}

@@ -64,7 +64,10 @@ _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
 }
 """By word: scheme, whether it is transposed, and how many dimensions the weight may have."""
 _FIRST_SCHEME = "separable"
-_KEYS = {"writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base", "onnx"}
+_KEYS = {
+    *("writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"),
+    "onnx",
+}
 _FIRST_WITH_HEAD = (1, 2)
 _FIRST_WITH_MEASUREMENT = (2, 1)
 _MEASUREMENT = struct.Struct(">BH3h")
@@ -126,7 +129,8 @@ def record_to_bytes(record: Record, head: str) -> bytes:
         content["base"] = record.base
     if record.onnx is not None:
         digest = topology_digest(record.onnx.proto)
-        names = dict(record.onnx.names)
+        known = _known_names(record)
+        names = {n: of_file for n, of_file in record.onnx.names.items() if known.get(n) != of_file}
         content["onnx"] = {"digest": digest, "names": names} if names else {"digest": digest}
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return record_head(record) + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
@@ -292,11 +296,11 @@ def record_from_bytes(
         if rest and version <= latest:
             raise _wrong("record/closing", f"{len(rest)} bytes more than there should be")
     record = _from_json(content, limits)
-    return replace(record, measured=measured, onnx=_onnx(content, onnx))
+    return replace(record, measured=measured, onnx=_onnx(content, record, onnx))
 
 
 def _onnx(
-    content: dict[str, Any], topology: Callable[[], bytes | None]
+    content: dict[str, Any], record: Record, topology: Callable[[], bytes | None]
 ) -> OnnxTopology | None:
     """Return the ONNX graph of a stream, compared with its digest."""
     if "onnx" not in content:
@@ -314,7 +318,13 @@ def _onnx(
         raise damaged_record("the unit with the ONNX graph is missing")
     if topology_digest(proto) != digest:
         raise damaged_record("the ONNX graph does not agree with its digest")
-    return OnnxTopology(proto, names)
+    return OnnxTopology(proto, {**_known_names(record), **names})
+
+
+def _known_names(record: Record) -> dict[str, str]:
+    """Return what an ONNX graph calls tensors, as far as it follows from the original names."""
+    original = {e.name: original_name(e.name, record.graph) for e in record.tensors}
+    return {name: old for name, old in original.items() if name != old}
 
 
 def damaged_record(why: str) -> PayloadError:

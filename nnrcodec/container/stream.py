@@ -157,7 +157,9 @@ def stream_start(
         _unit(NnrUnitType.NNR_STR, NnrStartUnit(general_profile_idc=1)),
         _unit(NnrUnitType.NNR_MPS, parameters),
     ]
-    without_text = b"".join(write_units([*start, _topology(RECORD_STORAGE_FORMAT, record_head(record))]))
+    without_text = b"".join(
+        write_units([*start, _topology(RECORD_STORAGE_FORMAT, record_head(record))])
+    )
     head = head_check(without_text, [*read_units(without_text)])
     return [*start, _topology(RECORD_STORAGE_FORMAT, record_to_bytes(record, head))]
 
@@ -324,9 +326,7 @@ def _single(units: Iterable[Unit], what: str = "container record") -> Unit | Non
     only = None
     for unit in units:
         if only is not None:
-            raise UnitOrderError(
-                f"a second {what}", bit_offset=unit.bit_offset, path=unit.path
-            )
+            raise UnitOrderError(f"a second {what}", bit_offset=unit.bit_offset, path=unit.path)
         only = unit
     return only
 

@@ -62,7 +62,8 @@ def encode_tensor(
     """Code a tensor in the best way that profile ext has, or store it.
 
     Stored are float tensors that must stay exact, that have fewer than `FEWEST_ELEMENTS` elements
-    or infinite or extreme values, integers that do not fit 32 bits, and whatever would not become smaller.
+    or infinite or extreme values, integers that do not fit 32 bits, and whatever would not become
+    smaller.
 
     Where the ways have the same levels, as for integers and without dependent quantization, the
     best is the smallest. Otherwise it has the least sum of squared error and size

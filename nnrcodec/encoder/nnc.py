@@ -117,15 +117,8 @@ def _reals(
     """Yield ways to code reals: levels, and a codebook of levels if there shall be one."""
     density = config.quantization.qp_density
     if tensor.exact and are_quantizable(values):
-        qp = Policy(config.quantization).finest(values)
-        levels = quantize_uniform(values, qp, density, dtype=tensor.dtype, name=tensor.name)
-        if not np.array_equal(levels.value.reshape(values.shape), values):
-            logger.warning(
-                "tensor %r is no weight and should stay exact, which profile nnc cannot do: it is "
-                "rounded to 24 bits of its largest value; profile ext keeps it",
-                tensor.name,
-            )
-        yield Candidate(encode_float_unit(name, levels, density, config.cabac), levels.value)
+        finest = _finest(tensor, values, config)
+        yield Candidate(encode_float_unit(name, finest, density, config.cabac), finest.value)
         return
     dq = config.dq and values.size >= FEWEST_ELEMENTS
     levels = quantize_reals(tensor, values, values, config, dq=dq)
@@ -140,6 +133,20 @@ def _reals(
         if listed is not None:
             value = codebook_values(rounded.levels, rounded.qp, density, tensor.dtype)
             yield Candidate(listed, value)
+
+
+def _finest(tensor: Tensor, values: np.ndarray, config: EncoderConfig) -> Quantized:
+    """Round a tensor that should stay exact as little as a unit of the standard can."""
+    qp = Policy(config.quantization).finest(values)
+    density = config.quantization.qp_density
+    levels = quantize_uniform(values, qp, density, dtype=tensor.dtype, name=tensor.name)
+    if not np.array_equal(levels.value, values):
+        logger.warning(
+            "tensor %r is no weight and should stay exact, which profile nnc cannot do: it is "
+            "rounded to 24 bits of its largest value; profile ext keeps it",
+            tensor.name,
+        )
+    return levels
 
 
 def _as_float32(tensor: Tensor, values: np.ndarray) -> np.ndarray:

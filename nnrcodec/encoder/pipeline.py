@@ -20,6 +20,7 @@ from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.grouping import Group, coded_names, groups_of
 from nnrcodec.encoder.profiles import rules_of
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 from nnrcodec.parallel import all_torch_threads, in_order
 from nnrcodec.progress import Progress, Stages, silently
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from nnrcodec.calibration.expectation import Expectation
     from nnrcodec.calibration.synthetic import Inputs
     from nnrcodec.reduce.distillation import DistillationReport
+
+logger = logger_of(__name__)
 
 LEFT_AFTER_DISTILLATION = 0.4
 """Part of the error of low rank that distillation is expected to leave."""
@@ -160,6 +163,11 @@ def reduce_model(
     folds: tuple[FoldReport, ...] = ()
     if config.fold_batch_norm:
         reduced, folds = fold_batch_norm(reduced)
+        if model.onnx is not None and reduced.onnx is None:
+            logger.warning(
+                "with batch norms folded the network has no longer the structure of its ONNX file, "
+                "which is left out: an .onnx file that is decoded is made anew from the graph"
+            )
     whole = reduced
     if inputs is not None:
         from nnrcodec.calibration.amount import in_batches

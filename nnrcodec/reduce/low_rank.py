@@ -15,6 +15,7 @@ import numpy as np
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.graph import Splice, TensorRef
+from nnrcodec.graph.names import without_unused_names
 from nnrcodec.model.dtypes import cast, is_float
 from nnrcodec.model.model import Factors, Model, Role, SchemeName, Tensor
 from nnrcodec.reduce.candidates import Candidate, candidates
@@ -240,7 +241,8 @@ def _with_pair(model: Model, pair: _Pair) -> Model:
         for tensor in model.tensors.values():
             yield from changed.get(tensor.name, (tensor,))
 
-    return Model.of(tensors(), graph, (*model.factors, factors), model.onnx)
+    pair_for_one = Model.of(tensors(), graph, (*model.factors, factors), model.onnx)
+    return without_unused_names(pair_for_one)
 
 
 def _with_corrected_bias(model: Model, layer: str, correction: np.ndarray) -> Model:

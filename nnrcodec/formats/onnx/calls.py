@@ -33,11 +33,16 @@ TORCH_DTYPES: Mapping[str, torch.dtype] = {
     "bool": torch.bool,
 }
 
+sym_max: Any = torch.sym_max
+sym_min: Any = torch.sym_min
+sym_float: Any = torch.sym_float
+sym_int: Any = torch.sym_int
+
 MOST_KNOWN = 2**20
 """Most elements of what is computed before a network runs."""
 
 
-class Refused(ModelError):
+class RefusedError(ModelError):
     """A node that is not translated, with the reason."""
 
 
@@ -98,9 +103,9 @@ class Call:
     values: Sequence[Value] = ()
     read: set[str] = field(default_factory=set)
 
-    def refuse(self, why: str) -> Refused:
+    def refuse(self, why: str) -> RefusedError:
         """Return the error that says why this node is not translated."""
-        return Refused(f"{self.op} (node {self.name!r}): {why}")
+        return RefusedError(f"{self.op} (node {self.name!r}): {why}")
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """Return an attribute: a number, a string, a list of them, or a `Known`."""
@@ -108,9 +113,7 @@ class Call:
         return self.attributes.get(name, default)
 
     def require(self, name: str, *allowed: Any) -> None:
-        """Refuse the node unless an attribute has one of some values, of which the first is its
-        default.
-        """
+        """Refuse the node unless an attribute is one of `allowed`, of which the first is usual."""
         value = self.attribute(name, allowed[0])
         if value not in allowed:
             raise self.refuse(f"{name} {value!r}")

@@ -193,7 +193,9 @@ def _activation(call: Call) -> Tensor:
         return functional.elu(x, call.attribute("alpha", 1.0))
     if call.op == "Selu":
         alpha = call.attribute("alpha", 1.67326319217681884765625)
-        return torch.ops.aten.elu.default(x, alpha, call.attribute("gamma", 1.05070102214813232421875))
+        return torch.ops.aten.elu.default(
+            x, alpha, call.attribute("gamma", 1.05070102214813232421875)
+        )
     if call.op == "Celu":
         return functional.celu(x, call.attribute("alpha", 1.0))
     if call.op == "ThresholdedRelu":
@@ -222,7 +224,9 @@ def _smooth(call: Call) -> Tensor:
 def _clip(call: Call) -> Tensor:
     x = call.tensor(0)
     if call.opset < 11:
-        return torch.clamp(x, call.attribute("min"), call.attribute("max")) if call.attributes else x
+        return (
+            torch.clamp(x, call.attribute("min"), call.attribute("max")) if call.attributes else x
+        )
     bounds = [call.operand(position, x) if call.has(position) else None for position in (1, 2)]
     if bounds == [None, None]:
         return x

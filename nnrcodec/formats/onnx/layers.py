@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from nnrcodec.formats.onnx.calls import Call, operator
+from nnrcodec.formats.onnx.calls import Call, operator, sym_max
 from nnrcodec.formats.onnx.shapes import padded
 
 Tensor = torch.Tensor
@@ -64,7 +64,7 @@ def _pads(
         if stride == 1:
             total: Any = reach - 1
         else:
-            total = torch.sym_max(((size + stride - 1) // stride - 1) * stride + reach - size, 0)
+            total = sym_max(((size + stride - 1) // stride - 1) * stride + reach - size, 0)
         less, more = total // 2, total - total // 2
         around.append((less, more) if auto == "SAME_UPPER" else (more, less))
     return around
@@ -123,8 +123,7 @@ def _transposed_pads(
     """Return what is cut before and after each axis."""
     auto, shape = call.attribute("auto_pad", "NOTSET"), call.attribute("output_shape")
     if shape is None and not auto.startswith("SAME"):
-        around = _pads(call, sizes, kernel, strides, dilations)
-        return around
+        return _pads(call, sizes, kernel, strides, dilations)
     call.attribute("pads")
     cut = []
     for axis, size in enumerate(sizes):
@@ -318,5 +317,3 @@ def _grid_sample(call: Call) -> Tensor:
     if mode not in ("bilinear", "nearest") or (mode == "nearest" and x.dim() == 5):
         raise call.refuse(f"mode {mode} of {x.dim() - 2} axes")
     return functional.grid_sample(x, call.tensor(1), mode, padding, align)
-
-

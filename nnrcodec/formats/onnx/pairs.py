@@ -18,9 +18,7 @@ _PER_AXIS = ("strides", "dilations", "output_padding")
 _WITHOUT_EFFECT = {"strides": 1, "dilations": 1, "output_padding": 0}
 
 
-def put_pairs(
-    proto: Any, factors: Mapping[str, Factors], tensors: Mapping[str, Tensor]
-) -> None:
+def put_pairs(proto: Any, factors: Mapping[str, Factors], tensors: Mapping[str, Tensor]) -> None:
     """Replace nodes by pairs with the factors of their weights.
 
     Parameters
@@ -59,9 +57,7 @@ def put_pairs(
             if old_inputs:  # before version 4 initializers are inputs, too
                 last = kept[-1]
                 helper = package().helper
-                inputs.append(
-                    helper.make_tensor_value_info(name, last.data_type, list(last.dims))
-                )
+                inputs.append(helper.make_tensor_value_info(name, last.data_type, list(last.dims)))
     del graph.initializer[:]
     graph.initializer.extend(kept)
     if old_inputs:

@@ -46,8 +46,12 @@ EXTERNAL = 1
 _TYPED_FIELDS = (
     *("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data"),
 )
-_FIELD_OF = {"float32": "float_data", "float64": "double_data", "int64": "int64_data"} | {
-    dtype: "uint64_data" for dtype in ("uint32", "uint64")
+_FIELD_OF = {
+    "float32": "float_data",
+    "float64": "double_data",
+    "int64": "int64_data",
+    "uint32": "uint64_data",
+    "uint64": "uint64_data",
 }
 """Where typed values of a dtype stand; those of all others in int32_data."""
 

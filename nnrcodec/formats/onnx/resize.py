@@ -140,10 +140,11 @@ def _indices(
     if not fixed or not isinstance(scale, int | float | None):
         raise call.refuse(f"{centre}, {rounding} of an axis of dynamic size")
     if scale is None:
+        target = int(target or 0)
         scale = np.float32(target) / np.float32(size)
     else:
         scale, target = np.float32(scale), int(np.floor(np.float32(scale) * np.float32(size)))
-    at = np.arange(target, dtype=np.float32)
+    at: Any = np.arange(target, dtype=np.float32)
     match centre:
         case "asymmetric":
             source = at / scale
@@ -207,9 +208,7 @@ def _interpolated(
     if sizes is not None:
         return functional.interpolate(x, sizes[2:], mode=names[spatial], align_corners=align)
     factors = [float(s) for s in (scales or [])[2:]]
-    return functional.interpolate(
-        x, scale_factor=factors, mode=names[spatial], align_corners=align
-    )
+    return functional.interpolate(x, scale_factor=factors, mode=names[spatial], align_corners=align)
 
 
 def _floor_size(call: Call, size: Any, scale: float) -> Any:

@@ -22,6 +22,10 @@ from nnrcodec.formats.onnx.calls import (
     known,
     operator,
     product,
+    sym_float,
+    sym_int,
+    sym_max,
+    sym_min,
 )
 from nnrcodec.formats.onnx.elementwise import dtype_of_cast
 from nnrcodec.graph.operators import EQUATION
@@ -350,7 +354,8 @@ def _pad(call: Call) -> Tensor:
     if mode not in _PAD_MODES:
         raise call.refuse(f"mode {mode}")
     if call.opset < 11:
-        pads, value = call.attribute("pads", call.attribute("paddings")), call.attribute("value", 0.0)
+        pads = call.attribute("pads", call.attribute("paddings"))
+        value = call.attribute("value", 0.0)
         axes = None
     else:
         pads, value = call.ints(1), call.number(2) if call.has(2) else 0
@@ -366,12 +371,12 @@ def padded(
     call: Call, x: Tensor, around: Sequence[tuple[Any, Any]], mode: str = "constant", value: Any = 0
 ) -> Tensor:
     """Return a tensor with so much before and after each axis."""
-    first = next((axis for axis, both in enumerate(around) if both != (0, 0)), None)
+    first = next((axis for axis, both in enumerate(around) if not _is_nothing(both)), None)
     if first is None:
         return x
     if mode != "constant":
         first = x.dim() - min(x.dim(), 5) + (2 if x.dim() > 2 else 1)
-        if any(both != (0, 0) for both in around[:first]) or x.dim() > 5:
+        if not all(map(_is_nothing, around[:first])) or x.dim() > 5:
             raise call.refuse(f"mode {mode} of axes before the last {x.dim() - first}")
         if any(isinstance(n, int) and n < 0 for both in around for n in both):
             raise call.refuse(f"mode {mode} with negative pads")
@@ -379,6 +384,11 @@ def padded(
     if mode == "constant":
         return functional.pad(x, flat, value=value)
     return functional.pad(x, flat, mode)
+
+
+def _is_nothing(both: tuple[Any, Any]) -> bool:
+    """Return whether nothing is added, whatever the sizes are."""
+    return all(isinstance(number, int) and number == 0 for number in both)
 
 
 # What is known of outputs before the network runs.
@@ -398,6 +408,13 @@ def _exact(call: Call, *values: Known) -> None:
                 raise call.refuse("sizes times a number that is not exact in binary")
 
 
+def _shaped(numbers: list[Any], shape: tuple[int, ...], dtype: str) -> Known:
+    """Return numbers, maybe symbolic, in a shape."""
+    values = np.empty(len(numbers), dtype=object)
+    values[:] = numbers
+    return known(values.reshape(shape), dtype)
+
+
 def _combined(function: Callable[[Any, Any], Any]) -> Callable[[Call], Known]:
     def run(call: Call) -> Known:
         left, right = call.known(0), call.known(1)
@@ -407,7 +424,7 @@ def _combined(function: Callable[[Any, Any], Any]) -> Callable[[Call], Known]:
         if left.is_symbolic or right.is_symbolic:
             a, b = np.broadcast_arrays(left.values.astype(object), right.values.astype(object))
             out = [function(x, y) for x, y in zip(a.ravel(), b.ravel(), strict=True)]
-            return known(np.array([*out, None], dtype=object)[:-1].reshape(shape), left.dtype)
+            return _shaped(out, shape, left.dtype)
         with np.errstate(all="ignore"):
             return Known(np.asarray(function(left.values, right.values)), left.dtype)
 
@@ -451,18 +468,17 @@ def _known_cast(call: Call) -> Known:
         with np.errstate(all="ignore"):
             return Known(value.values.astype(held), dtype)
     to_float = dtype.startswith("float")
-    convert: Any = torch.sym_float if to_float else torch.sym_int
+    convert: Any = sym_float if to_float else sym_int
     numbers = [convert(number) for number in value.numbers()]
-    return known(np.array([*numbers, None], dtype=object)[:-1].reshape(value.values.shape), dtype)
+    return _shaped(numbers, value.values.shape, dtype)
 
 
 def _rounded(function: Callable[[Any], Any]) -> Callable[[Call], Known]:
     def run(call: Call) -> Known:
         value = call.known(0)
         if value.is_symbolic:
-            numbers = [torch.sym_float(function(number)) for number in value.numbers()]
-            values = np.array([*numbers, None], dtype=object)[:-1]
-            return known(values.reshape(value.values.shape), value.dtype)
+            numbers = [sym_float(function(number)) for number in value.numbers()]
+            return _shaped(numbers, value.values.shape, value.dtype)
         return Known((np.floor if function is math.floor else np.ceil)(value.values), value.dtype)
 
     return run
@@ -475,7 +491,7 @@ def _known_gather(call: Call) -> Known:
         taken = np.take(value.values, indices.values.astype(np.int64), axis)
     except IndexError:
         raise call.refuse("an index beyond the end") from None
-    return Known(np.asarray(taken), value.dtype) if taken.dtype != object else known(taken, value.dtype)
+    return known(taken, value.dtype)
 
 
 def _known_concat(call: Call) -> Known:
@@ -484,12 +500,12 @@ def _known_concat(call: Call) -> Known:
     return Known(np.concatenate([v.values for v in values], axis), values[0].dtype)
 
 
-def _known_slice(call: Call) -> Known:
+def _known_slice(call: Call) -> Known | None:
     value = call.known(0)
     index = [slice(None)] * value.values.ndim
     for axis, start, end, step in _bounds(call):
         if not isinstance(start, int) or not isinstance(end, int):
-            raise call.refuse("bounds that depend on sizes")
+            return None
         index[call.axis(axis, value.values.ndim)] = slice(start, end, step)
     return known(value.values[tuple(index)], value.dtype)
 
@@ -539,16 +555,22 @@ def _known_where(call: Call) -> Known:
 def _smaller(left: Any, right: Any) -> Any:
     if isinstance(left, np.ndarray):
         return np.minimum(left, right)
-    return torch.sym_min(left, right)
+    return sym_min(left, right)
 
 
 def _larger(left: Any, right: Any) -> Any:
     if isinstance(left, np.ndarray):
         return np.maximum(left, right)
-    return torch.sym_max(left, right)
+    return sym_max(left, right)
 
 
-KNOWN: Mapping[str, Callable[[Call], Known]] = {
+def _known_mod(call: Call) -> Known | None:
+    if call.attribute("fmod", 0):
+        return None
+    return _combined(lambda a, b: a % b)(call)
+
+
+KNOWN: Mapping[str, Callable[[Call], Known | None]] = {
     "Add": _combined(lambda a, b: a + b),
     "Sub": _combined(lambda a, b: a - b),
     "Mul": _combined(lambda a, b: a * b),
@@ -558,6 +580,7 @@ KNOWN: Mapping[str, Callable[[Call], Known]] = {
     "Equal": _compared(lambda a, b: a == b),
     "Greater": _compared(lambda a, b: a > b),
     "Less": _compared(lambda a, b: a < b),
+    "Mod": _known_mod,
     "Neg": _same_way(lambda x: -x),
     "Transpose": lambda call: Known(
         np.transpose(call.known(0).values, call.attribute("perm")), call.known(0).dtype
@@ -576,7 +599,7 @@ KNOWN: Mapping[str, Callable[[Call], Known]] = {
     "Expand": _known_expand,
     "Where": _known_where,
 }
-"""Operators whose outputs are known where all inputs are, by name."""
+"""Operators whose outputs are known where all inputs are, by name; None where they are not."""
 
 TWO_ONLY = frozenset({"Min", "Max"})
 """Those of them that are computed for two inputs only."""

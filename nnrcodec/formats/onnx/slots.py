@@ -129,7 +129,8 @@ def take_weights(graph: Any) -> list[Tensor]:
         role = Role.PARAMETER if is_weight else Role.CONSTANT
         if used and all(op == "BatchNormalization" and at in _STATISTICS for op, at in used):
             role = Role.BUFFER
-        tensors.append(Tensor(name, dtype, values.shape, partial(_same, values), role, not is_weight))
+        read = partial(_same, values)
+        tensors.append(Tensor(name, dtype, values.shape, read, role, exact=not is_weight))
         clear_values(proto)
     if left:
         logger.warning(

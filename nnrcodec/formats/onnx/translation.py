@@ -22,7 +22,7 @@ from nnrcodec.formats.onnx.calls import (
     TRANSLATIONS,
     Call,
     Known,
-    Refused,
+    RefusedError,
     Value,
 )
 from nnrcodec.formats.onnx.protos import ELEMENT_TYPES, dtype_of, is_empty, values_of
@@ -42,7 +42,10 @@ logger = logger_of(__name__)
 
 _DOMAINS = frozenset({"", "ai.onnx"})
 _BATCHES = (2, 1)
-_PLANES = ((64, 96), (64, 64), (224, 224), (256, 320), (32, 32), (512, 512))
+_PLANES = (
+    *((64, 96), (64, 64), (32, 32), (28, 28), (16, 16), (8, 8), (112, 112), (128, 128)),
+    *((224, 224), (227, 227), (256, 256), (299, 299), (320, 320), (240, 320), (512, 512)),
+)
 _LENGTHS = (16, 32, 64, 128)
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_]")
 _WEIGHTED = ("aten.conv", "aten.linear.")
@@ -171,7 +174,7 @@ def _refuse_unknown(nodes: Sequence[Any]) -> None:
             kinds.setdefault(kind, node.name or (node.output[0] if node.output else ""))
         shown = ", ".join(f"{kind} (node {name!r})" for kind, name in list(kinds.items())[:10])
         more = f" and {len(kinds) - 10} more" if len(kinds) > 10 else ""
-        raise Refused(f"operators that are not translated: {shown}{more}")
+        raise RefusedError(f"operators that are not translated: {shown}{more}")
 
 
 def _attributes(node: Any) -> dict[str, Any]:
@@ -180,11 +183,11 @@ def _attributes(node: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for attribute in node.attribute:
         if attribute.ref_attr_name:
-            raise Refused(f"{node.op_type} (node {node.name!r}): an attribute of a function")
+            raise RefusedError(f"{node.op_type} (node {node.name!r}): an attribute of a function")
         if attribute.HasField("t"):
             tensor = attribute.t
             if dtype_of(tensor) is None:
-                raise Refused(f"{node.op_type} (node {node.name!r}): a tensor of another type")
+                raise RefusedError(f"{node.op_type} (node {node.name!r}): a tensor of another type")
             values[attribute.name] = Known(values_of(tensor), str(dtype_of(tensor)))
             continue
         value = package().helper.get_attribute_value(attribute)
@@ -202,7 +205,7 @@ def _entries(values: Sequence[Any]) -> Iterator[_Entry]:
         tensor = value.type.tensor_type
         dtype = ELEMENT_TYPES.get(tensor.elem_type)
         if not value.type.HasField("tensor_type") or dtype is None or not tensor.HasField("shape"):
-            raise Refused(f"input {value.name!r} is not a tensor of a known number of axes")
+            raise RefusedError(f"input {value.name!r} is not a tensor of a known number of axes")
         argument = _NOT_IN_NAME.sub("_", value.name)
         argument = argument if is_identifier(argument) else f"input_{argument}"
         while argument in taken or not is_identifier(argument):
@@ -238,7 +241,7 @@ class _Running(torch.nn.Module):
             return self._run(args)
 
         forward.__signature__ = inspect.Signature(arguments)  # type: ignore[attr-defined]
-        self.forward = forward  # type: ignore[method-assign]
+        self.forward = forward
 
     def _run(self, args: Sequence[torch.Tensor]) -> Any:
         values: dict[str, Value] = {"": None, **self._plan.constants}
@@ -251,15 +254,13 @@ class _Running(torch.nn.Module):
 
     def _run_step(self, step: _Step, values: dict[str, Value]) -> None:
         named = max((i for i, name in enumerate(step.outputs, 1) if name), default=0)
-        call = Call(
-            step.op, step.name, self._plan.opset, named, step.attributes, self._constant
-        )
+        call = Call(step.op, step.name, self._plan.opset, named, step.attributes, self.constant)
         try:
             call.values = [values[name] for name in step.inputs]
             before = all(value is None or isinstance(value, Known) for value in call.values)
             before = before and (step.op not in TWO_ONLY or len(call.values) == 2)
-            run = KNOWN[step.op] if before and step.op in KNOWN else TRANSLATIONS[step.op]
-            result = run(call)
+            result = KNOWN[step.op](call) if before and step.op in KNOWN else None
+            result = TRANSLATIONS[step.op](call) if result is None else result
         except NnrError:
             raise
         except KeyError as error:
@@ -277,13 +278,13 @@ class _Running(torch.nn.Module):
     def _tensor(self, values: Mapping[str, Value], name: str) -> torch.Tensor:
         value = values.get(name)
         if value is None:
-            raise Refused(f"nothing computes the output {name!r}")
-        return value if isinstance(value, torch.Tensor) else self._constant(value)
+            raise RefusedError(f"nothing computes the output {name!r}")
+        return value if isinstance(value, torch.Tensor) else self.constant(value)
 
-    def _constant(self, value: Known) -> torch.Tensor:
+    def constant(self, value: Known) -> torch.Tensor:
         """Return known numbers as a buffer, which an export takes as a constant."""
         if value.is_symbolic:
-            raise Refused("an output that has sizes of inputs in it")
+            raise RefusedError("an output that has sizes of inputs in it")
         values = np.ascontiguousarray(value.values)
         key = value.dtype, values.shape, values.tobytes()
         if key not in self._constants:
@@ -295,7 +296,7 @@ class _Running(torch.nn.Module):
         return constant
 
 
-class _FailedError(Refused):
+class _FailedError(RefusedError):
     """PyTorch refuses a node, maybe only at these sizes."""
 
 
@@ -315,8 +316,10 @@ def _examples(module: _Running, plan: _Plan) -> tuple[torch.Tensor, ...]:
         except _FailedError as error:
             reason = reason or error
             continue
+        for value in plan.constants.values():  # what is known here may be a tensor in an export
+            module.constant(value)
         return examples
-    raise reason or Refused("no inputs were found with which the network runs")
+    raise reason or RefusedError("no inputs were found with which the network runs")
 
 
 def _sizes() -> Iterator[tuple[int, tuple[int, int], int]]:
@@ -399,10 +402,10 @@ def _named(model: Model, tensors: Sequence[Tensor]) -> Model:
     """Give tensors the names of the file, and what layers need to be found."""
     graph = model.graph
     if graph is None:
-        raise Refused("the network has no graph")
+        raise RefusedError("the network has no graph")
     names = {f"p{index}": tensor.name for index, tensor in enumerate(tensors)}
     taken = set(names.values())
-    constants = []
+    constants: list[Tensor] = []
     for name, tensor in model.tensors.items():
         if name in names or not graph.uses(TensorRef(name)):
             continue
