@@ -305,6 +305,12 @@ def _add_coding(parser: argparse.ArgumentParser) -> None:
         help="flags that code a magnitude before its remainder, 1 to 256 [chosen for each tensor]",
     )
     group.add_argument(
+        "--short-names",
+        action="store_true",
+        help="call tensors by their numbers in data units; the record has their names. Makes small "
+        "updates smaller, which call tensors as their base model does",
+    )
+    group.add_argument(
         "--no-row-skipping",
         action="store_true",
         help="do not try flags that skip rows of zeros",
@@ -518,6 +524,7 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
             cabac_unary_length=options.unary_length,
             row_skipping=not options.no_row_skipping,
         ),
+        short_names=options.short_names,
         fold_batch_norm=options.fold_batch_norm,
         low_rank=_low_rank(options),
         distillation=(

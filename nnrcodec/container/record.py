@@ -134,6 +134,8 @@ class Record:
         Name and version of the software that wrote the stream.
     onnx : OnnxTopology or None
         The ONNX graph in another topology unit, and what it calls the tensors.
+    has_short_names : bool
+        Whether data units have numbers in place of the names of all tensors.
     """
 
     tensors: tuple[TensorEntry, ...]
@@ -143,6 +145,7 @@ class Record:
     measured: Measurement | None = None
     writer: str = f"nnrcodec {__version__}"
     onnx: OnnxTopology | None = None
+    has_short_names: bool = False
 
 
 def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:

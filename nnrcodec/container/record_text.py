@@ -47,7 +47,7 @@ from nnrcodec.model.model import Factors, OnnxTopology, Role, SchemeName
 RECORD_VERSION = (2, 2)
 """Major and minor version of the latest records that are written."""
 
-_VERSION_WITHOUT_ONNX = (2, 1)
+_VERSION_BEFORE = (2, 1)
 """Of records that do without what is new in 2.2, which older decoders read."""
 
 _CLAUSE = "spec/record.md"
@@ -88,7 +88,8 @@ logger = logging.getLogger(__name__)
 
 def record_head(record: Record) -> bytes:
     """Return what the topology data of a record begin with: a word and its version."""
-    return b"nnrcodec %d.%d " % (RECORD_VERSION if record.onnx else _VERSION_WITHOUT_ONNX)
+    is_new = record.onnx is not None or record.has_short_names
+    return b"nnrcodec %d.%d " % (RECORD_VERSION if is_new else _VERSION_BEFORE)
 
 
 def record_to_bytes(record: Record, head: str) -> bytes:
@@ -112,7 +113,9 @@ def record_to_bytes(record: Record, head: str) -> bytes:
         "tensors": [_entry_to_json(entry) for entry in record.tensors],
     }
     renamed = {e.name: e.coded_name for e in record.tensors if e.coded_name is not None}
-    if renamed:
+    if record.has_short_names:
+        content["coded_names"] = [entry.unit_name for entry in record.tensors]
+    elif renamed:
         content["coded_names"] = renamed
     scalars = [entry.name for entry in record.tensors if entry.scalar]
     if scalars:
@@ -411,7 +414,10 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     base = content.get("base")
     if base is not None and not (isinstance(base, str) and _DIGEST.fullmatch(base)):
         raise _wrong("record/base", "expected eight hexadecimal digits")
-    return Record(tuple(entries), tuple(factors), graph, base, writer=writer)
+    has_short_names = isinstance(content.get("coded_names"), list)
+    return Record(
+        tuple(entries), tuple(factors), graph, base, writer=writer, has_short_names=has_short_names
+    )
 
 
 def _add_digests(content: dict[str, Any], closing: bytes) -> bytes:
@@ -481,6 +487,10 @@ def _with_units(entries: list[TensorEntry], content: dict[str, Any]) -> list[Ten
     """Add what their data units call them, and which of them are scalars."""
     names = {entry.name for entry in entries}
     renamed = content.get("coded_names", {})
+    if isinstance(renamed, list):  # of all tensors, in their order
+        if len(renamed) != len(entries):
+            raise _wrong("record/coded_names", f"expected {len(entries)} names")
+        renamed = dict(zip((entry.name for entry in entries), renamed, strict=True))
     if not isinstance(renamed, dict) or not all(isinstance(n, str) for n in renamed.values()):
         raise _wrong("record/coded_names", "expected names by name")
     scalars = _list(content, "scalars")

@@ -114,7 +114,10 @@ def write_stream(
     parts.insert(end, _topology(CLOSING_STORAGE_FORMAT, closing_to_bytes(record)))
     if record.onnx is not None:
         parts.insert(len(start), _onnx_unit(record.onnx.proto, standard_only=standard_only))
-    return b"".join(write_units(parts))
+    data = b"".join(write_units(parts))
+    if record.onnx is not None:
+        _check_onnx_size(len(record.onnx.proto), len(data))
+    return data
 
 
 def with_measurement(data: bytes, measured: Measurement) -> bytes:
@@ -259,11 +262,6 @@ def _topology(storage_format: int, data: bytes) -> Unit:
 
 def _onnx_unit(proto: bytes, *, standard_only: bool) -> Unit:
     """Return the topology unit that holds an ONNX graph, deflated."""
-    if len(proto) > Limits().max_record_bytes:
-        raise ModelError(
-            f"the ONNX graph has {len(proto)} bytes without its weights, more than the "
-            f"{Limits().max_record_bytes} of a stream: code its tensors from a .safetensors file"
-        )
     deflated = zlib.compress(proto, 9)
     if standard_only:
         return _topology(ONNX_STORAGE_FORMAT, base64.b85encode(deflated) + b"\0")
@@ -273,6 +271,15 @@ def _onnx_unit(proto: bytes, *, standard_only: bool) -> Unit:
         topology_data=deflated,
     )
     return _unit(NnrUnitType.NNR_TPL, body)
+
+
+def _check_onnx_size(proto_bytes: int, stream_bytes: int) -> None:
+    most = Limits().for_stream(stream_bytes).max_onnx_bytes
+    if proto_bytes > most:
+        raise ModelError(
+            f"the ONNX graph has {proto_bytes} bytes without its weights; decoders accept {most} "
+            f"with a stream of {stream_bytes}. Code its weights from a .safetensors file"
+        )
 
 
 def _onnx_graph(unit: Unit, limits: Limits) -> bytes:
@@ -287,12 +294,12 @@ def _onnx_graph(unit: Unit, limits: Limits) -> bytes:
         return data
     try:
         inflater = zlib.decompressobj()
-        inflated = inflater.decompress(data, limits.max_record_bytes)
+        inflated = inflater.decompress(data, limits.max_onnx_bytes)
     except zlib.error as error:
         raise _damaged_onnx(unit, str(error)) from error
     if inflater.unconsumed_tail:
         raise LimitExceededError(
-            f"the ONNX graph is too long when inflated, in bytes {limits.allowed('record_bytes')}",
+            f"the ONNX graph is too long when inflated, in bytes {limits.allowed('onnx_bytes')}",
             bit_offset=unit.bit_offset,
             path=unit.path,
         )

@@ -17,7 +17,7 @@ from nnrcodec.container.record import MeasuredOn, Measurement, Record, model_dig
 from nnrcodec.container.stream import write_stream
 from nnrcodec.encoder.coded import CodedUnit, raw_last
 from nnrcodec.encoder.differences import Base
-from nnrcodec.encoder.grouping import Group, coded_names, groups_of
+from nnrcodec.encoder.grouping import Group, coded_names, groups_of, short_names
 from nnrcodec.encoder.profiles import rules_of
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.messages import logger_of
@@ -268,6 +268,7 @@ def encode_reduced(
         model_digest(base.model) if base is not None else None,
         _measured(errors),
         onnx=model.onnx if base is None else None,
+        has_short_names=_has_short_names(config, base),
     )
     stream = write_stream(
         record,
@@ -289,6 +290,10 @@ def encode_reduced(
     )
 
 
+def _has_short_names(config: EncoderConfig, base: Base | None) -> bool:
+    return config.short_names if base is None else base.has_short_names
+
+
 def _measured(errors: Mapping[str, float]) -> Measurement:
     """Return what is known of the loss before anything runs."""
     worst = max(errors.values(), default=0.0)
@@ -304,7 +309,11 @@ def _code(
 ) -> list[CodedUnit]:
     """Code all tensors of a model, in its order."""
     rules = rules_of(config, base)
-    names = coded_names((base.model if base else model).tensors, rules.reserved_suffixes)
+    tensors = (base.model if base else model).tensors
+    if _has_short_names(config, base):
+        names = short_names(tensors)
+    else:
+        names = coded_names(tensors, rules.reserved_suffixes)
     groups = groups_of(model, blocks=rules.blocks and config.blocks and not config.codebook)
 
     def code(group: Group) -> list[CodedUnit]:

@@ -56,7 +56,7 @@ def test_usage_that_cannot_work_is_noticed_before_work(call, stream, tmp_path, m
     twin = tmp_path / "twin.pt"
     twin.hardlink_to(stream)
     for arguments, hint in (
-        ((stream, "-o", tmp_path / "net.onnx"), "endings .pt2, .pt, .pth, .safetensors"),
+        ((stream, "-o", tmp_path / "net.tflite"), "endings .pt2, .pt, .pth, .safetensors"),
         ((stream, "-o", tmp_path / "net"), "endings .pt2, .pt, .pth, .safetensors"),
         ((stream, "-o", tmp_path / "none/net.pt"), "there is no folder"),
         ((stream, "-o", twin), "is the input as well"),

@@ -18,7 +18,7 @@ def test_the_ending_chooses_the_format(tmp_path, name):
     np.testing.assert_array_equal(tensor.read(), MODEL.tensors["a"].read())
 
 
-@pytest.mark.parametrize("name", ["m.onnx", "m", "m.bin"])
+@pytest.mark.parametrize("name", ["m.tflite", "m", "m.bin"])
 def test_an_unknown_ending_lists_the_known_ones(tmp_path, name):
     for action in (lambda: load(tmp_path / name), lambda: save(MODEL, tmp_path / name)):
         with pytest.raises(ConfigError, match=r"\.pt2, \.pt, \.pth, \.safetensors"):

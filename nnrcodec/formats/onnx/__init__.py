@@ -15,11 +15,13 @@ from nnrcodec.errors import (
     ConfigError,
     LimitExceededError,
     ModelError,
-    NnrError,
     SyntaxElementError,
+    UnsupportedFeatureError,
+    shortened,
 )
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.formats.onnx.protos import (
+    EXTERNAL,
     load_external,
     package,
     parse,
@@ -116,7 +118,7 @@ def save(model: Model, path: Path, limits: Limits | None = None) -> None:
             f"{path}: there are only tensors here, no graph for an .onnx file to hold; "
             "write a .safetensors or .pt file"
         )
-    data = _checked(proto)
+    data = _checked(proto, of_file=model.onnx is not None)
     write_atomically(path, lambda file: file.write(data))
 
 
@@ -127,6 +129,8 @@ def _with_tensors(model: Model, topology: OnnxTopology) -> Any:
     names = topology.names
     try:
         proto = parse(topology.proto, "the ONNX graph of this stream")
+        if any(tensor.data_location == EXTERNAL for tensor in tensors_in(proto)):
+            raise ModelError("a tensor of the ONNX graph is in another file")
         factors = {}
         tensors = {names.get(t.name, t.name): t for t in model.tensors.values()}
         for layer in model.factors:
@@ -142,19 +146,26 @@ def _with_tensors(model: Model, topology: OnnxTopology) -> Any:
     return proto
 
 
-def _checked(proto: Any) -> bytes:
-    """Return the bytes of a proto that the onnx package accepts."""
+def _checked(proto: Any, *, of_file: bool) -> bytes:
+    """Return the bytes of a proto, and say what the onnx package has against it.
+
+    A file that came so goes so; a network of PyTorch has to be valid.
+    """
     try:
         data = serialized(proto)
     except ModelError as error:
         raise LimitExceededError(str(error), path="topology") from error
     try:
         package().checker.check_model(data)
-    except NnrError:
-        raise
     except Exception as error:  # whatever the checker happens to raise
         line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SyntaxElementError(
-            f"the ONNX graph is not valid: {line}", path="topology", clause=_CLAUSE
-        ) from error
+        if not of_file:
+            raise UnsupportedFeatureError(
+                f"PyTorch made an ONNX model that is not valid ({line}); a .pt2 file holds it",
+                feature="torch.onnx",
+            ) from error
+        logger.warning(
+            "the ONNX graph is written as it came, though onnx.checker refuses it: %s",
+            shortened(line),
+        )
     return data

@@ -36,7 +36,7 @@ def put_pairs(proto: Any, factors: Mapping[str, Factors], tensors: Mapping[str, 
         The graph does not use a weight as its factors say.
     """
     graph = proto.graph
-    used = {name for name in factors for node in graph.node if name in node.input}
+    used = factors.keys() & {name for node in graph.node for name in node.input}
     if used != factors.keys():
         raise ModelError(f"the ONNX graph has no weights {sorted(factors.keys() - used)[:5]}")
     names = {value.name for value in slots_of(graph)}

@@ -40,6 +40,8 @@ ELEMENT_TYPES: Mapping[int, str] = {
 }
 """TensorProto.DataType, by number, of the dtypes that tensors of a model may have."""
 
+_CHUNK = 2**16
+
 EXTERNAL = 1
 """TensorProto.DataLocation of values in another file."""
 
@@ -194,8 +196,10 @@ def set_values(tensor: Any, values: np.ndarray, dtype: str) -> None:
         return
     field = getattr(tensor, _FIELD_OF.get(dtype, "int32_data"))
     if dtype == "float16":
-        data = data.view(np.uint16)
-    field.extend(data.ravel().tolist())
+        data = data.view("<u2")
+    flat = data.ravel()
+    for start in range(0, flat.size, _CHUNK):  # numbers of Python take many times their memory
+        field.extend(flat[start : start + _CHUNK].tolist())
 
 
 def load_external(tensors: Iterable[Any], path: Path) -> int:

@@ -56,8 +56,7 @@ def _recurrent(call: Call) -> tuple[Tensor, ...]:
     else:
         run = torch.gru if call.op == "GRU" else torch.rnn_relu if relu else torch.rnn_tanh
         out, *last = run(x, states[0], params, *options)
-    steps, batch = x.shape[:2]
-    y = out.reshape(steps, batch, directions, hidden)
+    y = torch.unflatten(out, 2, (directions, hidden))
     y = torch.flip(y, [0]) if direction == "reverse" else y
     if batch_first:
         return (y.transpose(0, 1), *(state.transpose(0, 1) for state in last))

@@ -29,7 +29,7 @@ from nnrcodec.formats.onnx.protos import ELEMENT_TYPES, dtype_of, is_empty, valu
 from nnrcodec.formats.onnx.shapes import KNOWN, TWO_ONLY
 from nnrcodec.formats.onnx.slots import slots_of
 from nnrcodec.graph.export import model_of_module
-from nnrcodec.graph.graph import Graph, TensorRef
+from nnrcodec.graph.graph import Dim, TensorRef
 from nnrcodec.graph.module import build_module, first_line
 from nnrcodec.graph.names import is_identifier, with_safe_names
 from nnrcodec.messages import logger_of
@@ -86,8 +86,9 @@ def translate(proto: Any, tensors: Sequence[Tensor]) -> Model:
             [list(example.shape) for example in examples],
         )
         model = _exported(module, examples, None)
-    elif model.graph is not None:
-        _say_fixed(plan, model.graph)
+    else:
+        model = _loosened(plan, module, model, examples)
+        _say_fixed(plan, model)
     return _named(model, tensors)
 
 
@@ -349,26 +350,33 @@ def _example(entry: _Entry, batch: int, plane: tuple[int, int], length: int) -> 
 
 
 def _exported(module: _Running, examples: tuple[torch.Tensor, ...], dynamic: Any) -> Model:
-    return model_of_module(module, examples, dynamic if dynamic and any(dynamic) else {})
+    try:
+        return model_of_module(module, examples, dynamic if dynamic and any(dynamic) else {})
+    except ModelError as error:
+        if isinstance(error.__cause__, RefusedError):
+            raise error.__cause__ from None
+        raise
 
 
-def _agrees(module: _Running, model: Model, examples: Sequence[torch.Tensor]) -> bool:
-    """Return whether graph and file compute the same, at the sizes of the examples and others."""
+def _agrees(module: _Running, model: Model, examples: Sequence[torch.Tensor], *more: int) -> bool:
+    """Return whether graph and file compute the same, at the sizes of the examples and others.
+
+    Others are larger by the numbers in `more` in every dynamic axis, by default by one. What the
+    file does not take is not compared; at least one of them must be.
+    """
     if model.graph is None:
         return False
-    network = build_module(model)
-    larger = []
-    for entry, example in zip(model.graph.inputs, examples, strict=True):
-        for axis, size in enumerate(entry.shape):
-            if isinstance(size, str):
-                example = torch.cat([example, example.narrow(axis, -1, 1)], axis)
-        larger.append(example)
-    for inputs in (examples, larger):
+    network, compared = build_module(model), 0
+    for by in (0, *(more or (1,))):
+        inputs = [
+            _larger(example, entry.shape, by)
+            for entry, example in zip(model.graph.inputs, examples, strict=True)
+        ]
         with torch.no_grad():
             try:
                 expected = module(*inputs)
             except NnrError:
-                continue  # the file does not take this size
+                continue
             try:
                 actual = network(*inputs)
             except (RuntimeError, ValueError, IndexError, NnrError):
@@ -376,7 +384,48 @@ def _agrees(module: _Running, model: Model, examples: Sequence[torch.Tensor]) ->
         pairs = zip(_listed(expected), _listed(actual), strict=True)
         if not all(a.shape == b.shape and _close(a, b) for a, b in pairs):
             return False
-    return True
+        compared += by > 0
+    return compared > 0 or not more
+
+
+def _larger(example: torch.Tensor, shape: Sequence[int | str], by: int) -> torch.Tensor:
+    """Return an input with its last slice repeated along each dynamic axis."""
+    for axis, size in enumerate(shape):
+        if isinstance(size, str) and by and example.shape[axis]:
+            last = example.narrow(axis, -1, 1)
+            example = torch.cat([example, *[last] * by], axis)
+    return example
+
+
+def _loosened(
+    plan: _Plan, module: _Running, model: Model, examples: Sequence[torch.Tensor]
+) -> Model:
+    """Make axes dynamic that PyTorch has fixed though the graph computes the same with others.
+
+    PyTorch runs recurrent layers step by step when it exports them, and so fixes the number of
+    steps, which the graph does not have in it.
+    """
+    graph = model.graph
+    if graph is None:
+        return model
+    for position, entry in enumerate(plan.inputs):
+        for axis, declared in enumerate(entry.shape):
+            size = graph.inputs[position].shape[axis]
+            if not isinstance(declared, str) or not isinstance(size, int):
+                continue
+            name = f"d{len(graph.dims)}"
+            shape = list(graph.inputs[position].shape)
+            shape[axis] = name
+            inputs = list(graph.inputs)
+            inputs[position] = replace(inputs[position], shape=tuple(shape))
+            dims = {**graph.dims, name: Dim(0, None, size)}
+            loose = replace(graph, inputs=tuple(inputs), dims=dims)
+            try:
+                agrees = _agrees(module, replace(model, graph=loose), examples, 1, 3)
+            except NnrError:
+                agrees = False
+            graph = loose if agrees else graph
+    return replace(model, graph=graph)
 
 
 def _listed(output: Any) -> Sequence[torch.Tensor]:
@@ -387,10 +436,11 @@ def _close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return torch.allclose(a.double(), b.double(), 1e-4, 1e-4, equal_nan=True)
 
 
-def _say_fixed(plan: _Plan, graph: Graph) -> None:
+def _say_fixed(plan: _Plan, model: Model) -> None:
+    inputs = model.graph.inputs if model.graph else ()
     fixed = [
         f"axis {axis} of input {entry.name!r} to {size}"
-        for entry, value in zip(plan.inputs, graph.inputs, strict=True)
+        for entry, value in zip(plan.inputs, inputs, strict=True)
         for axis, (declared, size) in enumerate(zip(entry.shape, value.shape, strict=True))
         if isinstance(declared, str) and isinstance(size, int)
     ]
