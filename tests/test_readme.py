@@ -73,7 +73,7 @@ def test_commands_of_the_onnx_section(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     first, second = (onnx.load(tmp_path / f"{name}.onnx") for name in ("low-rank", "again"))
     assert [n.op_type for n in first.graph.node].count("Conv") == 9
-    assert first.graph.node == second.graph.node
+    assert list(first.graph.node) == list(second.graph.node)
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))

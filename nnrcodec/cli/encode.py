@@ -64,14 +64,15 @@ TEXTS = Texts(
     usage="MODEL [-o STREAM] [options]",
     summary="""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
-A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
-model code. The other files are state dicts: tensors only.""",
+A .pt2 file (torch.export.save) or an .onnx file keeps the graph, so that the
+receiver needs no model code. The other files are state dicts: tensors only.""",
     description=f"""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
 
-A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
-model code. The other files are state dicts, tensors only:
-{", ".join(sorted(FORMATS.keys() - {".pt2"}))}.
+A .pt2 file (torch.export.save) or an .onnx file keeps the graph, so that the
+receiver needs no model code. An .onnx file with nodes that are not translated
+is coded whole, but cannot be run here. The other files are state dicts, tensors
+only: {", ".join(sorted(FORMATS.keys() - {".pt2", ".onnx"}))}.
 
 The encoder runs the network with calibration inputs. It then chooses step sizes
 and levels that change the output of the network least for their bytes. Give it
@@ -206,7 +207,7 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_calibration(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("calibration inputs (for .pt2 files)")
+    group = parser.add_argument_group("calibration inputs (for .pt2 and .onnx files)")
     group.add_argument(
         "--calib",
         metavar="PATH",
