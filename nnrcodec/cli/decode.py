@@ -40,7 +40,7 @@ Decode an NNR stream (ISO/IEC 15938-17) to a model file.
 
 With ending .pt2 the result is a whole network that torch.export.load runs,
 without model code; it needs a stream that nnr-encode made from a .pt2 file, or
-from an .onnx file that it could translate. With ending .onnx it is the ONNX file
+from an .onnx file that it could translate. With ending .onnx it is the file
 that the stream was made from, with decoded weights, or the network of a .pt2
 file as one. With the other endings it is a state dict, from any stream, also
 from those of other software. Streams from strangers are safe to decode: nothing
