@@ -54,6 +54,8 @@ def encode_group(
     """Code the tensor of a group; as `nnrcodec.encoder.profiles.EncodeGroup`."""
     (tensor,) = group.tensors.values()
     unit, value = encode_tensor(tensor, config, known.get(tensor.name))
+    if tensor.name in names:
+        unit.body.topology_elem_id = names[tensor.name]
     is_pattern = DTYPES[tensor.dtype].kind == "c"
     return [CodedUnit.of(unit, [(tensor, value)], names, is_pattern=is_pattern)]
 

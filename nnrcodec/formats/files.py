@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.formats import arrays, hdf5, looks, pt, pt2, safetensors, shards
+from nnrcodec.formats import arrays, hdf5, looks, onnx, pt, pt2, safetensors, shards
 from nnrcodec.formats.looks import Look
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
@@ -122,7 +122,10 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "an ONNX model",
         looks.is_onnx,
-        advice="it is not read yet; take the PyTorch network that it was made of",
+        onnx.load,
+        (".onnx",),
+        onnx.save,
+        "weights, the ONNX graph, and one of ours if all nodes can be translated",
     ),
     Format("empty", looks.is_empty, advice=_AGAIN),
     Format(
