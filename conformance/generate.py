@@ -8,8 +8,9 @@ the script says which ones the encoder writes differently now. Those that are ol
 `record_head` were written by 0.1.0 in November 2026 and have records of version 1.0 and 1.1, which
 do not check the start of the stream; `record_head`, `nnc_record_head` and what was made with them
 have records of 1.2, with all digests in front; `closing_record`, `nnc_closing_record` and what was
-made with them have records of 2.0, without a measurement; most others have records of 2.1, and
-`whole_file` and what was made with it of 2.2. What made them makes newer records now,
+made with them have records of 2.0, without a measurement; most others have records of 2.1;
+`whole_file`, streams with an ONNX graph or with short names, and what was made with these have
+records of 2.2. What made them makes newer records now,
 of the same tensors; streams of records before 2.1 cannot be made any more.
 The streams of the example are made from examples/postfilter/filter.pt2. Those in reference/ are not
 made here (see reference/README.md), but their digests in the manifest are, from the output of the
@@ -24,6 +25,7 @@ import base64
 import hashlib
 import json
 import re
+import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
@@ -490,6 +492,64 @@ def _lossless_changed(data: bytes, name: str, change: Callable[[Unit], None]) ->
     units = [*read_units(data)]
     (unit,) = (u for u in units if getattr(u.body, "topology_elem_id", None) == name)
     change(unit)
+
+
+def _onnx_file() -> Path:
+    """Write an ONNX file with a convolution, its batch norm, and a name that is no identifier."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    tensors = {
+        "onnx::Conv_1": _random(16, 2, 3, 3, scale=0.2),
+        **{name: _random(16, scale=0.2) for name in ("gamma", "beta", "mean")},
+        "var": np.full(16, 1.5, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "onnx::Conv_1"], ["a"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("BatchNormalization", ["a", *list(tensors)[1:]], ["b"], "bn"),
+        helper.make_node("Relu", ["b"], ["y"], "relu"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, "h", "w"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 16, "h", "w"])],
+        [numpy_helper.from_array(value, name) for name, value in tensors.items()],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    path = Path(tempfile.mkdtemp()) / "net.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    )
+    return path
+
+
+@valid
+def onnx_graph() -> bytes:
+    """An ONNX graph in the topology unit of the standard, of one thin pair, and a graph of ours."""
+    config = replace(STATIC, low_rank=LowRankConfig(ranks={"onnx__Conv_1": 4}))
+    return nnrcodec.encode(load(_onnx_file()), config=config, calib=None)
+
+
+@valid
+def nnc_onnx_graph() -> bytes:
+    """An ONNX graph in a private topology unit, which deployed decoders pass over."""
+    return nnrcodec.encode(load(_onnx_file()), config=STANDARD, calib=None)
+
+
+@valid
+def short_names() -> bytes:
+    """Forty tensors under their numbers, in both kinds of data units."""
+    state = {f"layers.{i}.weight": _random(4, 5 + i) for i in range(40)}
+    config = EncoderConfig(short_names=True)
+    return nnrcodec.encode(state, config=config)
+
+
+def _with_onnx_unit(change: Callable[[list[Any], int], None]) -> bytes:
+    units = list(read_units(onnx_graph()))
+    (index,) = (
+        i for i, u in enumerate(units) if getattr(u.body, "topology_storage_format", None) == 2
+    )
+    change(units, index)
     return b"".join(write_units(units))
 
 
@@ -601,6 +661,37 @@ def lossless_many_tables() -> bytes:
             unit.body.xdu_version_minor, unit.body.xdu_coding = 1, 2
             unit.body.level_model, unit.body.lossless_model = None, model
     return b"".join(write_units(units))
+
+
+def onnx_graph_missing() -> bytes:
+    """The record speaks of an ONNX graph that is not there."""
+    return _with_onnx_unit(lambda units, index: units.pop(index))
+
+
+@invalid("PayloadError")
+def onnx_graph_of_another() -> bytes:
+    """The ONNX graph is another one than the record says."""
+
+    def change(units: list[Any], index: int) -> None:
+        units[index].body.topology_data = zlib.compress(b"\x08\x08")
+
+    return _with_onnx_unit(change)
+
+
+@invalid("UnitOrderError")
+def onnx_graph_twice() -> bytes:
+    """There are two ONNX graphs."""
+    return _with_onnx_unit(lambda units, index: units.insert(index, units[index]))
+
+
+@hostile("LimitExceededError")
+def onnx_graph_that_explodes() -> bytes:
+    """An ONNX graph of two hundred million bytes when it is inflated."""
+
+    def change(units: list[Any], index: int) -> None:
+        units[index].body.topology_data = zlib.compress(bytes(2 * 10**8), 9)
+
+    return _with_onnx_unit(change)
 
 
 @invalid("PayloadError")

@@ -245,8 +245,8 @@ def calibration_inputs(
         return None
     if model.graph is None:
         raise ConfigError(
-            "calibration inputs need a network that runs: a .pt2 file, or a module with example "
-            "inputs"
+            "calibration inputs need a network that runs: a .pt2 file, an .onnx file that could be "
+            "translated, or a module with example inputs"
         )
     with one_torch_thread():
         return _inputs_for(model, model.graph, calib, count, seed)

@@ -143,6 +143,9 @@ class EncoderConfig:
         How DeepCABAC codes levels.
     blocks : bool
         In profile "nnc", put a kernel, its bias and its batch norm into one unit.
+    short_names : bool
+        Call tensors by their numbers in data units; the record has their names. Names are a large
+        part of small updates. An update calls tensors as its base model does.
     fold_batch_norm : bool
         Multiply batch norms into the convolutions before them; needs a graph.
     low_rank : LowRankConfig, optional
@@ -201,6 +204,7 @@ class EncoderConfig:
     codebook: bool
     cabac: CabacConfig
     blocks: bool
+    short_names: bool
     fold_batch_norm: bool
     low_rank: LowRankConfig | None
     distillation: DistillationConfig | None
@@ -223,6 +227,7 @@ class EncoderConfig:
         codebook: bool = False,
         cabac: CabacConfig | None = None,
         blocks: bool = True,
+        short_names: bool = False,
         fold_batch_norm: bool = False,
         low_rank: LowRankConfig | None = None,
         distillation: DistillationConfig | None = None,

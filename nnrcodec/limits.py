@@ -15,6 +15,7 @@ _GROWING = (
     "decoded_bytes",
     "record_bytes",
     "record_values",
+    "onnx_bytes",
     "graph_nodes",
     "program_work",
     "factors",
@@ -44,6 +45,8 @@ class Limits:
         Bytes of the container record once inflated.
     max_record_values, free_record_values, record_values_per_byte : int, int, float
         Values in the JSON of the record: numbers, strings, lists and objects.
+    max_onnx_bytes, free_onnx_bytes, onnx_bytes_per_byte : int, int, float
+        Bytes of the graph of an ONNX file once inflated, without weights.
     max_graph_nodes, free_graph_nodes, graph_nodes_per_byte : int, int, float
         Nodes of a graph.
     max_value_bytes : int
@@ -81,6 +84,10 @@ class Limits:
     max_record_values: int = 1_000_000
     free_record_values: int = 2**17
     record_values_per_byte: float = 4
+
+    max_onnx_bytes: int = 2**24
+    free_onnx_bytes: int = 2**19
+    onnx_bytes_per_byte: float = 1
 
     max_graph_nodes: int = 200_000
     free_graph_nodes: int = 5_000

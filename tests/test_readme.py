@@ -37,8 +37,8 @@ def run(commands: str, folder: Path) -> str:
 
 
 def test_all_shell_blocks_are_known() -> None:
-    assert re.findall(r"<!-- command: (\w+) -->", README) == ["start", "test", "use"]
-    assert README.count("```bash") == 3
+    assert re.findall(r"<!-- command: (\w+) -->", README) == ["start", "test", "use", "onnx"]
+    assert README.count("```bash") == 4
 
 
 def test_quick_start_encodes_decodes_and_says_what_it_achieved(tmp_path: Path) -> None:
@@ -66,6 +66,14 @@ def test_commands_of_the_use_section(tmp_path: Path) -> None:
     assert "net.2" in shown
     for written in ("filter.nnr", "low-rank.nnr", "thin.pt2", "original.safetensors"):
         assert (tmp_path / written).stat().st_size > 0
+
+
+def test_commands_of_the_onnx_section(tmp_path: Path) -> None:
+    run(block("onnx"), tmp_path)
+    onnx = pytest.importorskip("onnx")
+    first, second = (onnx.load(tmp_path / f"{name}.onnx") for name in ("low-rank", "again"))
+    assert [n.op_type for n in first.graph.node].count("Conv") == 9
+    assert list(first.graph.node) == list(second.graph.node)
 
 
 @pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))

@@ -33,16 +33,19 @@ TEXTS = Texts(
     usage="STREAM [UPDATE ...] -o MODEL [options]",
     summary="""\
 Decode an NNR stream to a model file. With ending .pt2 the result is a network
-that torch.export.load runs, if the stream was made from a .pt2 file. With the
-other endings it is a state dict. Streams from strangers are safe to decode.""",
+that torch.export.load runs, with .onnx one for onnxruntime, if the stream has a
+graph. With the other endings it is a state dict. Streams from strangers are
+safe to decode.""",
     description="""\
 Decode an NNR stream (ISO/IEC 15938-17) to a model file.
 
 With ending .pt2 the result is a whole network that torch.export.load runs,
-without model code; it needs a stream that nnr-encode made from a .pt2 file.
-With the other endings it is a state dict, from any stream, also from those of
-other software. Streams from strangers are safe to decode: nothing in a stream
-is ever executed.
+without model code; it needs a stream that nnr-encode made from a .pt2 file, or
+from an .onnx file that it could translate. With ending .onnx it is the file
+that the stream was made from, with decoded weights, or the network of a .pt2
+file as one. With the other endings it is a state dict, from any stream, also
+from those of other software. Streams from strangers are safe to decode: nothing
+in a stream is ever executed.
 
 Several streams are a base model and its updates, in the order in which they
 were made; the result is the base model with all of them applied. An update
@@ -60,6 +63,7 @@ examples:
   nnr-decode filter.nnr -o filter.pt2 --merge    in its original architecture
   nnr-decode foreign.nnc -o net.safetensors      the state dict
   nnr-decode base.nnc 1.nnc 2.nnc -o net.pt      the model after two updates
+  nnr-decode filter.nnr -o filter.onnx           for onnxruntime and others
   nnr-decode - -o net.pt2 < filter.nnr           from standard input""",
 )
 

@@ -65,16 +65,19 @@ TEXTS = Texts(
     usage="MODEL [-o STREAM] [options]",
     summary="""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
-A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
-model code. Of other files (nnr-info --formats) tensors are coded.""",
+Make a model file small: quantize its weights, code them, write an NNR stream.
+A .pt2 file (torch.export.save) or an .onnx file keeps the graph, so that the
+receiver needs no model code. Of other files (nnr-info --formats) tensors are
+coded.""",
     description="""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
 
-A .pt2 file (torch.export.save) keeps the graph, so that the receiver needs no
-model code. Of other files the tensors are coded, and what stands around them:
-checkpoints of PyTorch under any name, safetensors, shards with their index,
-NumPy, HDF5, MATLAB (networks of MatConvNet with their graph). What kind of file
-it is, its content says; nnr-info --formats lists them. The state of an
+A .pt2 file (torch.export.save), an .onnx file and a network of MatConvNet keep
+the graph, so that the receiver needs no model code. With nodes or layers that
+are not translated they are coded whole, but cannot be run here. Of other files
+the tensors are coded, and what stands around them: checkpoints of PyTorch under
+any name, safetensors, shards with their index, NumPy, HDF5, MATLAB. What kind
+of file it is, its content says; nnr-info --formats lists them. The state of an
 optimizer is left out, which a warning says.
 
 The encoder runs the network with calibration inputs. It then chooses step sizes
@@ -258,7 +261,7 @@ def _add_targets(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_calibration(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("calibration inputs (for .pt2 files)")
+    group = parser.add_argument_group("calibration inputs (for .pt2 and .onnx files)")
     group.add_argument(
         "--calib",
         metavar="PATH",
@@ -355,6 +358,12 @@ def _add_coding(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="flags that code a magnitude before its remainder, 1 to 256 [chosen for each tensor]",
+    )
+    group.add_argument(
+        "--short-names",
+        action="store_true",
+        help="call tensors by their numbers in data units; the record has their names. Makes small "
+        "updates smaller, which call tensors as their base model does",
     )
     group.add_argument(
         "--no-row-skipping",
@@ -574,6 +583,7 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
             cabac_unary_length=options.unary_length,
             row_skipping=not options.no_row_skipping,
         ),
+        short_names=options.short_names,
         fold_batch_norm=options.fold_batch_norm,
         low_rank=_low_rank(options),
         distillation=(

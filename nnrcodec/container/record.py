@@ -14,7 +14,7 @@ import numpy as np
 
 from nnrcodec.graph.graph import Graph
 from nnrcodec.model.dtypes import to_little_endian
-from nnrcodec.model.model import Factors, Model, Role, Tensor
+from nnrcodec.model.model import Factors, Model, OnnxTopology, Role, Tensor
 from nnrcodec.model.source import Wrapper
 from nnrcodec.version import __version__
 
@@ -149,6 +149,10 @@ class Record:
         What stood around the tensors in the file that they are from.
     writer : str
         Name and version of the software that wrote the stream.
+    onnx : OnnxTopology or None
+        The ONNX graph in another topology unit, and what it calls the tensors.
+    has_short_names : bool
+        Whether data units have numbers in place of the names of all tensors.
     """
 
     tensors: tuple[TensorEntry, ...]
@@ -158,6 +162,8 @@ class Record:
     measured: Measurement | None = None
     wrapper: Wrapper | None = None
     writer: str = f"nnrcodec {__version__}"
+    onnx: OnnxTopology | None = None
+    has_short_names: bool = False
 
 
 def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:
@@ -181,6 +187,11 @@ def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:
     sha256 = hashlib.sha256(head.replace(b" ", b""))
     sha256.update(to_little_endian(value, tensor.dtype).data)
     return sha256.digest()[:DIGEST_BYTES].hex()
+
+
+def topology_digest(proto: bytes) -> str:
+    """Return the digest of the ONNX graph of a stream: the first 32 bits of its SHA-256."""
+    return hashlib.sha256(proto).digest()[:DIGEST_BYTES].hex()
 
 
 def model_digest(model: Model) -> str:

@@ -60,9 +60,12 @@ def with_new_members(
         if (entry.dtype, entry.digest) != (own.dtype, own.digest):
             raise wrong("record/ties", f"{name!r} is tied to a tensor of another dtype or digest")
         by_name[name] = replace(own, tied_to=first)
+    all_are_coded_otherwise = isinstance(content.get("coded_names"), list)
     for entry in by_name.values():
         if not entry.has_unit and (entry.coded_name is not None or entry.scalar):
             raise wrong("record/coded_names", f"{entry.name!r} has no data unit")
+        if all_are_coded_otherwise and entry.has_unit and entry.coded_name is None:
+            raise wrong("record/coded_names", f"{entry.name!r} has a data unit, but no name there")
         needs_pattern = entry.has_unit and DTYPES[entry.dtype].kind == "c"
         if needs_pattern and not entry.is_pattern:
             raise wrong("record/patterns", f"{entry.name!r} of {entry.dtype} is not among them")

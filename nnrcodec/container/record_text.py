@@ -17,7 +17,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +27,7 @@ from nnrcodec.container.record import (
     Measurement,
     Record,
     TensorEntry,
+    topology_digest,
 )
 from nnrcodec.container.record_parts import (
     CLAUSE,
@@ -48,7 +49,7 @@ from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.names import MAX_NAME_LENGTH, original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import COMPUTED_DTYPES, DTYPES
-from nnrcodec.model.model import Factors, Role, SchemeName
+from nnrcodec.model.model import Factors, OnnxTopology, Role, SchemeName
 
 RECORD_VERSION = (2, 2)
 """Major and minor version of the latest records that are written."""
@@ -69,7 +70,7 @@ _SCHEMES: Mapping[str, tuple[SchemeName, bool, tuple[int, ...]]] = {
 }
 """By word: scheme, whether it is transposed, and how many dimensions the weight may have."""
 _FIRST_SCHEME = "separable"
-_NEW_KEYS = {"patterns", "empty", "ties", "wrapper"}
+_NEW_KEYS = {"patterns", "empty", "ties", "wrapper", "onnx"}
 _KEYS = {
     *("writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"),
     *_NEW_KEYS,
@@ -94,7 +95,9 @@ logger = logging.getLogger(__name__)
 
 def record_head(record: Record) -> bytes:
     """Return what the topology data of a record begin with: a name, and the version it needs."""
-    needs_new = record.wrapper is not None or any(
+    is_file = record.wrapper is not None or record.onnx is not None
+    needs_new = is_file or record.has_short_names
+    needs_new |= any(
         entry.is_pattern or not entry.has_unit or entry.dtype not in COMPUTED_DTYPES
         for entry in record.tensors
     )
@@ -122,7 +125,9 @@ def record_to_bytes(record: Record, head: str) -> bytes:
         "tensors": [_entry_to_json(entry) for entry in record.tensors],
     }
     renamed = {e.name: e.coded_name for e in record.tensors if e.coded_name is not None}
-    if renamed:
+    if record.has_short_names:
+        content["coded_names"] = [e.unit_name if e.has_unit else None for e in record.tensors]
+    elif renamed:
         content["coded_names"] = renamed
     scalars = [entry.name for entry in record.tensors if entry.scalar]
     if scalars:
@@ -138,6 +143,11 @@ def record_to_bytes(record: Record, head: str) -> bytes:
             content["names"] = dict(record.graph.original_names)
     if record.base is not None:
         content["base"] = record.base
+    if record.onnx is not None:
+        digest = topology_digest(record.onnx.proto)
+        known = _known_names(record)
+        names = {n: of_file for n, of_file in record.onnx.names.items() if known.get(n) != of_file}
+        content["onnx"] = {"digest": digest, "names": names} if names else {"digest": digest}
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
     return record_head(record) + base64.b85encode(zlib.compress(text.encode(), 9)) + b"\0"
 
@@ -252,6 +262,7 @@ def record_from_bytes(
     head: str,
     limits: Limits | None = None,
     closing: bytes | memoryview | None = None,
+    onnx: Callable[[], bytes | None] = lambda: None,
 ) -> Record:
     """Read a record.
 
@@ -265,6 +276,8 @@ def record_from_bytes(
         Bounds on its size.
     closing : bytes, optional
         The payload of the topology unit with its closing record; those before 2.0 have none.
+    onnx : callable, optional
+        Returns the ONNX graph in another topology unit, if there is one.
 
     Returns
     -------
@@ -315,7 +328,36 @@ def record_from_bytes(
             rest = rest[_MEASUREMENT_BYTES:]
         if rest and version <= latest:
             raise wrong("record/closing", f"{len(rest)} bytes more than there should be")
-    return replace(_from_json(content, limits), measured=measured)
+    record = _from_json(content, limits)
+    return replace(record, measured=measured, onnx=_onnx(content, record, onnx))
+
+
+def _onnx(
+    content: dict[str, Any], record: Record, topology: Callable[[], bytes | None]
+) -> OnnxTopology | None:
+    """Return the ONNX graph of a stream, compared with its digest."""
+    if "onnx" not in content:
+        return None
+    value, path = content["onnx"], "record/onnx"
+    if not isinstance(value, dict) or not {"digest"} <= value.keys() <= {"digest", "names"}:
+        raise wrong(path, "expected a digest, and maybe names")
+    names, digest = value.get("names", {}), value["digest"]
+    if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+        raise wrong(path, "expected names by name")
+    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+        raise wrong(path, "expected eight hexadecimal digits")
+    proto = topology()
+    if proto is None:
+        raise damaged_record("the unit with the ONNX graph is missing")
+    if topology_digest(proto) != digest:
+        raise damaged_record("the ONNX graph does not agree with its digest")
+    return OnnxTopology(proto, {**_known_names(record), **names})
+
+
+def _known_names(record: Record) -> dict[str, str]:
+    """Return what an ONNX graph calls tensors, as far as it follows from the original names."""
+    original = {e.name: original_name(e.name, record.graph) for e in record.tensors}
+    return {name: old for name, old in original.items() if name != old}
 
 
 def damaged_record(why: str) -> PayloadError:
@@ -405,7 +447,15 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     wrapper = wrapper_of(content, entries)
     if graph is not None:
         require_no_new_members(graph, entries, wrapper)
-    return Record(tuple(entries), tuple(factors), graph, base, wrapper=wrapper, writer=writer)
+    return Record(
+        tuple(entries),
+        tuple(factors),
+        graph,
+        base,
+        wrapper=wrapper,
+        writer=writer,
+        has_short_names=isinstance(content.get("coded_names"), list),
+    )
 
 
 def _add_digests(content: dict[str, Any], closing: bytes) -> bytes:
@@ -475,6 +525,11 @@ def _with_units(entries: list[TensorEntry], content: dict[str, Any]) -> list[Ten
     """Add what their data units call them, and which of them are scalars."""
     names = {entry.name for entry in entries}
     renamed = content.get("coded_names", {})
+    if isinstance(renamed, list):  # of all tensors, in their order
+        if len(renamed) != len(entries):
+            raise wrong("record/coded_names", f"expected {len(entries)} names")
+        pairs = zip((entry.name for entry in entries), renamed, strict=True)
+        renamed = {name: coded for name, coded in pairs if coded is not None}
     if not isinstance(renamed, dict) or not all(isinstance(n, str) for n in renamed.values()):
         raise wrong("record/coded_names", "expected names by name")
     scalars = listed(content, "scalars")

@@ -6,6 +6,7 @@ Owns which units our streams have, and in which order; what becomes of the paylo
 
 from __future__ import annotations
 
+import base64
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,14 @@ from nnrcodec.container.record_text import (
     record_to_bytes,
     was_record,
 )
-from nnrcodec.errors import UnitOrderError
+from nnrcodec.errors import LimitExceededError, ModelError, PayloadError, UnitOrderError
 from nnrcodec.limits import Limits
-from nnrcodec.syntax.constants import NnrUnitType, QuantizationMethodFlags, TopologyStorageFormat
+from nnrcodec.syntax.constants import (
+    CompressionFormat,
+    NnrUnitType,
+    QuantizationMethodFlags,
+    TopologyStorageFormat,
+)
 from nnrcodec.syntax.parameter_sets import NnrModelParameterSet, NnrStartUnit
 from nnrcodec.syntax.topology import NnrTopologyUnit
 from nnrcodec.syntax.trace import TraceSink
@@ -39,7 +45,11 @@ RECORD_STORAGE_FORMAT = 128
 CLOSING_STORAGE_FORMAT = 129
 """That of the closing record."""
 
+ONNX_STORAGE_FORMAT = 130
+"""That of an ONNX graph in profile nnc: deployed decoders refuse format NNR_TPL_ONNX."""
+
 _START = {NnrUnitType.NNR_STR, NnrUnitType.NNR_MPS}
+_ONNX_FORMATS = {TopologyStorageFormat.NNR_TPL_ONNX, ONNX_STORAGE_FORMAT}
 _LISTS_OF_NAMES = {TopologyStorageFormat.NNR_TPL_PRUN, TopologyStorageFormat.NNR_TPL_REFLIST}
 
 
@@ -52,7 +62,8 @@ class Stream:
     units : tuple of Unit
         All of them, in order.
     record : Record or None
-        The container record; None in a stream of other software.
+        The container record, with the ONNX graph of the stream if it has one; None in a stream of
+        other software.
     record_units : tuple of Unit
         The units that hold it, its closing record included.
     """
@@ -73,6 +84,7 @@ def write_stream(
     *,
     codebooks: bool = False,
     parent_signalling: bool = False,
+    standard_only: bool = False,
 ) -> bytes:
     """Return a stream.
 
@@ -88,11 +100,24 @@ def write_stream(
         Whether some of them may have a codebook.
     parent_signalling : bool
         Whether they are differences to what an earlier stream left.
+    standard_only : bool
+        Whether deployed decoders of the standard are to read it.
+
+    Raises
+    ------
+    ModelError
+        An ONNX graph is too large.
     """
-    parts = [*stream_start(record, qp_density, codebooks, parent_signalling), *units]
+    start = stream_start(record, qp_density, codebooks, parent_signalling)
+    parts = [*start, *units]
     end = len(parts) - is_raw(parts[-1])  # deployed decoders read nothing behind a raw unit
     parts.insert(end, _topology(CLOSING_STORAGE_FORMAT, closing_to_bytes(record)))
-    return b"".join(write_units(parts))
+    if record.onnx is not None:
+        parts.insert(len(start), _onnx_unit(record.onnx.proto, standard_only=standard_only))
+    data = b"".join(write_units(parts))
+    if record.onnx is not None:
+        _check_onnx_size(len(record.onnx.proto), len(data))
+    return data
 
 
 def with_measurement(data: bytes, measured: Measurement) -> bytes:
@@ -215,8 +240,15 @@ def read_stream(
     if needs_closing(text):  # with an older record units of that format are somebody else's
         end = _single(unit for unit in units if _storage_format(unit) == CLOSING_STORAGE_FORMAT)
     closing = None if end is None else end.body.topology_data
-    record = record_from_bytes(text, head_check(data, units), limits, closing)
-    return Stream(units, record, tuple(unit for unit in (front, end) if unit is not None))
+    onnx: list[Unit] = []
+
+    def graph_of_onnx() -> bytes | None:
+        onnx.extend(unit for unit in units if _storage_format(unit) in _ONNX_FORMATS)
+        unit = _single(onnx, "ONNX graph")
+        return None if unit is None else _onnx_graph(unit, limits)
+
+    record = record_from_bytes(text, head_check(data, units), limits, closing, graph_of_onnx)
+    return Stream(units, record, tuple(u for u in (front, end, *onnx) if u is not None))
 
 
 def _unit(unit_type: NnrUnitType, body: object) -> Unit:
@@ -228,6 +260,60 @@ def _topology(storage_format: int, data: bytes) -> Unit:
     return _unit(NnrUnitType.NNR_TPL, body)
 
 
+def _onnx_unit(proto: bytes, *, standard_only: bool) -> Unit:
+    """Return the topology unit that holds an ONNX graph, deflated."""
+    deflated = zlib.compress(proto, 9)
+    if standard_only:
+        return _topology(ONNX_STORAGE_FORMAT, base64.b85encode(deflated) + b"\0")
+    body = NnrTopologyUnit(
+        topology_storage_format=TopologyStorageFormat.NNR_TPL_ONNX,
+        topology_compression_format=CompressionFormat.NNR_DFL,
+        topology_data=deflated,
+    )
+    return _unit(NnrUnitType.NNR_TPL, body)
+
+
+def _check_onnx_size(proto_bytes: int, stream_bytes: int) -> None:
+    most = Limits().for_stream(stream_bytes).max_onnx_bytes
+    if proto_bytes > most:
+        raise ModelError(
+            f"the ONNX graph has {proto_bytes} bytes without its weights; decoders accept {most} "
+            f"with a stream of {stream_bytes}. Code its weights from a .safetensors file"
+        )
+
+
+def _onnx_graph(unit: Unit, limits: Limits) -> bytes:
+    """Return the ONNX graph in a topology unit, inflated within limits."""
+    data = bytes(unit.body.topology_data)
+    if unit.body.topology_storage_format == ONNX_STORAGE_FORMAT:
+        try:
+            data = base64.b85decode(data.removesuffix(b"\0"))
+        except ValueError as error:
+            raise _damaged_onnx(unit, str(error)) from error
+    elif unit.body.topology_compression_format == CompressionFormat.NNR_PT_RAW:
+        return data
+    try:
+        inflater = zlib.decompressobj()
+        inflated = inflater.decompress(data, limits.max_onnx_bytes)
+    except zlib.error as error:
+        raise _damaged_onnx(unit, str(error)) from error
+    if inflater.unconsumed_tail:
+        raise LimitExceededError(
+            f"the ONNX graph is too long when inflated, in bytes {limits.allowed('onnx_bytes')}",
+            bit_offset=unit.bit_offset,
+            path=unit.path,
+        )
+    if not inflater.eof or inflater.unused_data:
+        raise _damaged_onnx(unit, "the deflated data do not end where the unit ends")
+    return inflated
+
+
+def _damaged_onnx(unit: Unit, why: str) -> PayloadError:
+    return PayloadError(
+        f"the ONNX graph is damaged: {why}", bit_offset=unit.bit_offset, path=unit.path
+    )
+
+
 def _storage_format(unit: Unit) -> int | None:
     return getattr(unit.body, "topology_storage_format", None)
 
@@ -236,7 +322,7 @@ def _holds_record(unit: Unit) -> bool:
     return _storage_format(unit) == RECORD_STORAGE_FORMAT and is_record(unit.body.topology_data)
 
 
-def _single(units: Iterable[Unit]) -> Unit | None:
+def _single(units: Iterable[Unit], what: str = "container record") -> Unit | None:
     """Return the only unit, None if there is none.
 
     Raises
@@ -247,9 +333,7 @@ def _single(units: Iterable[Unit]) -> Unit | None:
     only = None
     for unit in units:
         if only is not None:
-            raise UnitOrderError(
-                "a second container record", bit_offset=unit.bit_offset, path=unit.path
-            )
+            raise UnitOrderError(f"a second {what}", bit_offset=unit.bit_offset, path=unit.path)
         only = unit
     return only
 

@@ -91,7 +91,12 @@ def merge(model: Model) -> Model:
                 yield tensor
 
     graph = model.graph and _merged_graph(model.graph, model.factors).rename(names)
-    return Model.of(tensors(), graph)
+    merged_model = Model.of(tensors(), graph, onnx=model.onnx)
+    if graph is None or model.onnx is None:
+        return merged_model
+    of_file = {n: old for n, old in model.onnx.names.items() if n in merged_model.tensors}
+    names = {**graph.original_names, **of_file}
+    return replace(merged_model, graph=replace(graph, original_names=names))
 
 
 def _merged_kernel(model: Model, factors: Factors) -> Tensor:

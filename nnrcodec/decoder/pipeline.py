@@ -190,7 +190,9 @@ def decode_all(
         ordered = [_recorded(entry, tensors) for entry in record.tensors]
         ties = {e.name: e.tied_to for e in record.tensors if e.tied_to is not None}
         source = None if record.wrapper is None else Source(wrapper=record.wrapper)
-        model = Model.of(ordered, record.graph, record.factors, ties, source)
+        model = Model.of(
+            ordered, record.graph, record.factors, ties=ties, source=source, onnx=record.onnx
+        )
     try:
         check_factors(model)
     except ModelError as error:
@@ -262,9 +264,9 @@ def merged_model(decoded: Decoded, limits: Limits) -> Model:
     merged_bytes = sum(t.stored_bytes for t in merged.tensors.values())
     _check_total(merged_bytes + weights, limits)
     tensors = (Tensor.of(t.name, t.read(), t.dtype, t.role) for t in merged.tensors.values())
-    model = Model.of(merge_blocks(tensors, blocks), merged.graph)
-    ties = {name: first for name, first in decoded.model.ties.items() if first in model.tensors}
-    return replace(model, ties=ties, source=decoded.model.source)
+    whole = {t.name: t for t in merge_blocks(tensors, blocks)}
+    ties = {name: first for name, first in decoded.model.ties.items() if first in whole}
+    return replace(merged, tensors=whole, ties=ties, source=decoded.model.source)
 
 
 def _check_base(stream: Stream, before: Model | None) -> None:

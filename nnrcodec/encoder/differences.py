@@ -36,16 +36,20 @@ class Base:
         By name in the data unit, what these updates left.
     parameter_ids : mapping of str to int
         By name, the numbers of the tensors.
+    has_short_names : bool
+        Whether its stream has numbers in place of the names of tensors.
     """
 
     model: Model
     histories: Histories
     parameter_ids: Mapping[str, int]
+    has_short_names: bool = False
 
     @classmethod
-    def of(cls, model: Model, histories: Histories) -> Base:
+    def of(cls, model: Model, histories: Histories, *, has_short_names: bool = False) -> Base:
         """Return the base of an update; tensors are numbered in their order."""
-        return cls(model, histories, {name: index for index, name in enumerate(model.tensors)})
+        ids = {name: index for index, name in enumerate(model.tensors)}
+        return cls(model, histories, ids, has_short_names)
 
     def encode_group(
         self,

@@ -59,6 +59,8 @@ def encode_group(
         unit, value = encode_exactly(tensor, config)
     else:
         unit, value = encode_tensor(tensor, config, known.get(tensor.name))
+    if tensor.name in names:
+        unit.body.topology_elem_id = names[tensor.name]
     is_pattern = DTYPES[tensor.dtype].kind == "c"
     return [CodedUnit.of(unit, [(tensor, value)], names, is_pattern=is_pattern)]
 

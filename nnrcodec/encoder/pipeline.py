@@ -19,10 +19,11 @@ from nnrcodec.encoder.apart import Apart, set_apart
 from nnrcodec.encoder.coded import CodedUnit, raw_last, raw_names
 from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.exact import with_exact
-from nnrcodec.encoder.grouping import Group, coded_names, groups_of
+from nnrcodec.encoder.grouping import Group, coded_names, groups_of, short_names
 from nnrcodec.encoder.overrides import check_patterns, config_of, kept, without_layers
 from nnrcodec.encoder.profiles import rules_of
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 from nnrcodec.parallel import all_torch_threads, in_order
 from nnrcodec.progress import Progress, Stages, silently
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from nnrcodec.calibration.expectation import Expectation
     from nnrcodec.calibration.synthetic import Inputs
     from nnrcodec.reduce.distillation import DistillationReport
+
+logger = logger_of(__name__)
 
 LEFT_AFTER_DISTILLATION = 0.4
 """Part of the error of low rank that distillation is expected to leave."""
@@ -170,6 +173,11 @@ def reduce_model(
     unchanged = kept(config, model)
     if config.fold_batch_norm:
         reduced, folds = fold_batch_norm(reduced, unchanged)
+        if model.onnx is not None and reduced.onnx is None:
+            logger.warning(
+                "with batch norms folded the network has no longer the structure of its ONNX file, "
+                "which is left out: an .onnx file that is decoded is made anew from the graph"
+            )
     whole = reduced
     if inputs is not None:
         from nnrcodec.calibration.amount import in_batches
@@ -278,6 +286,8 @@ def encode_reduced(
         model_digest(base.model) if base is not None else None,
         _measured(errors),
         reduced.apart.wrapper_for(entries) if base is None else None,
+        onnx=model.onnx if base is None else None,
+        has_short_names=_has_short_names(config, base),
     )
     stream = write_stream(
         record,
@@ -285,6 +295,7 @@ def encode_reduced(
         [part.unit for part in coded],
         codebooks=config.codebook or any(own.codebook for own in config.settings.values()),
         parent_signalling=base is not None,
+        standard_only=config.profile == "nnc",
     )
     return Encoded(
         stream,
@@ -304,6 +315,15 @@ def _exact(model: Model, names: Iterable[str]) -> Model:
     return replace(model, tensors=tensors)
 
 
+def _has_short_names(config: EncoderConfig, base: Base | None) -> bool:
+    return config.short_names if base is None else base.has_short_names
+
+
+def _with_units(model: Model) -> list[str]:
+    """Return the names of the tensors of a model that data units carry."""
+    return [name for name, t in model.tensors.items() if t.size and name not in model.ties]
+
+
 def _measured(errors: Mapping[str, float]) -> Measurement:
     """Return what is known of the loss before anything runs."""
     worst = max(errors.values(), default=0.0)
@@ -319,7 +339,11 @@ def _code(
 ) -> list[CodedUnit]:
     """Code all tensors of a model, in its order."""
     rules = rules_of(config, base)
-    names = coded_names((base.model if base else model).tensors, rules.reserved_suffixes)
+    tensors = (base.model if base else model).tensors
+    if _has_short_names(config, base):
+        names = short_names(_with_units(model if base is None else base.model))
+    else:
+        names = coded_names(tensors, rules.reserved_suffixes)
     groups = groups_of(model, blocks=rules.blocks and config.blocks and not config.codebook)
 
     of = config_of(config, base.model if base else model)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from nnrcodec.config import EncoderConfig, as_config
+from nnrcodec.container.stream import read_stream
 from nnrcodec.decoder.updates import UpdateDecoder, is_update
 from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.pipeline import encode_reduced, reduce_model
@@ -92,6 +93,8 @@ class UpdateEncoder:
         exact = config.lossless or config.kept_patterns
         self._config = config if exact else replace(config, profile="nnc")
         self._decoder = UpdateDecoder(limits=limits, threads=config.threads)
+        record = read_stream(base, limits).record
+        self._has_short_names = record is not None and record.has_short_names
         for index, data in enumerate((base, *updates)):
             if is_update(data, limits) != (index > 0):
                 what = "is an update, expected a base model" if index == 0 else "is no update"
@@ -141,7 +144,7 @@ class UpdateEncoder:
                 reduce_model(ordered, self._config, stages),
                 self._config,
                 stages,
-                base=Base.of(base, self._decoder.histories),
+                base=Base.of(base, self._decoder.histories, has_short_names=self._has_short_names),
             )
             self._decoder.decode(encoded.data)
             report = report_of(

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.formats import arrays, hdf5, looks, pt, pt2, safetensors, shards
+from nnrcodec.formats import arrays, hdf5, looks, onnx, pt, pt2, safetensors, shards
 from nnrcodec.formats.looks import Look
 from nnrcodec.formats.mat import writing as mat
 from nnrcodec.formats.mat.reading import load_level5, load_level73, residual_of
@@ -134,7 +134,10 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "an ONNX model",
         looks.is_onnx,
-        advice="it is not read yet; take the PyTorch network that it was made of",
+        onnx.load,
+        (".onnx",),
+        onnx.save,
+        "weights, the ONNX graph, and one of ours if all nodes can be translated",
     ),
     Format("empty", looks.is_empty, advice=_AGAIN),
     Format(

@@ -9,9 +9,10 @@ only used for the keys of a state dict (`with_safe_names`, `original_name`).
 
 from __future__ import annotations
 
+import itertools
 import keyword
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from nnrcodec.graph.graph import Graph, Leaf, TensorRef
@@ -168,4 +169,20 @@ def with_safe_names(model: Model) -> Model:
     )
     tensors = (replace(t, name=translated(t.name, paths)) for t in model.tensors.values())
     ties = {translated(n, paths): translated(first, paths) for n, first in model.ties.items()}
-    return Model.of(tensors, graph, model.factors, ties, model.source)
+    return replace(model, tensors={t.name: t for t in tensors}, graph=graph, ties=ties)
+
+
+def names_and_layers(model: Model) -> Iterator[str]:
+    """Yield the names of all tensors, and of the layers that they are in."""
+    for name in model.tensors:
+        yield from itertools.accumulate(name.split("."), "{}.{}".format)
+
+
+def without_unused_names(model: Model) -> Model:
+    """Return a model that has original names only of the tensors and layers in it."""
+    graph = model.graph
+    if graph is None or not graph.original_names:
+        return model
+    left = set(names_and_layers(model))
+    names = {safe: name for safe, name in graph.original_names.items() if safe in left}
+    return replace(model, graph=replace(graph, original_names=names))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nnrcodec.graph.graph import Graph
     from nnrcodec.model.source import Source
 
-__all__ = ["DTYPES", "Factors", "Model", "Role", "SchemeName", "Tensor"]
+__all__ = ["DTYPES", "Factors", "Model", "OnnxTopology", "Role", "SchemeName", "Tensor"]
 
 SchemeName = Literal["separable", "channel", "linear"]
 """How one layer becomes two: by `nnrcodec.reduce.schemes`."""
@@ -122,6 +122,23 @@ class Factors:
 
 
 @dataclass(frozen=True, slots=True)
+class OnnxTopology:
+    """The ONNX file that a model was read from, without the values of its tensors.
+
+    Parameters
+    ----------
+    proto : bytes
+        A ModelProto.
+    names : mapping of str to str
+        Names in the proto of tensors that have others in the model. Of layers that were
+        decomposed it has the names of weight and bias before.
+    """
+
+    proto: bytes
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A network on its way through the codec.
 
@@ -137,6 +154,8 @@ class Model:
         Tensors that are the same one under another name: the name, and that of the first one.
     source : Source or None
         The file that it is from, as far as it is not tensors.
+    onnx : OnnxTopology or None
+        The file that it came from, if that was one of ONNX and still has its structure.
     """
 
     tensors: Mapping[str, Tensor]
@@ -144,6 +163,7 @@ class Model:
     factors: tuple[Factors, ...] = field(default=())
     ties: Mapping[str, str] = field(default_factory=dict)
     source: Source | None = None
+    onnx: OnnxTopology | None = None
 
     @classmethod
     def of(
@@ -153,9 +173,10 @@ class Model:
         factors: tuple[Factors, ...] = (),
         ties: Mapping[str, str] | None = None,
         source: Source | None = None,
+        onnx: OnnxTopology | None = None,
     ) -> Model:
         """Build a model from tensors in coding order."""
-        return cls({t.name: t for t in tensors}, graph, factors, ties or {}, source)
+        return cls({t.name: t for t in tensors}, graph, factors, ties or {}, source, onnx)
 
     @property
     def stored_bytes(self) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nnrcodec.graph.graph import Graph, Node, Splice, TensorRef
+from nnrcodec.graph.names import names_and_layers, without_unused_names
 from nnrcodec.graph.normalized import Normalizations, NormalizedConvolution, layer_name
 from nnrcodec.model.dtypes import cast
 from nnrcodec.model.model import Model, Tensor
@@ -73,7 +74,7 @@ def fold_batch_norm(
     search = Normalizations.of(model)
     reports = []
     folds = []
-    taken = set(_names_and_layers(model))
+    taken = set(names_and_layers(model))
     for weight, result in search.results().items():
         fold = _fold(result, search, taken) if isinstance(result, NormalizedConvolution) else result
         if isinstance(fold, _Fold) and not set(kept).isdisjoint(_tensors_of(fold, search)):
@@ -91,11 +92,13 @@ def fold_batch_norm(
         changed[fold.bias.name] = (fold.bias,)
         gone |= set(_tensors_of_batch_norm(fold.layers, search))
     tensors = (changed.get(t.name, (t,)) for t in model.tensors.values() if t.name not in gone)
-    graph = _folded_graph(search.graph, folds)
-    folded = Model.of(itertools.chain.from_iterable(tensors), graph, model.factors)
-    left = set(_names_and_layers(folded))
-    names = {safe: name for safe, name in graph.original_names.items() if safe in left}
-    return replace(folded, graph=replace(graph, original_names=names)), tuple(reports)
+    folded = replace(
+        model,
+        tensors={t.name: t for t in itertools.chain.from_iterable(tensors)},
+        graph=_folded_graph(search.graph, folds),
+        onnx=None,  # its nodes are other ones
+    )
+    return without_unused_names(folded), tuple(reports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +108,6 @@ class _Fold:
     layers: NormalizedConvolution
     weight: Tensor
     bias: Tensor
-
-
-def _names_and_layers(model: Model) -> Iterator[str]:
-    """Yield the names of all tensors, and of the layers that they are in."""
-    for name in model.tensors:
-        yield from itertools.accumulate(name.split("."), "{}.{}".format)
 
 
 def _fold(

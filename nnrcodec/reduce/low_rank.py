@@ -15,6 +15,7 @@ import numpy as np
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.graph import Splice, TensorRef
+from nnrcodec.graph.names import without_unused_names
 from nnrcodec.model.dtypes import cast, is_float
 from nnrcodec.model.model import Factors, Model, Role, SchemeName, Tensor
 from nnrcodec.reduce.candidates import Candidate, candidates
@@ -240,7 +241,13 @@ def _with_pair(model: Model, pair: _Pair) -> Model:
         for tensor in model.tensors.values():
             yield from changed.get(tensor.name, (tensor,))
 
-    return Model.of(tensors(), graph, (*model.factors, factors))
+    pair_for_one = replace(
+        model,
+        tensors={t.name: t for t in tensors()},
+        graph=graph,
+        factors=(*model.factors, factors),
+    )
+    return without_unused_names(pair_for_one)
 
 
 def _with_corrected_bias(model: Model, layer: str, correction: np.ndarray) -> Model:

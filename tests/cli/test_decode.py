@@ -57,7 +57,7 @@ def test_usage_that_cannot_work_is_noticed_before_work(call, stream, tmp_path, m
     twin.hardlink_to(stream)
     for arguments, hint in (
         (
-            (stream, "-o", tmp_path / "net.onnx"),
+            (stream, "-o", tmp_path / "net.tflite"),
             "endings .pt2, .pt, .pth, .ckpt, .bin, .safetensors",
         ),
         ((stream, "-o", tmp_path / "net"), "endings .pt2, .pt, .pth, .ckpt, .bin, .safetensors"),

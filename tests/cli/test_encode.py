@@ -221,7 +221,7 @@ def test_an_output_that_cannot_be_is_noticed_before_work(call, models, tmp_path,
     assert "write-protected" in result.err
 
 
-@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net"])
+@pytest.mark.parametrize("name", ["net.onnx", "net.tflite", "net.pt", "net"])
 def test_what_is_no_model_exits_with_1_and_is_named(call, tmp_path, name):
     (tmp_path / name).write_bytes(b"content")
     result = call("nnr-encode", tmp_path / name)

@@ -177,7 +177,7 @@ def test_a_closing_record_of_a_newer_minor_version_may_have_more() -> None:
     record = read_parts(ONE, longer, "2.3")
     assert record.tensors == (TensorEntry("w", DIGEST),)
     assert record.measured == Measurement(MeasuredOn.MADE_UP_INPUTS, 3, 2.56)
-    for version in ("2.0", "2.1"):
+    for version in ("2.0", "2.1", "2.2"):
         with pytest.raises(SyntaxElementError, match="more than there should be"):
             read_parts(ONE, longer, version)
 
@@ -514,3 +514,50 @@ def test_a_long_name_is_not_in_the_error() -> None:
 def test_a_long_name_is_not_in_the_warning(caplog: pytest.LogCaptureFixture) -> None:
     read(MINIMAL | {"head": HEAD, "n" * 10**6: 1}, "1.3")
     assert len(caplog.text) < 2000
+
+
+def test_short_names_are_numbers_in_the_units_and_names_in_the_record() -> None:
+    state = {f"a.long.name.{i}": np.full(20 + i, i, np.float32) for i in range(40)}
+    for profile in ("ext", "nnc"):
+        config = nnrcodec.EncoderConfig(profile=profile, short_names=True)
+        data = nnrcodec.encode(state, config=config)
+        content = json_of(record_unit(units_of(data)).body.topology_data)
+        assert content["coded_names"][:3] == ["0", "1", "2"]
+        assert content["coded_names"][-4:] == ["10", "11", "12", "13"]
+        assert bytes(record_unit(units_of(data)).body.topology_data).startswith(b"nnrcodec 2.2 ")
+        assert nnrcodec.decode(data).keys() == state.keys()
+        assert len(data) < len(nnrcodec.encode(state, config=replace(config, short_names=False)))
+
+
+def test_an_update_calls_tensors_as_its_base_does() -> None:
+    state = {f"a.long.name.{i}": np.full(20, i, np.float32) for i in range(12)}
+    changed = {name: value + np.arange(20, dtype=np.float32) for name, value in state.items()}
+    sizes = []
+    for short in (False, True):
+        base = nnrcodec.encode(state, config=nnrcodec.EncoderConfig(short_names=short))
+        update = nnrcodec.UpdateEncoder(base).encode(changed)
+        sizes.append(len(update))
+        decoder = nnrcodec.UpdateDecoder()
+        decoder.decode(base)
+        decoder.decode(update)
+        np.testing.assert_allclose(decoder.state["a.long.name.11"], np.arange(11, 31), atol=0.2)
+        names = [unit.body.topology_elem_id for unit in units_of(update) if unit.payload]
+        assert names[-2:] == (["a", "b"] if short else ["a.long.name.10", "a.long.name.11"])
+    assert sizes[1] < sizes[0]
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", 3], ["a", "b", "c"], ["a", ["b"]]])
+def test_a_wrong_list_of_short_names_is_refused(names: list[Any]) -> None:
+    two = MINIMAL | {"tensors": [["v", DIGEST], ["w", DIGEST]], "coded_names": names}
+    with pytest.raises(SyntaxElementError, match="coded_names"):
+        record_from_bytes(record_text({**two, "head": HEAD}, "1.2"), HEAD)
+
+
+@pytest.mark.parametrize(
+    "onnx",
+    [{}, [], "x", {"digest": 3}, {"digest": DIGEST, "more": 1}, {"digest": DIGEST, "names": []}],
+)
+def test_a_wrong_onnx_member_is_refused(onnx: Any) -> None:
+    content = MINIMAL | {"onnx": onnx, "head": HEAD}
+    with pytest.raises(SyntaxElementError, match="record/onnx"):
+        record_from_bytes(record_text(content, "1.2"), HEAD)

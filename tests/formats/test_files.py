@@ -59,7 +59,7 @@ UNKNOWN = {
     "page": (b"\n <!DOCTYPE html><html></html>", "is a web page"),
     "tflite": (b"\x1c\0\0\0TFL3" + bytes(20), "is a TFLite model"),
     "gguf": (b"GGUF\x03\0\0\0", "is a GGUF model"),
-    "onnx": (onnx_like(), "is an ONNX model"),
+    "onnx": (onnx_like(), "is damaged or not an ONNX file: it has no graph"),
     "mat": (b"MATLAB 5.0 MAT-file, Platform" + bytes(200), "is damaged or cut short"),
     "mat 7.3": (b"MATLAB 7.3 MAT-file" + bytes(600), "is damaged or cut short"),
     "an empty archive": (b"PK\x05\x06" + bytes(18), "zip archive without a model"),
