@@ -9,8 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from nnrcodec.formats import save
+from nnrcodec.formats.sources import model_of
 
 ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "examples" / "postfilter"
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
 
@@ -22,9 +27,26 @@ def block(name: str) -> str:
     return found[1]
 
 
+def put_small_example(folder: Path) -> None:
+    """Put a filter with the layers of the example, but fewer channels, and one pair of pictures."""
+    place = folder / "examples" / "postfilter"
+    (place / "eval").mkdir(parents=True)
+    for picture in (EXAMPLE / "eval").glob("camera*"):
+        (place / "eval" / picture.name).symlink_to(picture)
+    torch.manual_seed(0)
+    layers: list[torch.nn.Module] = [torch.nn.Conv2d(1, 34, 3, padding=1)]
+    for channels in (*[34] * 5, 1):
+        layers += [torch.nn.ReLU(), torch.nn.Conv2d(34, channels, 3, padding=1)]
+    network = torch.nn.Module()
+    network.net = torch.nn.Sequential(*layers)
+    network.forward = lambda x: x + 0.1 * network.net(x)  # type: ignore[method-assign]
+    save(model_of(network.eval(), (torch.zeros(1, 1, 64, 64),)), place / "filter.pt2")
+
+
 def run(commands: str, folder: Path) -> str:
-    """Run commands in a folder that sees the example, with the installed commands on the path."""
-    (folder / "examples").symlink_to(ROOT / "examples")
+    """Run commands in a folder with the example, with the installed commands on the path."""
+    if not (folder / "examples").exists():
+        (folder / "examples").symlink_to(ROOT / "examples")
     done = subprocess.run(
         ["/bin/bash", "-euo", "pipefail", "-c", commands],
         cwd=folder,
@@ -62,6 +84,7 @@ def test_the_test_command_is_what_the_gate_runs() -> None:
 
 
 def test_commands_of_the_use_section(tmp_path: Path) -> None:
+    put_small_example(tmp_path)
     shown = run(block("use"), tmp_path)
     assert "net.2" in shown
     for written in ("filter.nnr", "low-rank.nnr", "thin.pt2", "original.safetensors"):
@@ -69,6 +92,7 @@ def test_commands_of_the_use_section(tmp_path: Path) -> None:
 
 
 def test_commands_of_the_onnx_section(tmp_path: Path) -> None:
+    put_small_example(tmp_path)
     run(block("onnx"), tmp_path)
     onnx = pytest.importorskip("onnx")
     first, second = (onnx.load(tmp_path / f"{name}.onnx") for name in ("low-rank", "again"))
