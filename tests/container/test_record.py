@@ -546,6 +546,34 @@ def test_an_update_calls_tensors_as_its_base_does() -> None:
     assert sizes[1] < sizes[0]
 
 
+def test_short_names_pass_over_tensors_without_data_units() -> None:
+    shared = np.arange(40, dtype=np.float32)
+    state = {
+        "first": shared,
+        "none": np.zeros((0, 3), np.float32),
+        "second": shared,
+        "last": np.full(30, 2, np.float32),
+    }
+    data = nnrcodec.encode(state, config=nnrcodec.EncoderConfig(short_names=True))
+    content = json_of(record_unit(units_of(data)).body.topology_data)
+    assert content["ties"] == {"second": "first"}
+    assert content["coded_names"] == ["0", None, None, "1"]
+    assert nnrcodec.decode(data)["none"].shape == (0, 3)
+    update = nnrcodec.UpdateEncoder(data).encode({**state, "last": np.arange(30, dtype=np.float32)})
+    assert [unit.body.topology_elem_id for unit in units_of(update) if unit.payload][-1] == "1"
+    decoder = nnrcodec.UpdateDecoder()
+    for stream in (data, update):
+        decoder.decode(stream)
+    np.testing.assert_allclose(decoder.state["last"], np.arange(30), atol=0.2)
+    np.testing.assert_array_equal(decoder.state["second"], decoder.state["first"])
+
+
+def test_a_short_name_cannot_be_left_out_of_a_tensor_with_a_data_unit() -> None:
+    content = MINIMAL | {"coded_names": [None], "head": HEAD}
+    with pytest.raises(SyntaxElementError, match="has a data unit, but no name there"):
+        record_from_bytes(record_text(content, "1.2"), HEAD)
+
+
 @pytest.mark.parametrize("names", [["a"], ["a", "a"], ["a", 3], ["a", "b", "c"], ["a", ["b"]]])
 def test_a_wrong_list_of_short_names_is_refused(names: list[Any]) -> None:
     two = MINIMAL | {"tensors": [["v", DIGEST], ["w", DIGEST]], "coded_names": names}
