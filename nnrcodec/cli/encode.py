@@ -65,7 +65,6 @@ TEXTS = Texts(
     usage="MODEL [-o STREAM] [options]",
     summary="""\
 Make a model file small: quantize its weights, code them, write an NNR stream.
-Make a model file small: quantize its weights, code them, write an NNR stream.
 A .pt2 file (torch.export.save) or an .onnx file keeps the graph, so that the
 receiver needs no model code. Of other files (nnr-info --formats) tensors are
 coded.""",

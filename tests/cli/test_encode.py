@@ -294,13 +294,18 @@ def test_calibration_inputs_make_other_levels_and_are_the_same_every_time(
     assert len({made_up, first, without}) == 3
 
 
+def but_little_won_back(text):
+    """Return what is on stderr but that so short a distillation wins back little."""
+    return "".join(x for x in text.splitlines() if "distillation has won back only" not in x)
+
+
 def test_ranks_for_a_part_of_the_multiply_adds_are_reported(call, models, calib, tmp_path):
     result = call(
         "nnr-encode",
         *(models / "net.pt2", "-o", tmp_path / "net.nnr", "--calib", calib),
         *("--target-macs", "60%", "--distill", "0.02", "--seed", "3"),
     )
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, but_little_won_back(result.err)) == (0, "")
     assert "separable" in result.out or "channel" in result.out
     assert "distillation: " in result.out
     decoded = nnrcodec.decode_model((tmp_path / "net.nnr").read_bytes())
@@ -402,11 +407,12 @@ def test_json_has_what_the_lines_say(call, models, calib, tmp_path):
     arguments = (models / "net.pt2", "-o", output, "--calib", calib, "--rank", "2=3,4=12")
     options = ("--max-loss", "30%", "--distill", "0.02", "--threads", "1", "--json")
     result = call("nnr-encode", *arguments, *options)
-    assert (result.code, result.err) == (0, "")
+    assert (result.code, but_little_won_back(result.err)) == (0, "")
     found = finite(result.out)
     size = output.stat().st_size
     assert (found["output"], found["bytes"], found["original_bytes"]) == (str(output), size, 6852)
-    assert (found["weights"], found["is_update"], found["warnings"]) == (1713, False, [])
+    assert (found["weights"], found["is_update"]) == (1713, False)
+    assert not but_little_won_back("\n".join(found["warnings"]))
     assert found["percent"] == pytest.approx(100 * size / 6852)
     assert found["bits_per_weight"] == pytest.approx(8 * size / 1713)
     decoded = nnrcodec.decode(output.read_bytes())
@@ -448,9 +454,9 @@ def test_json_has_reasons_and_warnings_which_are_on_stderr_too(call, tmp_path, m
     torch.export.save(torch.export.export(module, (torch.zeros(1, 1, 8, 8),)), tmp_path / "n.pt2")
     load = encode.load
 
-    def load_with_warning(path, key):
+    def load_with_warning(*arguments, **options):
         logging.getLogger("nnrcodec.formats.pt2").warning("something is odd")
-        return load(path, key)
+        return load(*arguments, **options)
 
     monkeypatch.setattr(encode, "load", load_with_warning)
     result = call(
