@@ -172,8 +172,9 @@ def fill_contexts(row, column, rest, start, contexts):
     while i < contexts.size:
         if rest == 1:
             run = min(column.size - c, contexts.size - i)
+            part, source, of_row = contexts[i : i + run], column[c : c + run], row[r]
             for j in range(run):
-                contexts[i + j] = row[r] + column[c + j]
+                part[j] = source[j] + of_row
             c += run
         else:
             run = min(left, contexts.size - i)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -205,6 +206,8 @@ def _placed(model: LosslessModel, layout: FieldLayout, tables_of: object) -> Ite
         If they are not what makes up a pattern.
     """
     shift = model.mapped_bits
+    if shift > model.word_bits:
+        raise PayloadError(f"indices of {shift} bits in words of {model.word_bits}")
     for field in layout.bit_field:
         shift -= field.field_bits
         tables = np.empty(0)
@@ -278,7 +281,7 @@ def _decode_chunk(
         if place.field.field_coding == FieldCoding.CONSTANT
     )
     words |= words.dtype.type(constant)
-    numbers = np.frombuffer(data[: len(data) // 2 * 2], "<u2").astype(np.uint16, copy=False)
+    numbers = _numbers(data[: len(data) // 2 * 2], np.uint16)
     position = 0
     higher = np.zeros(words.size, np.uint8)
     symbols = np.empty(words.size, np.uint16)
@@ -299,8 +302,7 @@ def _decode_chunk(
         size = (words.size * bits + 7) // 8
         if len(data) < size:
             raise PayloadError(f"raw bits need {size} bytes, there are {len(data)}")
-        packed = np.frombuffer(bytes(data[:size]) + bytes(-size % 4), "<u4")
-        packed = packed.astype(np.uint32, copy=False)
+        packed = _numbers(data[:size], np.uint32)
         data = data[size:]
         if at_once:
             shift = coded[0].shift
@@ -311,6 +313,13 @@ def _decode_chunk(
         raise PayloadError(f"{len(data)} bytes more than the tensor needs")
     if not (at_once and rotated):
         unmapped(words, model)
+
+
+def _numbers(data: memoryview, kind: type[np.unsignedinteger]) -> np.ndarray:
+    """Return little-endian numbers, aligned in memory, zeros after the last byte."""
+    numbers = np.zeros(-(-len(data) // kind().itemsize), kind)
+    numbers.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+    return numbers if sys.byteorder == "little" else numbers.byteswap()
 
 
 def _bits_of(patterns: np.ndarray, place: _PlacedField) -> np.ndarray:
@@ -352,7 +361,7 @@ def _decode_classes(
 ) -> tuple[Classes, int]:
     """Return the classes, and how many bytes they take."""
     most = 2 * (layout.rows + layout.columns + 4)
-    coded = np.frombuffer(payload[: min(len(payload), most) // 2 * 2], "<u2").astype(np.uint16)
+    coded = _numbers(payload[: min(len(payload), most) // 2 * 2], np.uint16)
     position, found = 0, []
     for table, count in (
         (model.row_class_table, layout.rows),
