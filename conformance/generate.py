@@ -659,6 +659,7 @@ def lossless_many_tables() -> bytes:
     for unit in units:
         if isinstance(unit.body, ExtendedDataUnit):
             unit.body.xdu_version_minor, unit.body.xdu_coding = 1, 2
+            unit.body.xdu_data_format = 65
             unit.body.level_model, unit.body.lossless_model = None, model
     return b"".join(write_units(units))
 

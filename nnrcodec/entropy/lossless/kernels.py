@@ -26,6 +26,27 @@ _MASK = np.uint32((1 << SLOT_BITS) - 1)
 
 
 @kernel
+def fill_slots(share, lowest, slots):
+    """Write the slots of a table as `decode_symbols` looks at them.
+
+    Parameters
+    ----------
+    share : ndarray of int64, shape (n,)
+        Slots of each symbol, 4096 together.
+    lowest : int
+        The first symbol.
+    slots : ndarray of uint64, shape (4096,)
+        Filled: the symbol (from bit 32), the slots it has (from bit 16), which of them this is.
+    """
+    position = 0
+    for i in range(share.size):
+        entry = _U64(lowest + i) << _U64(32) | _U64(share[i]) << _U64(16)
+        for j in range(share[i]):
+            slots[position] = entry | _U64(j)
+            position += 1
+
+
+@kernel
 def encode_symbols(symbols, contexts, coding, words):
     """Code symbols from the last to the first, into the end of `words`.
 
@@ -172,8 +193,9 @@ def fill_contexts(row, column, rest, start, contexts):
     while i < contexts.size:
         if rest == 1:
             run = min(column.size - c, contexts.size - i)
+            part, source, of_row = contexts[i : i + run], column[c : c + run], row[r]
             for j in range(run):
-                contexts[i + j] = row[r] + column[c + j]
+                part[j] = source[j] + of_row
             c += run
         else:
             run = min(left, contexts.size - i)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def decode_words(
         if ends[-1] > len(payload):
             raise PayloadError(f"chunks of {ends[-1]} bytes in a payload of {len(payload)}")
         bounds = [*ends.tolist(), len(payload)]
-        words = np.zeros(elements, _dtype_of(model))
+        words = np.empty(elements, _dtype_of(model))
 
         def decode(number: int) -> None:
             first = number * CHUNK_ELEMENTS
@@ -205,6 +206,8 @@ def _placed(model: LosslessModel, layout: FieldLayout, tables_of: object) -> Ite
         If they are not what makes up a pattern.
     """
     shift = model.mapped_bits
+    if shift > model.word_bits:
+        raise PayloadError(f"indices of {shift} bits in words of {model.word_bits}")
     for field in layout.bit_field:
         shift -= field.field_bits
         tables = np.empty(0)
@@ -271,46 +274,54 @@ def _decode_chunk(
     words: np.ndarray,
     data: memoryview,
 ) -> None:
-    """Decode a chunk into words that are 0."""
+    """Decode a chunk into words, whatever they are."""
     constant = sum(
         place.field.field_value << place.shift
         for place in placed
         if place.field.field_coding == FieldCoding.CONSTANT
     )
-    words |= words.dtype.type(constant)
-    numbers = np.frombuffer(data[: len(data) // 2 * 2], "<u2").astype(np.uint16, copy=False)
-    position = 0
-    higher = np.zeros(words.size, np.uint8)
-    symbols = np.empty(words.size, np.uint16)
     coded = [place for place in placed if place.field.field_coding == FieldCoding.CODED]
     raw = [place for place in placed if place.field.field_coding == FieldCoding.RAW]
+    raw_bytes = [(words.size * place.field.field_bits + 7) // 8 for place in raw]
+    start = len(data) - sum(raw_bytes)
+    if start < 0:
+        raise PayloadError(f"raw bits need {sum(raw_bytes)} bytes, there are {len(data)}")
+    if not coded and start:
+        raise PayloadError(f"{start} bytes more than the tensor needs")
     at_once = len(coded) == len(raw) == 1
+    if not at_once:
+        words[:] = constant
+    numbers = _numbers(data[: start // 2 * 2], np.uint16)
+    position = 0
+    higher = np.zeros(words.size if len(coded) > 1 else 0, np.uint8)
+    symbols = np.empty(words.size, np.uint16)
     for place in coded:
         contexts = _chosen(place.field, classes, higher)
         position = _decoded(numbers, position, place.tables, contexts, symbols)
         if not at_once:
             kernels.place_symbols(symbols, place.shift, words)
-        if place is not coded[-1]:
+        if higher.size:
             higher |= symbols != 0
-    data = data[2 * position :]
+    if 2 * position != start:
+        raise PayloadError(f"{start - 2 * position} bytes more than the tensor needs")
     rotated = model.word_form == WordForm.ROTATED
-    for place in raw:
-        bits = place.field.field_bits
-        size = (words.size * bits + 7) // 8
-        if len(data) < size:
-            raise PayloadError(f"raw bits need {size} bytes, there are {len(data)}")
-        packed = np.frombuffer(bytes(data[:size]) + bytes(-size % 4), "<u4")
-        packed = packed.astype(np.uint32, copy=False)
-        data = data[size:]
+    for place, size in zip(raw, raw_bytes, strict=True):
+        bits, packed = place.field.field_bits, _numbers(data[start : start + size], np.uint32)
+        start += size
         if at_once:
             shift = coded[0].shift
             kernels.join(symbols, shift, packed, place.shift, bits, constant, rotated, words)
         else:
             kernels.unpack_bits(packed, place.shift, bits, words)
-    if len(data):
-        raise PayloadError(f"{len(data)} bytes more than the tensor needs")
     if not (at_once and rotated):
         unmapped(words, model)
+
+
+def _numbers(data: memoryview, kind: type[np.unsignedinteger]) -> np.ndarray:
+    """Return little-endian numbers, aligned in memory, zeros after the last byte."""
+    numbers = np.zeros(-(-len(data) // kind().itemsize), kind)
+    numbers.view(np.uint8)[: len(data)] = np.frombuffer(data, np.uint8)
+    return numbers if sys.byteorder == "little" else numbers.byteswap()
 
 
 def _bits_of(patterns: np.ndarray, place: _PlacedField) -> np.ndarray:
@@ -320,9 +331,9 @@ def _bits_of(patterns: np.ndarray, place: _PlacedField) -> np.ndarray:
 
 def _chosen(field: BitField, classes: np.ndarray, higher: np.ndarray) -> np.ndarray:
     """Return the context of each symbol of a field."""
-    if not field.count_contexts_minus1:
-        return np.zeros_like(classes)
-    return classes if field.field_context == FieldContext.CLASSES else higher
+    if field.count_contexts_minus1 and field.field_context == FieldContext.CLASSES:
+        return classes
+    return higher if field.count_contexts_minus1 and higher.size else np.zeros_like(classes)
 
 
 def _coded(symbols: np.ndarray, contexts: np.ndarray, coding: np.ndarray) -> bytes:
@@ -352,7 +363,7 @@ def _decode_classes(
 ) -> tuple[Classes, int]:
     """Return the classes, and how many bytes they take."""
     most = 2 * (layout.rows + layout.columns + 4)
-    coded = np.frombuffer(payload[: min(len(payload), most) // 2 * 2], "<u2").astype(np.uint16)
+    coded = _numbers(payload[: min(len(payload), most) // 2 * 2], np.uint16)
     position, found = 0, []
     for table, count in (
         (model.row_class_table, layout.rows),

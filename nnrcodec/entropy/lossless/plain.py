@@ -14,6 +14,13 @@ from nnrcodec.entropy.lossless.kernels import (
 )
 
 
+def slots_of(share: Sequence[int], lowest: int) -> list[int]:
+    """Return the slots of a table: symbol, how many it has, which of them this is."""
+    return [
+        (lowest + i) << 32 | count << 16 | j for i, count in enumerate(share) for j in range(count)
+    ]
+
+
 def encode_symbols(
     symbols: Sequence[int],
     contexts: Sequence[int],

@@ -11,12 +11,11 @@ import numpy as np
 from nnrcodec.entropy.ans.fit import table_bits
 from nnrcodec.entropy.ans.levels import LevelTable, TableForm
 from nnrcodec.entropy.ans.tables import MAX_OCTAVES, weights
+from nnrcodec.entropy.lossless import kernels
 from nnrcodec.errors import PayloadError
 
-SLOT_BITS = 12
+SLOT_BITS = kernels.SLOT_BITS
 SLOTS = 1 << SLOT_BITS
-
-_SYMBOL_SHIFT, _SHARE_SHIFT = 32, 16
 
 
 def shares(table: LevelTable, symbol_bits: int) -> np.ndarray:
@@ -77,17 +76,15 @@ def slots_of(tables: list[LevelTable], symbol_bits: int) -> np.ndarray:
         Each has the symbol (from bit 32), the slots it has (from bit 16), and which of them this
         is.
     """
+    slots = np.empty((len(tables), SLOTS), np.uint64)
     built: dict[int, np.ndarray] = {}
-    for table in tables:
-        if id(table) not in built:
-            share = shares(table, symbol_bits)
-            symbols = np.arange(share.size, dtype=np.uint64) + np.uint64(table.table_lowest_level)
-            entries = symbols << np.uint64(_SYMBOL_SHIFT)
-            entries |= share.astype(np.uint64) << np.uint64(_SHARE_SHIFT)
-            first = np.cumsum(share) - share
-            within = np.arange(SLOTS) - np.repeat(first, share)
-            built[id(table)] = np.repeat(entries, share) | within.astype(np.uint64)
-    return np.concatenate([built[id(table)] for table in tables])
+    for row, table in zip(slots, tables, strict=True):
+        if id(table) in built:
+            row[:] = built[id(table)]
+        else:
+            kernels.fill_slots(shares(table, symbol_bits), table.table_lowest_level, row)
+            built[id(table)] = row
+    return slots.reshape(-1)
 
 
 def coding_of(tables: list[LevelTable], symbol_bits: int) -> np.ndarray:

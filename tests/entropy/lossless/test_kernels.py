@@ -26,6 +26,9 @@ def test_symbols(seed: int, count: int, contexts: int) -> None:
     ]
     assert all(shares(table, bits).sum() == SLOTS for table in tables)
     coding, slots = coding_of(tables, bits), slots_of(tables, bits)
+    for table, row in zip(tables, slots.reshape(contexts, SLOTS), strict=True):
+        expected = plain.slots_of(shares(table, bits).tolist(), table.table_lowest_level)
+        assert row.tolist() == expected
     words = np.empty(count + 2 * kernels.LANES, np.uint16)
     start = kernels.encode_symbols(symbols, chosen, coding, words)
     listed = words[start:].tolist()

@@ -211,6 +211,16 @@ def coded_field(**changes: Any) -> BitField:
             b"",
             "a coded field of 16 bits",
         ),
+        (
+            plain_model(
+                word_form=WordForm.PALETTE,
+                count_palette_minus1=256,
+                palette_word=[0] * 257,
+                bit_field=BitField(8, FieldCoding.CONSTANT, 256),
+            ),
+            b"",
+            "indices of 9 bits in words of 8",
+        ),
         (plain_model(chunk_layout=[1]), bytes(10), "a chunk has layout 1 of 1"),
         (LosslessModel(word_form=WordForm.LZMA), b"\1\0", "LZMA2"),
         (LosslessModel(word_form=WordForm.LZMA), b"", "LZMA2"),
