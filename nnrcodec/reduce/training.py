@@ -111,11 +111,8 @@ def distill(
     teacher, student = build_module(original), _trainable(reduced)
     require_fit(teacher._nnr_graph, inputs)
     lesson = _Lesson.of(teacher, student, inputs)
-    held_out = list(range(0, len(inputs), _HELD_OUT))
-    learned = [index for index in range(len(inputs)) if index % _HELD_OUT]
-    generator = torch.Generator().manual_seed(config.seed)
     parameters = [p for p in student.parameters() if p.requires_grad]
-    before = best = lesson.judge(student, held_out)
+    before = lesson.judge(student)
     if before == 0 or not parameters:
         logger.info(
             "distillation has nothing to do: %s",
@@ -124,57 +121,11 @@ def distill(
             else "the reduced network has no parameters",
         )
         return reduced, DistillationReport(0, 0.0, 1.0, 1.0)
-    optimizer, clock = Optimizer(parameters), _Clock(config)
-    kept = copy.deepcopy(student.state_dict())
-    lesson.choose_precision(student, held_out[0], before)
-
-    def learn(rate: float) -> None:
-        picked = torch.randint(len(learned), (lesson.batch,), generator=generator)
-        batch = [learned[int(index)] for index in picked]
-        optimizer.step(lambda: lesson.loss(student, batch), rate)
-        clock.tick()
-        if progress is not None:
-            progress(*clock.shown)
-
-    def restart() -> None:
-        student.load_state_dict(kept)
-        optimizer.forget()
-
-    share = 1.0
-    while clock.gone < _TRIED and share > _LOWEST:
-        for number in range(_WARM_UP):
-            learn(share * (number + 1) / _WARM_UP)
-            if clock.gone >= _TRIED:
-                break
-        error = lesson.judge(student, held_out)
-        if error < best:
-            best, kept = error, copy.deepcopy(student.state_dict())
-            share = min(share * _BOLD, 1.0)
-            break
-        restart()
-        share *= _LOWER
-    optimizer.forget()
-    start, judged, since_best = clock.step, int(_JUDGEMENTS * clock.gone), 0
-    while clock.gone < 1:
-        learn(share * _schedule(clock.step - start, clock.gone))
-        due = int(_JUDGEMENTS * clock.gone) > judged and clock.step - start > _WARM_UP
-        if not due and clock.gone < 1:
-            continue
-        judged = int(_JUDGEMENTS * clock.gone)
-        error = lesson.judge(student, held_out)
-        since_best += 1
-        if error < best:
-            best, since_best = error, 0
-            kept = copy.deepcopy(student.state_dict())
-            lesson.choose_precision(student, held_out[0], best)
-        if since_best == _PATIENCE:
-            share, since_best = share * _LOWER, 0
-            restart()
-            if share < _LOWEST:
-                logger.info("distillation stops early, after %d steps", clock.step)
-                break
-    student.load_state_dict(kept)
-    report = DistillationReport(clock.step, clock.seconds, 1.0, best / before)
+    clock = _Clock(config, progress)
+    training = _Training(student, lesson, Optimizer(parameters), clock, config.seed, before)
+    training.run(training.found_rate())
+    student.load_state_dict(training.kept)
+    report = DistillationReport(clock.step, clock.seconds, 1.0, training.best / before)
     if report.error_after > 1 - _WON_BACK:
         logger.warning(
             "distillation has won back only %.0f %% of the squared error of low rank, in %d steps: "
@@ -185,11 +136,83 @@ def distill(
     return _with_parameters(reduced, student), report
 
 
+class _Training:
+    """A student that learns, and the best of what it was."""
+
+    def __init__(
+        self,
+        student: DecodedModel,
+        lesson: _Lesson,
+        optimizer: Optimizer,
+        clock: _Clock,
+        seed: int,
+        error: float,
+    ) -> None:
+        self.best = error
+        self.kept = copy.deepcopy(student.state_dict())
+        self._student, self._lesson = student, lesson
+        self._optimizer, self._clock = optimizer, clock
+        self._generator = torch.Generator().manual_seed(seed)
+        lesson.choose_precision(student, error)
+
+    def found_rate(self) -> float:
+        """Return a rate: somewhat more than the highest of which the first steps help."""
+        rate, clock = 1.0, self._clock
+        while clock.gone < _TRIED and rate > _LOWEST:
+            for number in range(_WARM_UP):
+                self._learn(rate * (number + 1) / _WARM_UP)
+                if clock.gone >= _TRIED:
+                    break
+            if self._is_better():
+                self._optimizer.forget()
+                return min(rate * _BOLD, 1.0)
+            self._restart()
+            rate *= _LOWER
+        return rate
+
+    def run(self, rate: float) -> None:
+        """Learn until the time is over, or nothing gets better."""
+        clock = self._clock
+        start, judged, since_best = clock.step, int(_JUDGEMENTS * clock.gone), 0
+        while clock.gone < 1:
+            self._learn(rate * _schedule(clock.step - start, clock.gone))
+            due = int(_JUDGEMENTS * clock.gone) > judged and clock.step - start > _WARM_UP
+            if not due and clock.gone < 1:
+                continue
+            judged = int(_JUDGEMENTS * clock.gone)
+            since_best = 0 if self._is_better() else since_best + 1
+            if since_best == _PATIENCE:
+                rate, since_best = rate * _LOWER, 0
+                self._restart()
+                if rate < _LOWEST:
+                    logger.info("distillation stops early, after %d steps", clock.step)
+                    break
+
+    def _learn(self, rate: float) -> None:
+        batch = self._lesson.batch_of(self._generator)
+        self._optimizer.step(lambda: self._lesson.loss(self._student, batch), rate)
+        self._clock.tick()
+
+    def _is_better(self) -> bool:
+        """Judge the student, and keep it if it is better than before."""
+        error = self._lesson.judge(self._student)
+        if not error < self.best:
+            return False
+        self.best = error
+        self.kept = copy.deepcopy(self._student.state_dict())
+        self._lesson.choose_precision(self._student, error)
+        return True
+
+    def _restart(self) -> None:
+        self._student.load_state_dict(self.kept)
+        self._optimizer.forget()
+
+
 class _Clock:
     """Progress of training, by steps or by time."""
 
-    def __init__(self, config: DistillationConfig) -> None:
-        self._config = config
+    def __init__(self, config: DistillationConfig, progress: Progress | None) -> None:
+        self._config, self._progress = config, progress
         self._start = time.perf_counter()
         self.step = 0
         self.gone = 0.0
@@ -212,6 +235,8 @@ class _Clock:
             self.gone = min(self.step / self._config.steps, 1.0)
         elif self._config.minutes is not None:
             self.gone = min(self.seconds / (60 * self._config.minutes), 1.0)
+        if self._progress is not None:
+            self._progress(*self.shown)
 
 
 def _schedule(step: int, gone: float) -> float:
@@ -227,6 +252,8 @@ class _Lesson:
         self.batch = batch
         self._is_fast = has_fast_bfloat16()
         self._inputs = inputs
+        self._held_out = range(0, len(inputs), _HELD_OUT)
+        self._learned = [index for index in range(len(inputs)) if index % _HELD_OUT]
         self._wanted: list[list[torch.Tensor]] = []
         self._weights: list[float] = []
 
@@ -256,6 +283,11 @@ class _Lesson:
         lesson._weights = [1 / (error + floor) for error in errors]
         return lesson
 
+    def batch_of(self, generator: torch.Generator) -> list[int]:
+        """Return some of the inputs to learn from."""
+        picked = torch.randint(len(self._learned), (self.batch,), generator=generator)
+        return [self._learned[int(index)] for index in picked]
+
     def loss(self, student: DecodedModel, picked: Sequence[int]) -> torch.Tensor:
         """Return the mean weighted error on some of the inputs."""
         weights = torch.tensor([self._weights[index] for index in picked])
@@ -269,17 +301,16 @@ class _Lesson:
         outputs = _run(student, values, self._is_fast)
         return (weights * _error(outputs, wanted, len(picked))).mean()
 
-    def choose_precision(self, student: DecodedModel, index: int, error: float) -> None:
+    def choose_precision(self, student: DecodedModel, error: float) -> None:
         """Learn in float32 from now on if rounding to bfloat16 hides what there is to learn.
 
         Parameters
         ----------
         student : DecodedModel
-        index : int
-            Of the input to see that on.
         error : float
             Of the student, as `judge` returns it.
         """
+        index = self._held_out[0]
         if not self._is_fast:
             return
         with torch.inference_mode():
@@ -289,10 +320,11 @@ class _Lesson:
             logger.info("distillation is in float32: bfloat16 is not exact enough for its error")
             self._is_fast = False
 
-    def judge(self, student: DecodedModel, picked: Sequence[int]) -> float:
+    def judge(self, student: DecodedModel) -> float:
         """Return the mean weighted error on inputs that are not trained on, in float32."""
         with torch.inference_mode():
-            return float(np.mean([float(self._judged(student, index)) for index in picked]))
+            errors = [float(self._judged(student, index)) for index in self._held_out]
+        return float(np.mean(errors))
 
     def _judged(self, student: DecodedModel, index: int) -> torch.Tensor:
         outputs = _run(student, self._inputs[index], fast=False)

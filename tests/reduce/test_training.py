@@ -119,18 +119,18 @@ def test_tensors_keep_their_dtype() -> None:
 
 def test_inputs_that_are_held_out_are_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     seen, judged = set(), set()
-    loss, judge = module_of_training._Lesson.loss, module_of_training._Lesson.judge
+    loss, judge = module_of_training._Lesson.loss, module_of_training._Lesson._judged
 
     def spied_loss(lesson: Any, student: Any, picked: Sequence[int]) -> torch.Tensor:
         seen.update(picked)
         return loss(lesson, student, picked)
 
-    def spied_judge(lesson: Any, student: Any, picked: Sequence[int]) -> float:
-        judged.update(picked)
-        return judge(lesson, student, picked)
+    def spied_judge(lesson: Any, student: Any, index: int) -> torch.Tensor:
+        judged.add(index)
+        return judge(lesson, student, index)
 
     monkeypatch.setattr(module_of_training._Lesson, "loss", spied_loss)
-    monkeypatch.setattr(module_of_training._Lesson, "judge", spied_judge)
+    monkeypatch.setattr(module_of_training._Lesson, "_judged", spied_judge)
     model, reduced = filter_and_reduced()
     distill(model, reduced, inputs_of(SHAPE, 18), DistillationConfig(steps=10))
     assert judged == {0, 8, 16}
