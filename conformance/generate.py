@@ -687,10 +687,10 @@ def onnx_graph_twice() -> bytes:
 
 @hostile("LimitExceededError")
 def onnx_graph_that_explodes() -> bytes:
-    """An ONNX graph of two hundred million bytes when it is inflated."""
+    """An ONNX graph of a hundred million bytes when it is inflated."""
 
     def change(units: list[Any], index: int) -> None:
-        units[index].body.topology_data = zlib.compress(bytes(2 * 10**8), 9)
+        units[index].body.topology_data = zlib.compress(bytes(10**8), 9)
 
     return _with_onnx_unit(change)
 
