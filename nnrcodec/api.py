@@ -472,8 +472,12 @@ def load_into(
     BitstreamError, UnsupportedFeatureError
         As for `decode`.
     """
+    import torch
+
     from nnrcodec.decoder.loading import load_tensors
 
+    if not isinstance(module, torch.nn.Module):
+        raise ConfigError(f"module is a {type(module).__name__}, expected a torch.nn.Module")
     limits = limits or Limits()
     decoded = decode_all(data, limits, threads=threads, require_record=require_record)
     if decoded.is_update:

@@ -135,6 +135,7 @@ class UpdateEncoder:
                     "what stands around the tensors in the file has changed: an update has tensors "
                     "only, and the rest stays as it is in the base model"
                 )
+            _compare_graphs(source, base)
             ordered = Model.of(
                 source.tensors[name]
                 for name in base.tensors
@@ -161,13 +162,38 @@ class UpdateEncoder:
 
 def _with_names_of(base: Model, model: Model) -> Model:
     """Return a model with the names that its tensors have in the base model's stream."""
-    names = {original_name(name, base.graph): name for name in base.tensors}
+    names = _names_of(base)
     return Model.of(
         (replace(t, name=names.get(t.name, t.name)) for t in model.tensors.values()),
         model.graph,
+        onnx=model.onnx,
         ties={names.get(n, n): names.get(first, first) for n, first in model.ties.items()},
         source=model.source,
     )
+
+
+def _compare_graphs(model: Model, base: Model) -> None:
+    """Warn if a network does something else than the base model."""
+    if model.graph is None or base.graph is None:
+        return
+    graph = model.graph.rename({**_names_of(base), **model.ties})
+    same = (graph.nodes, graph.output) == (base.graph.nodes, base.graph.output)
+    proto, before = (m.onnx.proto if m.onnx is not None else None for m in (model, base))
+    if same and (proto is None or before is None or proto == before):
+        return
+    logger.warning(
+        "%s: an update has tensors only, and %s; if the network itself has changed, encode a new "
+        "base model",
+        "the graph of the network is not that of the base model"
+        if not same
+        else "the ONNX file has changed, and not only its weights",
+        "the receiver keeps the graph that it has",
+    )
+
+
+def _names_of(base: Model) -> dict[str, str]:
+    """Return by original names those of the base model's stream."""
+    return {original_name(name, base.graph): name for name in base.tensors}
 
 
 def _wrapper_of(model: Model) -> Wrapper | None:

@@ -79,7 +79,7 @@ def _content(model: Model, path: Path) -> Any:
     tensors: dict[str, Any] = {}
     for tensor in model.tensors.values():
         if tensor.role is not Role.CONSTANT:
-            first = tensors.get(model.ties.get(tensor.name, ""))
+            first = tensors.get(model.ties[tensor.name]) if tensor.name in model.ties else None
             tensors[tensor.name] = to_torch(tensor) if first is None else first
     wrapper = None if model.source is None else model.source.wrapper
     if wrapper is None or wrapper.kind != "torch":

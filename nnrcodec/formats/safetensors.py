@@ -39,6 +39,9 @@ _CODES = {
     "float8_e8m0fnu": "F8_E8M0",
     "complex64": "C64",
 }
+_MOST_DIMENSIONS = 64
+"""Of arrays of NumPy."""
+
 _DTYPES = {code: dtype for dtype, code in _CODES.items()}
 
 
@@ -72,6 +75,12 @@ def load(path: Path, key: str | None = None) -> Model:
         metadata = opened("np").metadata()
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is damaged or cut short: {error}") from error
+    for name, header in headers.items():
+        if len(header.get_shape()) > _MOST_DIMENSIONS:
+            raise ModelError(
+                f"{path}: tensor {name!r} has {len(header.get_shape())} dimensions, at most "
+                f"{_MOST_DIMENSIONS} are possible"
+            )
     known = {name: header for name, header in headers.items() if header.get_dtype() in _DTYPES}
     left_out = tuple(
         LeftOut(

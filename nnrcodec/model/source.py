@@ -338,7 +338,7 @@ TAGS: Mapping[str, Callable[[list[Any]], None]] = {
     "complex": _complex,
     "bytes": _word(str.isascii),
     "Size": _sizes,
-    "dtype": _word(lambda text: text in DTYPES),
+    "dtype": _word(lambda text: text in DTYPES or text in QUANTIZED),
     "device": _word(lambda text: _DEVICE.fullmatch(text) is not None),
     "left_out": _strings(2),
 }

@@ -277,3 +277,20 @@ def test_an_update_of_another_model_is_refused() -> None:
         with pytest.raises(UnitOrderError, match="update of the model with digest"):
             decoder.decode(streams[-1])
         np.testing.assert_array_equal(decoder.state["w"], before)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_another_graph_is_said(changed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """An update has tensors only: the receiver keeps the graph that it has."""
+
+    def network(activation: torch.nn.Module) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return torch.nn.Sequential(torch.nn.Linear(8, 8), activation, torch.nn.Linear(8, 8)).eval()
+
+    example = (torch.zeros(2, 8),)
+    base = nnrcodec.encode(network(torch.nn.ReLU()), example, calib=None)
+    new = network(torch.nn.Tanh() if changed else torch.nn.ReLU())
+    with torch.no_grad():
+        new[0].weight.add_(0.1)
+    UpdateEncoder(base).encode(torch.export.export(new, example))
+    assert ("the graph of the network is not that of the base model" in caplog.text) is changed

@@ -169,3 +169,23 @@ def test_what_is_no_dense_tensor_is_left_out_by_name(path, value):
     model = pt.load(path)
     assert list(model.tensors) == ["fine"]
     assert [left.name for left in model.source.left_out] == ["net.odd"]
+
+
+def test_a_tensor_without_a_name_takes_the_place_of_no_other(tmp_path):
+    """Its name is also what stood for 'tied to nothing', and so others got its values."""
+    state = {name: torch.full((2,), float(i)) for i, name in enumerate(["a", "", "b", "c"])}
+    torch.save(state, tmp_path / "in.pt")
+    pt.save(pt.load(tmp_path / "in.pt"), tmp_path / "out.pt")
+    found = torch.load(tmp_path / "out.pt")
+    assert {name: value.tolist() for name, value in found.items()} == {
+        name: value.tolist() for name, value in state.items()
+    }
+
+
+def test_the_state_dict_of_a_quantized_layer(tmp_path):
+    """It has dtypes of quantized tensors as values."""
+    state = {"scale": torch.tensor(0.1), "dtype": torch.qint8, "more": [torch.quint8]}
+    torch.save(state, tmp_path / "in.pt")
+    pt.save(pt.load(tmp_path / "in.pt"), tmp_path / "out.pt")
+    found = torch.load(tmp_path / "out.pt")
+    assert (found["dtype"], found["more"]) == (torch.qint8, [torch.quint8])

@@ -153,3 +153,11 @@ def test_values_stay_readable_when_the_file_is_replaced(tmp_path):
     model = safetensors.load(path)
     safetensors.save(Model.of([Tensor.of("b", np.zeros(9, np.float32))]), path)
     np.testing.assert_array_equal(model.tensors["a"].read(), np.ones(4))
+
+
+def test_more_dimensions_than_arrays_have_are_refused(tmp_path):
+    path, shape = tmp_path / "w.safetensors", [1] * 65
+    header = json.dumps({"w": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ModelError, match="'w' has 65 dimensions, at most 64 are possible"):
+        safetensors.load(path)
