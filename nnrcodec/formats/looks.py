@@ -18,6 +18,7 @@ HEAD_BYTES = 4096
 _LARGEST_JSON = 2**27
 _LARGEST_SAFETENSORS_HEADER = 100_000_000
 _LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_LEGACY_TORCH_TEXT = b"L119547037146038801333356L\n"  # protocol 1
 _ONNX_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
 _ONNX_GRAPH = 7
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -103,7 +104,9 @@ def is_torch_zip(look: Look) -> bool:
 
 def is_torch_legacy(look: Look) -> bool:
     """Return whether a file is from `torch.save` before PyTorch 1.6."""
-    return look.head[:1] == b"\x80" and look.head[2:].startswith(_LEGACY_TORCH)
+    binary = look.head[2 + 9 * (look.head[2:3] == b"\x95") :]  # a frame from protocol 4 on
+    in_binary = look.head[:1] == b"\x80" and binary.startswith(_LEGACY_TORCH)
+    return in_binary or look.head.startswith(_LEGACY_TORCH_TEXT)
 
 
 def is_torch_tar(look: Look) -> bool:

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import nnrcodec
 from nnrcodec.errors import ConfigError, ModelError, NnrError
@@ -118,3 +119,13 @@ def test_damage_is_our_own_error_or_nothing(tmp_path, ending):
 def test_importing_the_formats_does_not_import_torch():
     code = "import sys, nnrcodec.formats; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("protocol", range(1, 6))  # what 0 makes PyTorch cannot read, either
+@pytest.mark.parametrize("new", [False, True])
+def test_files_of_pytorch_of_all_pickle_protocols(protocol, new, tmp_path):
+    state = {"a": torch.arange(3.0), "b": torch.ones(2, 2, dtype=torch.bfloat16)}
+    path = tmp_path / "file"
+    torch.save(state, path, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    found = {tensor.name: tensor.read().tolist() for tensor in load(path).tensors.values()}
+    assert found == {"a": [0, 1, 2], "b": [[1, 1], [1, 1]]}
