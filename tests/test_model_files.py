@@ -172,7 +172,7 @@ def test_what_a_kind_of_file_cannot_hold_is_said(
 ) -> None:
     torch.save({"model": network().state_dict(), "epoch": 3}, tmp_path / "m.pth")
     there_and_back(tmp_path / "m.pth", ending=".safetensors")
-    assert "has the tensors only, not what stood around them" in capsys.readouterr().err
+    assert "has the tensors only, not what stood around the tensors" in capsys.readouterr().err
 
 
 def test_low_rank_of_a_checkpoint_keeps_its_wrapper(tmp_path: Path) -> None:

@@ -356,9 +356,10 @@ def _say_what_is_lost(model: Model, path: Path, saver: Save) -> None:
         return
     endings = [ending for ending, own in SAVERS.items() if own in _WITH_WRAPPER[wrapper.kind]]
     logger.warning(
-        "%s has the tensors only, not what stood around them in the file that was encoded: a file "
-        "with the ending %s has it",
+        "%s has the %s only, not what stood around the tensors in the file that was encoded: a "
+        "file with the ending %s has it",
         path.name,
+        "tensors" if model.graph is None else "network",
         " or ".join(endings),
     )
 
