@@ -16,22 +16,9 @@ import numpy as np
 import torch
 
 from nnrcodec.errors import ModelError
+from nnrcodec.graph.operators_torch import TORCH_WORDS
 
-TORCH_DTYPES: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "int8": torch.int8,
-    "int16": torch.int16,
-    "int32": torch.int32,
-    "int64": torch.int64,
-    "uint8": torch.uint8,
-    "uint16": torch.uint16,
-    "uint32": torch.uint32,
-    "uint64": torch.uint64,
-    "bool": torch.bool,
-}
+TORCH_DTYPES: Mapping[str, torch.dtype] = TORCH_WORDS["dtype"]
 
 sym_max: Any = torch.sym_max
 sym_min: Any = torch.sym_min
