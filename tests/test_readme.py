@@ -34,9 +34,9 @@ def put_small_example(folder: Path) -> None:
     for picture in (EXAMPLE / "eval").glob("camera*"):
         (place / "eval" / picture.name).symlink_to(picture)
     torch.manual_seed(0)
-    layers: list[torch.nn.Module] = [torch.nn.Conv2d(1, 34, 3, padding=1)]
-    for channels in (*[34] * 3, 1):
-        layers += [torch.nn.ReLU(), torch.nn.Conv2d(34, channels, 3, padding=1)]
+    layers: list[torch.nn.Module] = [torch.nn.Conv2d(1, 16, 3, padding=1)]
+    for channels in (*[16] * 3, 1):
+        layers += [torch.nn.ReLU(), torch.nn.Conv2d(16, channels, 3, padding=1)]
     network = torch.nn.Module()
     network.net = torch.nn.Sequential(*layers)
     network.forward = lambda x: x + 0.1 * network.net(x)  # type: ignore[method-assign]
@@ -74,7 +74,7 @@ def test_quick_start_encodes_decodes_and_says_what_it_achieved(tmp_path: Path) -
     for name in ("plain", "thin"):
         found = re.search(row.format(name), shown, re.MULTILINE)
         assert found, shown
-        assert 0 < float(found[1]) < 40
+        assert 0 < float(found[1]) < 60
         assert abs(float(found[2])) < 0.5
     assert (tmp_path / "thin.pt2").stat().st_size > 0
 
