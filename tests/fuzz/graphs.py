@@ -29,14 +29,13 @@ from nnrcodec.graph.graph import (
 from nnrcodec.graph.operators import OPERATORS, WORDS, Operator, Parameter
 from nnrcodec.graph.operators_torch import FUNCTIONS, TORCH_WORDS
 from nnrcodec.graph.text import to_json
-from nnrcodec.model.dtypes import DTYPES
 
 SIZES = [0, 1, 1, 2, 2, 3, 4, 4, 6, 8]
 WILD = [0, -1, 1, 2, 7, 64, 1000, 65535, 10**6, 2**31 - 1, 2**31, -(2**31), 2**40, 2**62, -(2**63)]
 FLOATS = [0.0, 1.0, -1.0, 0.5, 1e-5, 1e308, -1e308, float("inf"), float("-inf"), float("nan")]
 EQUATIONS = ["ij,jk->ik", "i,i->", "ii->i", "...i,...i->...", "i,j", "ab,ab->ba", "a->", "i,j->ji"]
 MOST_ELEMENTS = 2**20
-DTYPE_NAMES = list(DTYPES)
+DTYPE_NAMES = list(TORCH_WORDS["dtype"])
 NAMES = ["w", "b", "layer.weight", "layer.bias", "layer.running_mean", "a.b.c.d", "p_w", "w2"]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import traceback
 import warnings
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,11 @@ def _ended_badly(seeds: range, quiet: bool = False) -> bool:
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        bad = [result[0] for result in map(leaking, seeds) if result is not None and result[1]]
+        try:
+            bad = [result[0] for result in map(leaking, seeds) if result is not None and result[1]]
+        except BaseException:  # else the child would go on with the work of its parent
+            print(traceback.format_exc(), flush=True)  # noqa: T201
+            os._exit(2)
         if bad and not quiet:
             print(f"seed {seeds[0]} leaks: {bad[0]}", flush=True)  # noqa: T201
         os._exit(1 if bad else 0)
