@@ -67,8 +67,7 @@ class TensorConfig:
     Raises
     ------
     ConfigError
-        If a value has another type or is out of range, or the tensors are to be coded without loss
-        and there is more to be said of how.
+        If a value has another type or is out of range, or qp and scale are both given.
     """
 
     coder: Coder | None = None
@@ -87,15 +86,16 @@ class TensorConfig:
             scan_order=self.scan_order or 0,
             cabac_unary_length=self.unary_length,
         )
-        others = [f.name for f in fields(self) if getattr(self, f.name) is not None]
-        if self.coder == "lossless" and len(others) > 1:
-            others.remove("coder")
-            raise ConfigError(
-                f"{others[0].rstrip('_')} is for levels, but coder=lossless has none: give one of "
-                "the two"
-            )
         if self.qp is not None and self.scale is not None:
             raise ConfigError("qp and scale both decide on the step size: give one of them")
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """The fields that are given, but are for levels, which lossless coding has none of."""
+        if self.coder != "lossless":
+            return ()
+        given = (f.name for f in fields(self) if getattr(self, f.name) is not None)
+        return tuple(name for name in given if name != "coder")
 
     def over(self, other: TensorConfig | None) -> TensorConfig:
         """Return what holds where `other` was said before: what this one says comes first."""

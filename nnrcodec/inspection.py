@@ -142,6 +142,8 @@ class StreamInfo:
         Tensors that are the same as another one: names.
     empty : tuple of str
         Names of tensors without elements, which have no units.
+    has_short_names : bool
+        Whether data units call tensors by their numbers.
     """
 
     stream_bytes: int
@@ -157,6 +159,7 @@ class StreamInfo:
     left_out: tuple[LeftOut, ...] = ()
     ties: Mapping[str, str] = field(default_factory=dict)
     empty: tuple[str, ...] = ()
+    has_short_names: bool = False
 
 
 def inspect(
@@ -206,6 +209,7 @@ def inspect(
         left_out=left_out_in(wrapper),
         ties={e.name: e.tied_to for e in entries if e.tied_to is not None},
         empty=tuple(e.name for e in entries if e.empty_shape is not None),
+        has_short_names=record is not None and record.has_short_names,
     )
 
 

@@ -57,6 +57,7 @@ examples:
              what, reason
   ties       tensors that are another one: name and its name; empty: names of
              tensors without elements
+  has_short_names  whether data units call tensors by their numbers
   units      list of objects: name, bit_offset, unit_bytes
   tensors    list of objects: names, shape, shapes, dtype, coder, coding, qp,
              step_size, rank, scheme, unit_bytes, bits_per_weight; "coding" is

@@ -38,13 +38,15 @@ def config_lines(info: StreamInfo) -> Iterator[str]:
     else:
         yield "# all units are of the standard, which profile ext writes, too"
         yield 'profile = "nnc"'
+    if info.has_short_names:
+        yield "short-names = true"
     if info.tensors and all(map(_is_exact, info.tensors)):
         yield "lossless = true" if ours else "# all tensors are exact"
         return
     if info.qp_density is not None:
         yield f"qp-density = {info.qp_density}"
     yield from _rank_line(info)
-    yield from _list("keep", [_pattern(t) for t in info.tensors if t.coder == "lossless"])
+    yield from _list("keep", [_pattern(t) for t in info.tensors if ours and _is_kept(t)])
     yield from _list("set", [s for tensor in info.tensors if (s := _setting(tensor))])
     blocks = [tensor for tensor in info.tensors if len(tensor.names) > 1]
     if blocks:
@@ -53,6 +55,11 @@ def config_lines(info: StreamInfo) -> Iterator[str]:
 
 def _is_exact(tensor: TensorInfo) -> bool:
     return tensor.coder in ("lossless", "raw") or tensor.coding == "integer"
+
+
+def _is_kept(tensor: TensorInfo) -> bool:
+    """Return whether a tensor was to be kept, or is one that is exact in any case."""
+    return tensor.coder in ("lossless", "raw") and len(tensor.names) == 1
 
 
 def _setting(tensor: TensorInfo) -> str | None:

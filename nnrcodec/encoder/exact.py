@@ -2,7 +2,8 @@
 
 Where there is a graph, it says so: constants and buffers that are neither weights of layers nor
 statistics of batch norms, such as position tables, windows and rotary frequencies. In a bare file
-they are the scales and zero points beside integers that were quantized before.
+they are the scales and zero points beside integers that were quantized before, and what is a table
+by its values (`nnrcodec.encoder.formulas`) or by its name.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from nnrcodec.encoder.formulas import follows_formula
 from nnrcodec.graph.graph import Graph, TensorRef
 from nnrcodec.graph.layers import find_layers
 from nnrcodec.graph.operators import OPERATORS
@@ -28,6 +30,10 @@ _OUTLIERS = 1000
 """One value in so many may be one."""
 
 _SCALE = re.compile(r"scale|zero|absmax|amax|step|quant|codebook|offset", re.IGNORECASE)
+_TABLE = re.compile(
+    r"^(priors?|anchors?|anchor_grid|grid|inv_freq|freqs(_cis|_cos|_sin)?|(cos|sin)_cached|"
+    r"window|mel_basis|mel_filters|fbank|filterbank|attn_mask|(pixel|image)_(mean|std))$"
+)
 logger = logger_of(__name__)
 
 _STATISTICS = ("running_mean", "running_var")
@@ -36,7 +42,8 @@ _WEIGHTS = ("weight", "bias")
 
 def with_exact(model: Model) -> Model:
     """Return a model in which those tensors are marked that are no weights."""
-    names = set(_constants(model, model.graph) if model.graph is not None else _scales(model))
+    graph = model.graph
+    names = {*(_constants(model, graph) if graph is not None else _scales(model))}
     if not names:
         return model
     tensors = {
@@ -57,7 +64,24 @@ def must_be_exact(tensor: Tensor, values: np.ndarray) -> bool:
     """
     if DTYPES[tensor.dtype].kind == "c":
         return True
-    return is_float(tensor.dtype) and (tensor.exact or bool(np.isnan(values).any()))
+    if not is_float(tensor.dtype):
+        return False
+    return tensor.exact or bool(np.isnan(values).any())
+
+
+def is_table(tensor: Tensor, values: np.ndarray) -> bool:
+    """Return whether a tensor is no weight, by its values or its name.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Gives the name and the dtype.
+    values : ndarray
+        Its values.
+    """
+    if not is_float(tensor.dtype) or DTYPES[tensor.dtype].kind == "c":
+        return False
+    return follows_formula(values) or _TABLE.search(tensor.name.rpartition(".")[2]) is not None
 
 
 def has_outliers(tensor: Tensor, values: np.ndarray) -> bool:
@@ -114,10 +138,9 @@ def exact_levels(tensor: Tensor, values: np.ndarray, qp_density: int) -> Quantiz
     Quantized or None
         None if there are no such levels: binary32 has not all of them.
     """
-    peak = float(np.abs(values).max()) if np.isfinite(values).all() else math.inf
-    if not 0 < peak < 2.0**100:
+    finest = _finest(values)
+    if finest is None:
         return None
-    finest = max(math.frexp(peak)[1] - int(math.log2(MAX_LEVEL)), -100)
     scaled = np.ldexp(values.astype(np.float64), -finest)
     if not np.array_equal(scaled, np.rint(scaled)) or np.signbit(values[values == 0]).any():
         return None
@@ -131,6 +154,28 @@ def exact_levels(tensor: Tensor, values: np.ndarray, qp_density: int) -> Quantiz
         return None
     coded = Quantized.of(levels, qp, qp_density, tensor.dtype)
     return coded if np.array_equal(coded.value, values) else None
+
+
+def finest_levels(tensor: Tensor, values: np.ndarray, qp_density: int) -> Quantized | None:
+    """Return levels at the finest step size that is a power of two.
+
+    Parameters, returns
+    -------------------
+    As of `exact_levels`, but what binary32 has no levels for is rounded.
+    """
+    finest = _finest(values)
+    if finest is None or step_size(finest << qp_density, qp_density) != 2.0**finest:
+        return None
+    levels = np.rint(np.ldexp(values.astype(np.float64), -finest)).astype(np.int32)
+    return Quantized.of(levels, finest << qp_density, qp_density, tensor.dtype)
+
+
+def _finest(values: np.ndarray) -> int | None:
+    """Return the logarithm of the finest step at which levels are in range."""
+    peak = float(np.abs(values).max()) if np.isfinite(values).all() else math.inf
+    if not 0 < peak < 2.0**100:
+        return None
+    return max(math.frexp(peak)[1] - int(math.log2(MAX_LEVEL)), -100)
 
 
 def _constants(model: Model, graph: Graph) -> Iterator[str]:

@@ -13,7 +13,14 @@ import numpy as np
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.candidates import Candidate, best
 from nnrcodec.encoder.coded import CodedUnit
-from nnrcodec.encoder.exact import exact_levels, has_outliers, must_be_exact
+from nnrcodec.encoder.exact import (
+    exact_levels,
+    finest_levels,
+    has_outliers,
+    is_table,
+    must_be_exact,
+)
+from nnrcodec.encoder.formulas import has_few_values
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import fit_int32, quantize_reals, read_checked
 from nnrcodec.messages import logger_of
@@ -22,6 +29,7 @@ from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized, codebook_values
 from nnrcodec.quant.step_size import step_size
+from nnrcodec.quant.uniform import MAX_LEVEL
 from nnrcodec.units.ndu import Part
 from nnrcodec.units.ndu_encoding import (
     encode_block,
@@ -94,7 +102,7 @@ def _block(
     quantized = {}
     for part, tensor in tensors.items():
         read = read_checked(tensor)
-        if tensor.name not in known and must_be_exact(tensor, read):
+        if tensor.name not in known and (must_be_exact(tensor, read) or is_table(tensor, read)):
             return None
         levels = known.get(tensor.name) or quantize_reals(tensor, read, read, config, dq=dq)
         if levels is None:
@@ -124,8 +132,12 @@ def _encode(
             return None
         levels = values.astype(np.int32)
         return Candidate(encode_integer_unit(name, levels, config.cabac), values)
-    candidates = list(_reals(tensor, values, name, config))
     asked = Policy(config.quantization).asked(values) is not None
+    if not asked and is_table(tensor, values):
+        fine = _table(tensor, values, density)
+        if fine is not None and fine.qp in Policy(config.quantization).carried_qps:
+            return Candidate(encode_float_unit(name, fine, density, config.cabac), fine.value)
+    candidates = list(_reals(tensor, values, name, config))
     if candidates and not asked and tensor.size >= FEWEST_ELEMENTS and has_outliers(tensor, values):
         candidates = []
     if not candidates:
@@ -135,6 +147,22 @@ def _encode(
         return Candidate(encode_raw_unit(name, stored), cast(stored, tensor.dtype))
     step = step_size(Policy(config.quantization).by_scale(values, tensor.name), density)
     return best(values, candidates, step)
+
+
+def _table(tensor: Tensor, values: np.ndarray, qp_density: int) -> Quantized | None:
+    """Return levels of a table, with which nothing changes, or as little as can be."""
+    exact = exact_levels(tensor, values, qp_density)
+    if exact is not None or has_few_values(values):  # which a codebook has
+        return exact
+    fine = finest_levels(tensor, values, qp_density)
+    if fine is not None:
+        logger.warning(
+            "tensor %r is a table by its values or its name: profile nnc has no exact code for it "
+            "that all decoders read, so it is rounded to %g of its peak; profile ext keeps it",
+            tensor.name,
+            0.5 / MAX_LEVEL,
+        )
+    return fine
 
 
 def _reals(

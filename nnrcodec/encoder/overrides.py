@@ -9,8 +9,11 @@ from dataclasses import replace
 from nnrcodec.config import EncoderConfig, fits
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.names import original_name
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
 from nnrcodec.reduce.ranks import LowRankConfig
+
+logger = logger_of(__name__)
 
 ConfigOf = Callable[[str], EncoderConfig]
 """Takes the name of a tensor in the stream, and returns what holds for it."""
@@ -48,7 +51,7 @@ def without_layers(config: LowRankConfig, names: frozenset[str]) -> LowRankConfi
 
 
 def check_patterns(config: EncoderConfig, *models: Model) -> None:
-    """Raise unless each pattern fits a tensor of one of the models.
+    """Raise unless each pattern fits a tensor of one of the models, and say what has no effect.
 
     Raises
     ------
@@ -68,3 +71,10 @@ def check_patterns(config: EncoderConfig, *models: Model) -> None:
             near = difflib.get_close_matches(pattern.replace("*", ""), names, n=3, cutoff=0.4)
             hint = f"; do you mean {' or '.join(near)}?" if near else ""
             raise ConfigError(f"no tensor has a name that fits {pattern!r}{hint}")
+    for pattern, own in config.settings.items():
+        if own.without_effect:
+            logger.warning(
+                "%r is coded bit for bit (coder=lossless), where %s has no effect",
+                pattern,
+                ", ".join(name.rstrip("_") for name in own.without_effect),
+            )

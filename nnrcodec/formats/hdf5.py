@@ -16,6 +16,7 @@ import numpy as np
 
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.atomic import write_atomically
+from nnrcodec.formats.hdf5_readable import most_bytes_of, require_readable
 from nnrcodec.formats.reading import require_no_key
 from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
 from nnrcodec.graph.names import original_name
@@ -47,6 +48,7 @@ def load(path: Path, key: str | None = None) -> Model:
     """
     h5py = _h5py(path)
     require_no_key(path, key)
+    require_readable(path)
     try:
         with h5py.File(path, "r") as file:
             return _model(path, file, lambda: h5py.File(path, "r"), everything=key is not None)
@@ -66,6 +68,7 @@ def load_archive(path: Path, key: str | None = None) -> Model:
             if info.file_size > max(FREE_INFLATED, INFLATED * info.compress_size):
                 raise ModelError(f"{path} is damaged: it is compressed to far less than its size")
             data = archive.read(info)
+        require_readable(path, data)
         with h5py.File(io.BytesIO(data), "r") as file:
             model = _model(
                 path, file, lambda: h5py.File(io.BytesIO(data), "r"), everything=key is not None
@@ -103,9 +106,10 @@ def _model(path: Path, file: Any, reopen: Callable[[], Any], *, everything: bool
     attributes: dict[str, dict[str, Any]] = {}
     training: list[int] = []
     seen = 0
+    bytes_left = most_bytes_of(file.id.get_filesize())
 
     def visit(name: str, entry: Any) -> None:
-        nonlocal seen
+        nonlocal seen, bytes_left
         seen += 1
         if seen > _MOST_OBJECTS:
             raise ModelError(f"{path} has more than {_MOST_OBJECTS} entries")
@@ -121,6 +125,9 @@ def _model(path: Path, file: Any, reopen: Callable[[], Any], *, everything: bool
         elif entry.external or entry.is_virtual:
             left_out.append(LeftOut(name, "an array in another file", "only this file is read"))
         else:
+            bytes_left -= entry.nbytes
+            if bytes_left < 0:
+                raise ModelError(f"{path} is damaged: it has far more values than bytes")
             tensors.append(_tensor(name, entry, reopen))
 
     visit("", file)
@@ -164,7 +171,8 @@ def _plain(value: Any) -> Any:
     """Return an attribute as JSON has it: texts and numbers, and lists of them; else None."""
     if isinstance(value, np.ndarray):
         parts = [_plain(part) for part in value.reshape(-1).tolist()]
-        return parts if value.ndim == 1 and None not in parts else None
+        is_text_or_filled = value.size or value.dtype.kind in "SUO"  # else its dtype would be lost
+        return parts if value.ndim == 1 and None not in parts and is_text_or_filled else None
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bytes):

@@ -72,7 +72,9 @@ Make = Callable[[Name, tuple[Any, ...]], Any]
 """Returns what stands for the result of a call; a `Thing` if it has nothing better."""
 
 
-def read_pickle(file: BinaryIO | bytes, make: Make | None = None) -> Any:
+def read_pickle(
+    file: BinaryIO | bytes, make: Make | None = None, changes: dict[str, None] | None = None
+) -> Any:
     """Return what a pickle describes.
 
     Parameters
@@ -81,13 +83,15 @@ def read_pickle(file: BinaryIO | bytes, make: Make | None = None) -> Any:
         With its position at the pickle; behind it afterwards.
     make : callable, optional
         What stands for the results of calls that this module does not know.
+    changes : dict of str to None, optional
+        Gets, as keys, sentences on what has another type than in the program that wrote it.
 
     Raises
     ------
     PickleError
         It is damaged, or has operations that data do not need.
     """
-    machine = _Machine(make or Thing)
+    machine = _Machine(make or Thing, {} if changes is None else changes)
     try:
         for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
             if count > MOST_OPERATIONS:
@@ -105,6 +109,21 @@ def read_pickle(file: BinaryIO | bytes, make: Make | None = None) -> Any:
 
 
 _MARK = object()
+
+_FROZENSETS = "frozensets become sets"
+_BYTEARRAYS = "bytearrays become bytes"
+_CHANGES: Mapping[tuple[str, str], str] = {
+    ("builtins", "frozenset"): _FROZENSETS,
+    ("__builtin__", "frozenset"): _FROZENSETS,
+    ("builtins", "bytearray"): _BYTEARRAYS,
+    ("__builtin__", "bytearray"): _BYTEARRAYS,
+    ("collections", "defaultdict"): "defaultdicts become dicts",
+    ("multiarray", "scalar"): "single numbers of NumPy become numbers of Python",
+    ("_utils", "_rebuild_parameter"): "parameters become tensors",
+    ("_utils", "_rebuild_parameter_with_state"): "parameters become tensors",
+    ("_tensor", "_rebuild_from_type_v2"): "tensors of derived classes become plain ones",
+}
+"""By the last part of a module and the name of what is called, what it has instead."""
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
@@ -129,6 +148,7 @@ class _Machine:
     """The machine, one operation after the other."""
 
     make: Make
+    changes: dict[str, None]
     stack: list[Any] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
@@ -143,6 +163,8 @@ class _Machine:
         if name in _SKIPPED:
             return
         if name in _LITERALS:
+            if name == "BYTEARRAY8":
+                self.changes[_BYTEARRAYS] = None
             stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
@@ -180,6 +202,9 @@ class _Machine:
         if not isinstance(function, Name):
             return Thing(Name("?", type(function).__name__), args)
         builder = _BUILDERS.get((function.module, function.name))
+        change = _CHANGES.get((function.module.rpartition(".")[2], function.name))
+        if change is not None:
+            self.changes[change] = None
         return self.make(function, args) if builder is None else builder(*args)
 
 
@@ -249,6 +274,11 @@ def _collect(build: Callable[[list[Any]], Any]) -> Callable[[_Machine, Any], Non
         machine.stack.append(build(items))
 
     return operation
+
+
+def _frozenset(machine: _Machine, _: Any) -> None:
+    machine.changes[_FROZENSETS] = None
+    machine.stack.append(set(map(checked_key, machine.marked())))
 
 
 def _dict_of(items: list[Any]) -> dict[Any, Any]:
@@ -321,7 +351,7 @@ _OPERATIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
     "LIST": _collect(list),
     "TUPLE": _collect(tuple),
     "DICT": _collect(_dict_of),
-    "FROZENSET": _collect(lambda items: set(map(checked_key, items))),
+    "FROZENSET": _frozenset,
     "APPEND": _append,
     "APPENDS": _appends,
     "ADDITEMS": _appends,

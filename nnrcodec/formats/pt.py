@@ -48,7 +48,9 @@ def load(path: Path, key: str | None = None) -> Model:
 
 def _model(file: TorchFile, path: Path, key: str | None) -> Model:
     picked = pick(file.root, key, path)
-    source = Source("PyTorch file", picked.wrapper, picked.left_out, picked.coded, picked.notes)
+    changes = () if picked.is_state_of_program else file.changes
+    notes = (*picked.notes, *(f"on the way back {change}" for change in changes))
+    source = Source("PyTorch file", picked.wrapper, picked.left_out, picked.coded, notes)
     tensors = [_tensor(file, name, tensor, beside) for name, tensor, beside in picked.tensors]
     ties = ties_of((name, tensor.place) for name, tensor, _ in picked.tensors)
     return Model.of(tensors, ties=ties, source=source)

@@ -51,11 +51,14 @@ class TorchFile:
         Returns the bytes of a storage.
     big_endian : bool
         Whether values are.
+    changes : tuple of str
+        Sentences on what has another type than in the program that wrote it.
     """
 
     root: Any
     bytes_of: Callable[[str], np.ndarray]
     big_endian: bool = False
+    changes: tuple[str, ...] = ()
 
     def check(self, name: str, tensor: StoredTensor) -> None:
         """Raise unless the values of a tensor are there.
@@ -84,6 +87,7 @@ def read_archive(path: Path) -> TorchFile:
     ModelError
         It is damaged.
     """
+    changes: dict[str, None] = {}
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             entries = {info.filename: info for info in archive.infolist()}
@@ -94,12 +98,12 @@ def read_archive(path: Path) -> TorchFile:
             big_endian = order is not None and storages.entry(order).tobytes() == b"big"
             if entries[pickled].file_size > MOST_PICKLE_BYTES:
                 raise PickleError("its pickle is too large")
-            root = read_pickle(storages.entry(entries[pickled]).tobytes(), make)
+            root = read_pickle(storages.entry(entries[pickled]).tobytes(), make, changes)
     except PickleError as error:
         raise ModelError(f"{path} is damaged: {error}") from error
     except ZIP_ERRORS as error:
         raise ModelError(f"{path} is damaged: {error}") from error
-    return TorchFile(root, storages.bytes_of, big_endian)
+    return TorchFile(root, storages.bytes_of, big_endian, tuple(changes))
 
 
 def read_legacy(path: Path) -> TorchFile:
@@ -113,6 +117,7 @@ def read_legacy(path: Path) -> TorchFile:
     mapped = _mapped(path)
     file = io.BytesIO(mapped.data)
     sizes: dict[str, int] = {}
+    changes: dict[str, None] = {}
 
     def remembering(function: Name, args: tuple[Any, ...]) -> Any:
         made = make(function, args)
@@ -124,7 +129,7 @@ def read_legacy(path: Path) -> TorchFile:
         magic, _, system = read_pickle(file), read_pickle(file), read_pickle(file)
         if magic != _MAGIC:
             raise PickleError("it does not begin as files of PyTorch do")
-        root, keys = read_pickle(file, remembering), read_pickle(file)
+        root, keys = read_pickle(file, remembering, changes), read_pickle(file)
         big_endian = isinstance(system, dict) and system.get("little_endian") is False
         storages, start = {}, file.tell()
         for key in keys:
@@ -142,7 +147,7 @@ def read_legacy(path: Path) -> TorchFile:
             raise ModelError(f"{path} is damaged: the values {key!r} are missing")
         return storages[key]
 
-    return TorchFile(root, bytes_of, big_endian)
+    return TorchFile(root, bytes_of, big_endian, tuple(changes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.pickled import Name, Ordered, Thing
 from nnrcodec.formats.torch_values import StoredTensor
-from nnrcodec.model.source import MOST_DEPTH
+from nnrcodec.model.source import INT64_MAX, MOST_DEPTH
 
 MOST_NODES = 2_000_000
 """Values of a tree; the same list may be in it any number of times."""
@@ -183,6 +183,10 @@ def words(value: Any) -> str:
         return f"an object of the class {value.maker}"[:200]
     if isinstance(value, Name):
         return f"the name {value}"[:200]
+    if isinstance(value, StoredTensor):
+        return f"{value.size} values of {value.dtype}"
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > INT64_MAX:
+        return "a whole number of more than 64 bits"
     if isinstance(value, Mapping | list | tuple | set):
         return f"a {type(value).__name__.lower().replace('ordered', 'ordereddict')} of {len(value)}"
     return f"a {type(value).__name__}"

@@ -35,6 +35,7 @@ ALL = "all"
 """The key that codes all of a file."""
 
 _NO_CLASS = "no class is built of what a file says"
+_NOT_KEPT = "numbers, texts and containers of them are kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Picked:
     left_out : tuple of LeftOut
     notes : tuple of str
         What changes on the way back.
+    is_state_of_program : bool
+        Whether state dicts were taken out of pickled or scripted networks.
     """
 
     tensors: list[tuple[str, StoredTensor, bool]]
@@ -59,6 +62,7 @@ class Picked:
     coded: str
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    is_state_of_program: bool
 
 
 def pick(root: Any, key: str | None, path: object) -> Picked:
@@ -82,6 +86,7 @@ def pick(root: Any, key: str | None, path: object) -> Picked:
     """
     notes: dict[str, None] = {}
     root = with_state_dicts(root, notes)
+    has_program = bool(notes)
     tree = Tree(root, path)
     if not tree.tensors:
         raise ModelError(
@@ -105,7 +110,7 @@ def pick(root: Any, key: str | None, path: object) -> Picked:
     # the state dict itself is in front, in its own order
     tensors.sort(key=lambda row: row[2])
     coded = "" if key == ALL else dotted(chosen)
-    return Picked(tensors, wrapper, coded, tuple(writer.left_out), tuple(notes))
+    return Picked(tensors, wrapper, coded, tuple(writer.left_out), tuple(notes), has_program)
 
 
 @dataclass(slots=True)
@@ -221,9 +226,13 @@ class _Writer:
         for key, entry in items:
             node = self.node(entry, (*at, key))
             written = self.key(key)
-            if written is None:
+            if written is None and key is not None:
                 self.left_out.append(
-                    LeftOut(dotted((*at, key)), words(entry), "its key is not kept")
+                    LeftOut(
+                        dotted((*at, key)),
+                        words(entry),
+                        f"its key is {words(key)}, which is not kept",
+                    )
                 )
                 continue
             yield written
@@ -300,8 +309,9 @@ class _Writer:
         elif isinstance(value, Device) and re.fullmatch(r"[a-z]{1,16}(:[0-9]{1,3})?", value.name):
             return ["device", value.name]
         what = words(value)
-        self.left_out.append(LeftOut(dotted(at), what, _NO_CLASS))
-        return ["left_out", what, _NO_CLASS]
+        reason = _NO_CLASS if isinstance(value, Thing | Name) else _NOT_KEPT
+        self.left_out.append(LeftOut(dotted(at), what, reason))
+        return ["left_out", what, reason]
 
 
 def _scalar(value: Any) -> Any:

@@ -102,12 +102,13 @@ def test_what_is_wrong_with_a_setting(call, model, setting, message):
         ["--qp", "-9", "--no-dq", "--entropy", "cabac"],
         ["--keep", "a.w", "--keep", "b[[]1]", "--qp-density", "4"],
         ["--lossless"],
+        ["--short-names"],
         ["--profile", "nnc", "--codebook"],
     ],
 )
 def test_info_tells_what_made_a_stream(call, model, tmp_path, options):
     if "nnc" in options:
-        save_file({"w": np.eye(12, dtype=np.float32)}, model)
+        save_file({"w": sum(n * np.eye(12, k=n, dtype=np.float32) for n in range(5))}, model)
     made = stream_of(call, model, *options)
     result = call("nnr-info", "--config", model.with_suffix(".nnr"))
     assert (result.code, result.err) == (0, "")
@@ -115,6 +116,24 @@ def test_info_tells_what_made_a_stream(call, model, tmp_path, options):
     path = tmp_path / "told.toml"
     path.write_text(result.out, encoding="utf-8")
     assert stream_of(call, model, "--config", path) == made
+
+
+def test_info_tells_of_tensors_that_were_stored(call, model, tmp_path):
+    save_file({"w": np.eye(12, dtype=np.float32), "a": np.float32([0.1, np.pi, np.nan])}, model)
+    made = stream_of(call, model, "--keep", "a")
+    path = tmp_path / "told.toml"
+    path.write_text(call("nnr-info", "--config", model.with_suffix(".nnr")).out, encoding="utf-8")
+    assert 'keep = [\n    "a",\n]' in path.read_text(encoding="utf-8")
+    assert stream_of(call, model, "--config", path) == made
+
+
+def test_lossless_coding_comes_before_what_is_said_of_levels(call, model):
+    result = call("nnr-encode", model, "--set", "a.*:qp=-20,coder=lossless")
+    assert result.code == 0
+    assert "'a.*' is coded bit for bit (coder=lossless), where qp has no effect" in result.err
+    assert call("nnr-encode", model, "--keep", "a.*", "-o", model.with_suffix(".kept")).code == 0
+    kept, made = (model.with_suffix(ending).read_bytes() for ending in (".kept", ".nnr"))
+    assert kept == made
 
 
 def test_the_last_line_says_that_nothing_is_lost(call, model):

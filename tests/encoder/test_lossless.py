@@ -156,7 +156,6 @@ def test_what_does_not_go_together(arguments: dict[str, object], message: str) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"coder": "lossless", "qp": 3}, "qp is for levels"),
         ({"qp": 3, "scale": 2.0}, "qp and scale both decide"),
         ({"coder": "zip"}, "expected one of auto, cabac, ans, lossless or None"),
         ({"scan_order": 9}, "scan_order is 9"),

@@ -6,7 +6,7 @@ import pytest
 
 import nnrcodec
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.formats import load, save
+from nnrcodec.formats import hdf5_readable, load, save
 
 h5py = pytest.importorskip("h5py")
 
@@ -66,6 +66,39 @@ def test_damage_is_our_own_error(tmp_path):
     (tmp_path / "m.h5").write_bytes(content[: len(content) // 2])
     with pytest.raises(ModelError, match="is damaged"):
         load(tmp_path / "m.h5")
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("import time; time.sleep(60)", "has not read it after"),
+        ("import os; os.abort()", "crashes when it reads it"),
+    ],
+)
+def test_a_library_that_hangs_or_crashes_is_no_end(tmp_path, monkeypatch, program, message):
+    keras_file(tmp_path / "m.h5")
+    (tmp_path / "trial.py").write_text(program)
+    monkeypatch.setattr(hdf5_readable, "_TRIAL", tmp_path / "trial.py")
+    monkeypatch.setattr(hdf5_readable, "_TRIAL_SECONDS", 1)
+    with pytest.raises(ModelError, match=f"is damaged: the HDF5 library {message}"):
+        load(tmp_path / "m.h5")
+
+
+def test_far_more_values_than_bytes_are_refused(tmp_path):
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        for name in "abc":
+            file.create_dataset(name, (2**40,), "f4", chunks=(2**20,))
+    with pytest.raises(ModelError, match="far more values than bytes"):
+        load(tmp_path / "m.h5")
+
+
+def test_an_attribute_that_would_change_is_left_out_and_said(tmp_path):
+    keras_file(tmp_path / "m.h5")
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        file.attrs["sizes"] = np.zeros(0, np.int16)
+        file.attrs["table"] = np.zeros((2, 2))
+    left_out = load(tmp_path / "m.h5").source.left_out
+    assert [left.name for left in left_out] == ["@sizes", "@table", "optimizer_weights"]
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):

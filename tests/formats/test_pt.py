@@ -1,5 +1,5 @@
 import warnings
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 
 import numpy as np
 import pytest
@@ -124,6 +124,36 @@ def test_the_tensors_of_a_torch_script_archive_are_taken(path):
     model = pt.load(path)
     assert [t.shape for t in model.tensors.values()] == [(2, 2), (2,)]
     assert "TorchScript" in model.source.notes[0]
+
+
+def test_types_that_do_not_come_back_are_said(path, tmp_path):
+    content = {
+        "state_dict": {"w": torch.nn.Parameter(torch.ones(2, 2))},
+        "best": np.float64(0.5),
+        "names": frozenset(["a"]),
+        "raw": bytearray(b"ab"),
+        "counts": defaultdict(int, a=1),
+        None: "a key",
+        "id": 2**200,
+        2**100: 1,
+    }
+    torch.save(content, path)
+    source = pt.load(path).source
+    assert {note.removeprefix("on the way back ") for note in source.notes} == {
+        "parameters become tensors",
+        "single numbers of NumPy become numbers of Python",
+        "frozensets become sets",
+        "bytearrays become bytes",
+        "defaultdicts become dicts",
+    }
+    assert [(left.name, left.what) for left in source.left_out] == [
+        ("id", "a whole number of more than 64 bits"),
+        (str(2**100), "a int"),
+    ]
+    pt.save(pt.load(path), tmp_path / "out.pt")
+    back = torch.load(tmp_path / "out.pt", weights_only=False)
+    assert back[None] == "a key"
+    assert (back["best"], back["names"], back["raw"]) == (0.5, {"a"}, b"ab")
 
 
 def test_several_state_dicts_are_named_and_one_of_them_is_chosen(path):

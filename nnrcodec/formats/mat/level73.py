@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.formats.hdf5_readable import most_bytes_of, require_readable
 from nnrcodec.formats.mat.values import (
     CLASSES,
     COMPLEX,
@@ -28,7 +29,6 @@ from nnrcodec.formats.mat.values import (
     Value,
     complex_of,
 )
-from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
 
 _MOST_CHARACTERS = 2**24
 
@@ -49,6 +49,7 @@ def read(path: Path) -> Struct:
         raise ConfigError(
             f"{path} needs h5py, which is not installed: pip install nnrcodec[mat]"
         ) from None
+    require_readable(path)
     try:
         with h5py.File(path, "r") as file:
             return _File(path, file).variables()
@@ -63,7 +64,7 @@ class _File:
         self._path, self._file = path, file
         self._counter = Counter(path)
         self._seen: set[int] = set()
-        self._bytes_left = max(FREE_INFLATED, INFLATED * path.stat().st_size)
+        self._bytes_left = most_bytes_of(path.stat().st_size)
 
     def variables(self) -> Struct:
         return Struct((1, 1), {name: [value] for name, value in self._members(self._file, 0)})
