@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         UnitOrderError,
         UnsupportedFeatureError,
     )
+    from nnrcodec.folders import decode_folder, encode_folder
     from nnrcodec.formats import load, save
     from nnrcodec.inspection import inspect
     from nnrcodec.limits import Limits
@@ -77,9 +78,11 @@ __all__ = [
     "__version__",
     "decode",
     "decode_file",
+    "decode_folder",
     "decode_model",
     "encode",
     "encode_file",
+    "encode_folder",
     "inspect",
     "load",
     "load_into",
@@ -102,6 +105,7 @@ _MODULES = {
         "config",
     ),
     **dict.fromkeys(("EncodeReport", "EncodeResult", "TensorReport"), "encoder.report"),
+    **dict.fromkeys(("decode_folder", "encode_folder"), "folders"),
     **dict.fromkeys(("load", "save"), "formats"),
     **dict.fromkeys(("Model", "Tensor"), "model.model"),
     "inspect": "inspection",

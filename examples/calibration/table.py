@@ -4,7 +4,11 @@ Each network is encoded without any inputs ("default": the encoder makes them up
 inputs ("real"), and as a bare state dict ("weights"). It is judged on other real inputs. See
 `cases` for what they are, and README.md for what to install.
 
-    python table.py --data FOLDER --only dncnn25,rfb320 --scale 0.7,1,1.4
+    python table.py --data FOLDER --only dncnn25,rfb320 --preset transparent,small
+
+The columns said and true are of the same measure, in dB: what the encoder said on inputs of its
+own, and what it is on those to judge by. For pictures they are of their range, and of what the
+network changes; for a state dict the encoder knows the error of its weights only.
 """
 
 import argparse
@@ -24,6 +28,8 @@ from losses import Outputs
 
 import nnrcodec
 from nnrcodec import EncoderConfig
+from nnrcodec.calibration.fidelity import Fidelity, HeldBack
+from nnrcodec.calibration.reference import Reference
 from nnrcodec.graph.module import build_module
 from nnrcodec.model.model import Role
 
@@ -32,7 +38,7 @@ INPUTS = ("default", "real", "weights")
 Row = Mapping[str, Any]
 
 
-def encoded(network: Network, inputs: str, config: EncoderConfig) -> bytes:
+def encoded(network: Network, inputs: str, config: EncoderConfig) -> nnrcodec.EncodeResult:
     """Return the stream of a network, made with one of `INPUTS`."""
     if inputs == "weights":
         state = {
@@ -68,6 +74,15 @@ def decibels(signal: float, error: float) -> float:
     return 10 * math.log10(signal / error) if error else math.inf
 
 
+def in_words(fidelity: Fidelity | None) -> str:
+    """Return what was measured, in dB."""
+    if fidelity is None:
+        return "-"
+    if fidelity.absolute is None or fidelity.change is None:
+        return f"{fidelity.snr:.1f}"
+    return f"{fidelity.absolute:.1f}, {fidelity.change:.1f}"
+
+
 def signal_to_noise(network: Network, wanted: Outputs, found: Outputs) -> dict[str, Any]:
     """Return the power of outputs over that of their errors, and of the change to the input."""
     signals = [power(values) for values in zip(*wanted, strict=True)]
@@ -90,11 +105,13 @@ def rows(
     """Yield what is measured of each stream of a network."""
     original = build_module(network.model)
     wanted = outputs_of(original, network)
+    reference = Reference(original, HeldBack(network.judged, "inputs to judge by"))
     whole = sum(tensor.stored_bytes for tensor in network.model.tensors.values())
     for label, config in configs.items():
         for kind in inputs:
             start = time.perf_counter()
-            data = encoded(network, kind, config)
+            result = encoded(network, kind, config)
+            data = result.data
             seconds = time.perf_counter() - start
             if kind == "weights":
                 module = nnrcodec.load_into(copy.deepcopy(original), data)
@@ -108,6 +125,8 @@ def rows(
                 "bytes": len(data),
                 "% of fp32": 100 * len(data) / whole,
                 **signal_to_noise(network, wanted, found),
+                "said": in_words(result.report.fidelity),
+                "true": in_words(reference.compare(module)),
                 "loss": dict(network.loss(wanted, found)),
                 "seconds": seconds,
             }
@@ -115,11 +134,11 @@ def rows(
 
 def line(row: Row) -> str:
     """Return a row of the table."""
-    change = f"{row['SNR of change']:.1f}" if "SNR of change" in row else "-"
     loss = ", ".join(f"{name} {value:.4g}" for name, value in row["loss"].items())
     return (
         f"| {row['network']} | {row['inputs']} | {row['config']} | {row['bytes']} "
-        f"| {row['% of fp32']:.1f} | {row['SNR']:.1f} | {change} | {loss} | {row['seconds']:.1f} |"
+        f"| {row['% of fp32']:.1f} | {row['said']} | {row['true']} | {loss} "
+        f"| {row['seconds']:.1f} |"
     )
 
 
@@ -129,7 +148,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(), help="folder with the networks")
     parser.add_argument("--only", default=",".join(CASES), help="networks, by default %(default)s")
     parser.add_argument("--inputs", default=",".join(INPUTS), help="by default %(default)s")
-    parser.add_argument("--scale", default="1", help="of the default steps, such as 0.7,1,1.4")
+    parser.add_argument("--preset", default="transparent", help="presets, by default %(default)s")
+    parser.add_argument("--scale", help="of the default steps instead, such as 0.7,1,1.4")
     cache = Path(tempfile.gettempdir()) / "nnrcodec-benchmark"
     parser.add_argument(
         "--cache", type=Path, default=cache, help="folder to keep what takes long to make"
@@ -137,8 +157,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file to append a line for each row to")
     arguments = parser.parse_args()
     arguments.cache.mkdir(parents=True, exist_ok=True)
-    configs = {f"x {x}": EncoderConfig(scale=float(x)) for x in arguments.scale.split(",")}
-    print("| network | inputs | steps | bytes | % of fp32 | SNR | of change | loss | seconds |")
+    if arguments.scale:
+        scales = arguments.scale.split(",")
+        configs = {f"x {scale}": EncoderConfig(scale=float(scale)) for scale in scales}
+    else:
+        configs = {name: EncoderConfig(preset=name) for name in arguments.preset.split(",")}
+    print("| network | inputs | preset | bytes | % of fp32 | said | true | loss | seconds |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for name in arguments.only.split(","):
         try:

@@ -18,6 +18,7 @@ from nnrcodec.cli.command import (
     say,
     timed,
 )
+from nnrcodec.cli.per_shard import decode_shards
 from nnrcodec.cli.table import counted, printable
 from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         metavar="STREAM",
         help="the stream, or - for standard input; or a base model, then its updates in their "
-        "order",
+        "order; or a folder that nnr-encode --per-shard wrote",
     )
     parser.add_argument(
         "-o",
@@ -130,6 +131,9 @@ def main(argv: list[str] | None = None) -> int:
 def _decode(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     output: Path = options.output
+    if len(options.streams) == 1 and options.streams[0].is_dir():
+        decode_shards(options, options.streams[0], _limits(options), start)
+        return
     if not is_model_file(output):
         raise ConfigError(
             f"{output} does not have the ending of a model file: use one of the endings "

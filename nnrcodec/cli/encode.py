@@ -22,6 +22,7 @@ from nnrcodec.cli.command import (
     timed,
 )
 from nnrcodec.cli.config_file import add_config, with_config
+from nnrcodec.cli.per_shard import encode_shards
 from nnrcodec.cli.report import line_of_update, lines_of, report_of
 from nnrcodec.cli.task import add_task, check_task, task_of
 from nnrcodec.cli.tensor_options import KEYS, parse_settings
@@ -117,6 +118,8 @@ examples:
   trials     streams that were tried for a target, list of objects: scale (of
              the step sizes), bytes, loss, taken (true for one)
   loss_unit  of the losses: dB or %
+  shards     with --per-shard instead of all others: list of such objects, with
+             bytes and original_bytes of all beside it
   fidelity   how near the output is to that of the original: snr (dB, of the
              worst output), absolute and change (of pictures: to their range and
              to what the network changes), count and source of the inputs
@@ -140,6 +143,7 @@ examples:
       --data test.npz                             at most 0.5 % less accuracy
   nnr-encode net.pt --target-bytes 1000000        any network, within a size
   nnr-encode net.pt --lossless                    every bit comes back
+  nnr-encode llm --per-shard -o llm-small         a folder of shards, one by one
   nnr-encode net.pt --keep 'fc.*' --set 'conv1.*:qp=-20'   single tensors
   nnr-encode net.pt --config options.toml         options from a file
   nnr-encode net.pt --profile nnc -o net.nnc      for decoders of the standard
@@ -158,6 +162,12 @@ def main(argv: list[str] | None = None) -> int:
         metavar="NAME",
         help="which entry of a checkpoint to code, where it has several state dicts, such as "
         "params_ema; all: all of its tensors, the state of an optimizer too",
+    )
+    parser.add_argument(
+        "--per-shard",
+        action="store_true",
+        help="MODEL is a checkpoint in shards, STREAM a folder: write a stream for each shard, and "
+        "the index; nnr-decode FOLDER turns them into shards again",
     )
     parser.add_argument(
         "--residual",
@@ -429,6 +439,9 @@ def _encode(options: argparse.Namespace) -> None:
     config = _config(options)
     check_task(options)
     _check_loss(options)
+    if options.per_shard:
+        encode_shards(options, config, start)
+        return
     output = _output(options)
     if options.base:
         if options.calib not in (None, "none"):

@@ -151,6 +151,12 @@ FORMATS: tuple[Format, ...] = (
         advice="the download has not got the file, but a page about it; open the address in a "
         "browser",
     ),
+    Format(
+        "an XML file",
+        looks.is_xml,
+        advice="weights are in another file; where it is the graph of an OpenVINO model, take the "
+        "ONNX or PyTorch network that this was made of",
+    ),
     Format("a truncated zip archive", looks.is_cut_zip, advice=f"its end is missing; {_AGAIN}"),
     Format(
         "the data.pkl of an archive of PyTorch",
@@ -233,7 +239,13 @@ def format_of(path: Path) -> Format:
     )
 
 
-def load(path: str | Path, key: str | None = None, *, residual: str | None = None) -> Model:
+def load(
+    path: str | Path,
+    key: str | None = None,
+    *,
+    residual: str | None = None,
+    is_shard: bool = False,
+) -> Model:
     """Read a model file; what kind of file it is, its content says.
 
     What is left out, and what changes on the way back, is logged as a warning; it is also in
@@ -249,6 +261,8 @@ def load(path: str | Path, key: str | None = None, *, residual: str | None = Non
     residual : "none", "subtract" or "add", optional
         For a network of MatConvNet, whose file does not say what its output is: the output is taken
         as it is, or from the input, or added to it.
+    is_shard : bool
+        Whether the caller knows that it is one of several shards.
 
     Returns
     -------
@@ -270,7 +284,7 @@ def load(path: str | Path, key: str | None = None, *, residual: str | None = Non
     model = _loader(form, path, residual)(path, key)
     source = replace(model.source or Source(), form=form.name)
     shard = _SHARD.search(path.name)
-    if shard and int(shard[2]) > 1:
+    if shard and int(shard[2]) > 1 and not is_shard:
         note = (
             f"it is one of {int(shard[2])} shards, and the others are not coded: give the index, "
             "or the folder that they are in, to code them all"

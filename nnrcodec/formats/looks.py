@@ -188,7 +188,15 @@ def is_tflite(look: Look) -> bool:
 def is_page(look: Look) -> bool:
     """Return whether a file is a web page."""
     start = look.head.lstrip(b"\xef\xbb\xbf \t\r\n")[:64].lower()
-    return start.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<body"))
+    is_html = b"<html" in look.head.lower() or b"<!doctype html" in look.head.lower()
+    return start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")) or (
+        start.startswith(b"<?xml") and is_html
+    )
+
+
+def is_xml(look: Look) -> bool:
+    """Return whether a file is XML, but for a web page."""
+    return look.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<?xml", b"<net "))
 
 
 def is_index(look: Look) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,8 @@ def load(path: Path, key: str | None = None) -> Model:
         A key is given.
     """
     require_no_key(path, key)
-    shards = _shards_of(path)
-    missing = sorted(name for name in shards if not (path.parent / name).is_file())
-    if missing:
-        raise ModelError(
-            f"{path} names shards that are not there: {', '.join(missing[:5])}"
-            f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}; all of "
-            f"{len(shards)} have to be in the folder of the index"
-        )
+    shards = shards_of(path)
+    require_all(path, shards)
     tensors: dict[str, Tensor] = {}
     left_out: list[LeftOut] = []
     ties: dict[str, str] = {}
@@ -79,13 +74,39 @@ def load(path: Path, key: str | None = None) -> Model:
             left_out += model.source.left_out
             wrappers.append(model.source.wrapper)
     same = wrappers[0] if wrappers and all(w == wrappers[0] for w in wrappers) else None
-    note = f"{len(shards)} shards are coded as one stream, and decode to one file"
+    note = (
+        f"{len(shards)} shards are coded as one stream, and decode to one file; with --per-shard "
+        "each has a stream of its own"
+    )
     source = Source(wrapper=same, left_out=tuple(left_out), notes=(note,))
     return Model.of(tensors.values(), ties=ties, source=source)
 
 
-def _shards_of(path: Path) -> dict[str, list[str]]:
-    """Return the shards of an index in its order, and the tensors in each."""
+def require_all(index: Path, names: Collection[str]) -> None:
+    """Raise unless files of these names are in the folder of an index.
+
+    Raises
+    ------
+    ModelError
+        Naming those that are missing.
+    """
+    missing = sorted(name for name in names if not (index.parent / name).is_file())
+    if missing:
+        raise ModelError(
+            f"{index} names shards that are not there: {', '.join(missing[:5])}"
+            f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}; all of "
+            f"{len(names)} have to be in the folder of the index"
+        )
+
+
+def shards_of(path: Path) -> dict[str, list[str]]:
+    """Return the shards of an index in its order, and the tensors in each.
+
+    Raises
+    ------
+    ModelError
+        It is no index.
+    """
     try:
         mapping = json.loads(path.read_bytes())["weight_map"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

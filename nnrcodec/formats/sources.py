@@ -118,4 +118,7 @@ def _tensor_of(name: Any, value: Any, role: Role = Role.PARAMETER) -> Tensor:
                 f"{', '.join(DTYPES)}"
             )
         return Tensor.of(name, np.asarray(value), role=role)
-    raise ModelError(f"tensor {name!r} is a {type(value).__name__}, not a tensor or an array")
+    raise ModelError(
+        f"tensor {name!r} is a {type(value).__name__}, not a tensor or an array: give the state "
+        "dict of the network; or write all there is with torch.save, and give the file to encode_file"
+    )
