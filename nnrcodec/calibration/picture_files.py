@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nnrcodec.calibration.sizes import free_size
+from nnrcodec.calibration.sizes import free_size, meeting_guards
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Graph, Input
 from nnrcodec.messages import logger_of
@@ -137,9 +137,24 @@ class Patches:
         the export if the picture has it, or a multiple of 32 or 8, which most networks take.
         """
         height, width = (free_size(self._graph, self._entry, axis, self._side) for axis in (2, 3))
-        if self._batch > 1:  # all of the same size
+        if self._batch == 1:  # else all are of the same size
+            height, width = self._shorter(2, height, picture), self._shorter(3, width, picture)
+        return self._legal(height, width)
+
+    def _legal(self, height: int, width: int) -> tuple[int, int]:
+        """Return the nearest size for which the network holds, if it asks about sizes."""
+        if not self._graph.guards:
             return height, width
-        return self._shorter(2, height, picture), self._shorter(3, width, picture)
+        shape = (self._batch, self._entry.shape[1], height, width)
+        wanted = {name: dim.example for name, dim in self._graph.dims.items()}
+        wanted |= {
+            name: int(size)
+            for name, size in zip(self._entry.shape, shape, strict=True)
+            if isinstance(name, str) and isinstance(size, int)
+        }
+        sizes = meeting_guards(self._graph, wanted)
+        legal = [sizes[s] if isinstance(s, str) else s for s in self._entry.shape[2:]]
+        return legal[0], legal[1]
 
     def _shorter(self, axis: int, wanted: int, picture: np.ndarray) -> int:
         declared, available = self._entry.shape[axis], picture.shape[axis - 1]

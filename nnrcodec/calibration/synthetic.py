@@ -19,7 +19,13 @@ from nnrcodec.calibration.kinds import Kind, Taken, kinds_of
 from nnrcodec.calibration.maker import Maker
 from nnrcodec.calibration.outputs import real_tensors
 from nnrcodec.calibration.ranges import ranges
-from nnrcodec.calibration.sizes import COUNT, MULTIPLICATIONS, free_size, within_bounds
+from nnrcodec.calibration.sizes import (
+    COUNT,
+    MULTIPLICATIONS,
+    free_size,
+    meeting_guards,
+    within_bounds,
+)
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.graph.graph import Graph
 from nnrcodec.graph.module import DecodedModel, build_module
@@ -75,7 +81,8 @@ def synthetic_inputs(
                 f"input {entry.name!r} is {entry.dtype}, and neither an index into a table nor a "
                 "mask beside one: give calibration inputs, or encode without calibration"
             )
-    maker = _that_runs(build_module(model), Maker(graph, kinds, seed, _dims(graph, kinds)))
+    maker = Maker(graph, kinds, seed, _dims(graph, kinds), varies=not graph.guards)
+    maker = _that_runs(build_module(model), maker)
     fitted = functools.cache(maker.input)
     in_range = ranges(model, kinds, fitted)
     draw = replace(maker, held_out=True).input if held_out else fitted
@@ -99,7 +106,7 @@ def _dims(graph: Graph, kinds: Sequence[Taken], length: int = signals.LENGTH) ->
                 dims[size] = within_bounds(graph, size, 1)
             else:
                 dims[size] = free_size(graph, entry, axis)
-    return dims
+    return meeting_guards(graph, dims)
 
 
 def _that_runs(module: DecodedModel, maker: Maker) -> Maker:
@@ -139,7 +146,7 @@ def _operations(module: DecodedModel, maker: Maker) -> int | None:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             for length in lengths:
                 module(*maker.input(0, length))
-    except (RuntimeError, IndexError, BitstreamError):
+    except (RuntimeError, IndexError, ValueError, BitstreamError):
         return None
     return counter.get_total_flops()
 
@@ -156,6 +163,6 @@ def _is_finite(module: DecodedModel, maker: Maker) -> bool:
     try:
         with torch.inference_mode():
             outputs = real_tensors(module(*maker.input(0)))
-    except (RuntimeError, IndexError, BitstreamError):
+    except (RuntimeError, IndexError, ValueError, BitstreamError):
         return False
     return all(bool(output.isfinite().all()) for output in outputs)

@@ -51,11 +51,14 @@ from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import COMPUTED_DTYPES, DTYPES
 from nnrcodec.model.model import Factors, OnnxTopology, Role, SchemeName
 
-RECORD_VERSION = (2, 2)
+RECORD_VERSION = (2, 3)
 """Major and minor version of the latest records that are written."""
 
+_WITHOUT_GUARDS = (2, 2)
+"""That of records whose graph has no guards, or that have none."""
+
 _WITHOUT_NEW_MEMBERS = (2, 1)
-"""That of records which need nothing newer."""
+"""That of records which need nothing of 2.2 either."""
 
 _HEAD = re.compile(rb"nnrcodec (\d{1,4})\.(\d{1,4}) ")
 _DIGEST = re.compile(r"[0-9a-f]{8}")
@@ -95,13 +98,15 @@ logger = logging.getLogger(__name__)
 
 def record_head(record: Record) -> bytes:
     """Return what the topology data of a record begin with: a name, and the version it needs."""
+    if record.graph is not None and record.graph.guards:
+        return b"nnrcodec %d.%d " % RECORD_VERSION
     is_file = record.wrapper is not None or record.onnx is not None
     needs_new = is_file or record.has_short_names
     needs_new |= any(
         entry.is_pattern or not entry.has_unit or entry.dtype not in COMPUTED_DTYPES
         for entry in record.tensors
     )
-    return b"nnrcodec %d.%d " % (RECORD_VERSION if needs_new else _WITHOUT_NEW_MEMBERS)
+    return b"nnrcodec %d.%d " % (_WITHOUT_GUARDS if needs_new else _WITHOUT_NEW_MEMBERS)
 
 
 def record_to_bytes(record: Record, head: str) -> bytes:

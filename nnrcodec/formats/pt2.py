@@ -33,7 +33,7 @@ def load(path: Path, key: str | None = None) -> Model:
     """
     import torch
 
-    from nnrcodec.graph.export import model_of_program
+    from nnrcodec.graph.export import model_of_foreign_program
 
     require_no_key(path, key)
     try:
@@ -48,7 +48,7 @@ def load(path: Path, key: str | None = None) -> Model:
             f"{path} is damaged, was not written by torch.export.save, or needs another version "
             f"of PyTorch than {torch.__version__}"
         ) from error
-    return model_of_program(program)
+    return model_of_foreign_program(program)
 
 
 def save(model: Model, path: Path, limits: Limits | None = None) -> None:

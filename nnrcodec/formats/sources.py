@@ -49,9 +49,9 @@ def model_of(
     if isinstance(model, Mapping):
         return _with_ties(model, (_tensor_of(name, value) for name, value in model.items()))
     if torch is not None and isinstance(model, torch.export.ExportedProgram):
-        from nnrcodec.graph.export import model_of_program
+        from nnrcodec.graph.export import model_of_foreign_program
 
-        return model_of_program(model)
+        return model_of_foreign_program(model)
     if is_module:
         from nnrcodec.graph.export import model_of_module
 
@@ -120,5 +120,5 @@ def _tensor_of(name: Any, value: Any, role: Role = Role.PARAMETER) -> Tensor:
         return Tensor.of(name, np.asarray(value), role=role)
     raise ModelError(
         f"tensor {name!r} is a {type(value).__name__}, not a tensor or an array: give the state "
-        "dict of the network; or write all there is with torch.save, and give the file to encode_file"
+        "dict of the network, or write all of it with torch.save and give that file to encode_file"
     )

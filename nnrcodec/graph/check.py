@@ -22,6 +22,7 @@ from nnrcodec.graph.graph import (
     TensorRef,
     Word,
 )
+from nnrcodec.graph.guards import TRUTHS, holds, misfit_of, parts
 from nnrcodec.graph.names import MAX_NAME_LENGTH, RULE, is_identifier, is_key, is_safe
 from nnrcodec.graph.operators import OPERATORS, Parameter, is_word
 from nnrcodec.graph.scalars import INT64_MAX, INT64_MIN, ScalarError
@@ -71,6 +72,7 @@ def check(
     check_counts(len(graph.nodes), len(graph.inputs), len(graph.dims), limits, path)
     _check_dims(graph, path)
     _check_inputs(graph, limits, path)
+    _check_guards(graph, limits, path)
     kinds = ["Tensor"] * len(graph.inputs)
     known = known_inputs(graph)
     leaves_left = MAX_LEAVES_OF_NODE * limits.max_graph_nodes
@@ -131,6 +133,29 @@ def _check_inputs(graph: Graph, limits: Limits, path: str) -> None:
         if value.name in names:
             raise _fail(f"a second input {value.name!r}", here)
         names.add(value.name)
+
+
+def _check_guards(graph: Graph, limits: Limits, path: str) -> None:
+    sizes = {name: dim.example for name, dim in graph.dims.items()}
+    used = {size for value in graph.inputs for size in value.shape if isinstance(size, str)}
+    left = MAX_LEAVES_OF_NODE * limits.max_graph_nodes
+    for position, guard in enumerate(graph.guards):
+        here = f"{path}/guards[{position}]"
+        if not (isinstance(guard, tuple) and guard[:1] and guard[0] in TRUTHS):
+            raise _fail("must begin with an operator that is true or not", here)
+        misfit = misfit_of(guard, used)
+        if misfit is not None:
+            raise _fail(misfit, here)
+        left -= sum(1 for _ in parts(guard))
+        if left < 0:
+            raise LimitExceededError(
+                f"guards of more than {MAX_LEAVES_OF_NODE} parts for each node that is allowed; "
+                f"graph nodes: {limits.allowed('graph_nodes')}",
+                path=here,
+                clause=CLAUSE,
+            )
+        if not holds(guard, sizes):
+            raise _fail("the example sizes do not meet it", here)
 
 
 def _check_input(value: Input, graph: Graph, limits: Limits, path: str) -> None:

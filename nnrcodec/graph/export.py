@@ -11,12 +11,20 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from nnrcodec.errors import BitstreamError, ModelError
 from nnrcodec.graph.check import check
+from nnrcodec.graph.generality import (
+    Trial,
+    accepted,
+    broken_guards,
+    difference,
+    general_model,
+)
 from nnrcodec.graph.graph import (
     Argument,
     Dim,
@@ -27,11 +35,11 @@ from nnrcodec.graph.graph import (
     Ref,
     TensorRef,
     Word,
-    leaves,
 )
+from nnrcodec.graph.guarding import with_fixed, with_guards
+from nnrcodec.graph.guards import words
 from nnrcodec.graph.module import (
     DecodedModel,
-    build_module,
     check_inputs,
     first_line,
     model_of_decoded,
@@ -39,8 +47,15 @@ from nnrcodec.graph.module import (
 )
 from nnrcodec.graph.names import with_safe_names
 from nnrcodec.graph.operators import OPERATORS
-from nnrcodec.graph.operators_torch import NAMES, WORD_NAMES
-from nnrcodec.graph.torch_internals import expression_of, hint_of, is_fixed, storage_key
+from nnrcodec.graph.operators_torch import NAMES, TORCH_WORDS, WORD_NAMES
+from nnrcodec.graph.sizes import example_shape
+from nnrcodec.graph.torch_internals import (
+    expression_of,
+    guard_codes_of,
+    hint_of,
+    is_fixed,
+    storage_key,
+)
 from nnrcodec.model.dtypes import COMPUTED_DTYPES
 from nnrcodec.model.model import Model, Role, Tensor, ties_of
 from nnrcodec.model.torch_values import from_torch, place_of
@@ -161,18 +176,42 @@ def _with_dynamic_sizes(module: torch.nn.Module, examples: _Examples) -> Model:
 def _if_general(
     module: torch.nn.Module, attempt: _Examples, examples: _Examples, reasons: list[str]
 ) -> Model | None:
-    """Export with all axes dynamic; if outputs differ, return None and add to `reasons`."""
-    program = _export(module, attempt, _all_axes(attempt))
-    model = model_of_program(program)
-    larger = _larger(attempt, _inputs(program)[0])
-    difference = _difference(module, model, examples, larger)
-    if difference is None:
-        return model
-    model = model_of_program(_export(module, larger, _all_axes(larger)))
-    difference_of_larger = _difference(module, model, examples, attempt)
-    if difference_of_larger is None:
-        return model
-    reasons += [difference, difference_of_larger]
+    """Export with all axes dynamic; if no graph is right, return None and add to `reasons`.
+
+    Where the network asks about sizes, the way that a larger example goes may hold for all.
+    """
+    guarded: list[Model] = []
+    tried = attempt
+    for is_larger in (False, True):
+        try:
+            model = model_of_program(_export(module, tried, _all_axes(tried)))
+        except _ExportError as error:
+            if not is_larger:
+                raise
+            reasons.append(first_line(error))
+            break
+        model = general_model(module, model, tried)
+        problem = _refused(model, examples) or difference(module, model, tried)
+        problem = problem or Trial(module, model, tried).difference(examples)
+        if problem is not None:
+            reasons.append(problem)
+        elif model.graph is not None and not model.graph.guards:
+            return model
+        else:
+            guarded.append(model)
+        tried = _larger(attempt, model.graph.inputs if model.graph else ())
+    if len(guarded) == 1 or not guarded:
+        return guarded[0] if guarded else None
+    first, other = guarded
+    return other if accepted(other) > 2 * accepted(first) else first
+
+
+def _refused(model: Model, examples: _Examples) -> str | None:
+    """Return why a graph does not take the examples; None if it does."""
+    try:
+        check_inputs(model.graph or Graph((), (), ()), examples)
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -192,7 +231,15 @@ def _moved_to(module: torch.nn.Module, examples: _Examples) -> _Examples:
 
 
 def _log_fixed_axes(model: Model, examples: _Examples, reasons: Sequence[str]) -> None:
-    """Log which axes, of those that could be dynamic, are fixed in the graph."""
+    """Log which axes, of those that could be dynamic, are fixed in the graph, and conditions."""
+    broken = [] if model.graph is None else broken_guards(model.graph)
+    if model.graph is not None and broken:
+        places = model.graph.places
+        logger.warning(
+            "the network asks about sizes, and its graph holds only for inputs with %s: other "
+            "sizes are refused when it runs",
+            " and ".join(words(guard, places) for guard in broken),
+        )
     inputs = model.graph.inputs if model.graph else ()
     fixed = [
         (f"axis {axis} of input {value.name!r} to {value.shape[axis]}", value.shape[axis])
@@ -242,6 +289,7 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
         control flow, changes to its inputs or to its own tensors, inputs that are not tensors, or
         a tensor of a dtype that has no name in `nnrcodec.model.dtypes.COMPUTED_DTYPES`.
     """
+    codes = guard_codes_of(program)
     if any(_name(node) == _GRADIENT_SWITCH for node in program.graph.nodes):
         with _quiet_export():
             program = program.run_decompositions({})  # this merges the parts into one graph
@@ -259,7 +307,7 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
         elif value.kind is not _Kind.USER_INPUT:
             raise ModelError(f"input {name!r} is a {value.kind.name.lower()}, not a tensor")
     inputs, dims = _inputs(program)
-    graph = _graph(program, tensors, inputs, dims)
+    graph = with_guards(_graph(program, tensors, inputs, dims), codes)
     state = {**program.state_dict, **program.constants}
     order = [name for name in state if name in roles]
     tensors_in_order = [_tensor(name, state[name], roles[name]) for name in order]
@@ -277,6 +325,48 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
             safe,
         )
     return _checked(model, graph)
+
+
+def model_of_foreign_program(program: torch.export.ExportedProgram) -> Model:
+    """Return a program that somebody has exported, after a look at what its graph does.
+
+    Parameters, returns, errors
+    ---------------------------
+    As of `model_of_program`; a `ModelError` also if the graph does something else than the program.
+    Sizes at which it does so are fixed, which is logged.
+    """
+    model = model_of_program(program)
+    graph = model.graph
+    if graph is None or not graph.inputs:
+        return model
+    examples = _examples_of(program, graph)
+    with torch.no_grad(), _quiet_export():
+        network = program.module()
+        problem = difference(network, model, examples, few=True)
+    if problem is None:
+        return model
+    if not graph.dims:
+        raise ModelError(f"the graph does something else than the program: {problem}")
+    return replace(model, graph=with_fixed(graph, set(graph.dims), problem))
+
+
+def _examples_of(program: torch.export.ExportedProgram, graph: Graph) -> _Examples:
+    """Return inputs of the example sizes: those of the program, or small numbers."""
+    generator = torch.Generator().manual_seed(0)
+
+    def made(value: Input) -> torch.Tensor:
+        dtype = TORCH_WORDS["dtype"][value.dtype]
+        shape = example_shape(graph, value)
+        if dtype.is_floating_point or dtype.is_complex:
+            return torch.rand(shape, generator=generator).to(dtype)
+        return torch.randint(0, 2, shape, generator=generator).to(dtype)
+
+    given = program.example_inputs
+    flat = [] if given is None else [*given[0], *given[1].values()]
+    shapes = [example_shape(graph, value) for value in graph.inputs]
+    if [tuple(getattr(value, "shape", ())) for value in flat] == shapes:
+        return tuple(flat)
+    return tuple(map(made, graph.inputs))
 
 
 def _checked(model: Model, graph: Graph) -> Model:
@@ -329,32 +419,6 @@ def _larger(examples: _Examples, inputs: tuple[Input, ...]) -> _Examples:
                 example = torch.cat([example, example.narrow(axis, -1, 1)], axis)
         examples = (*examples[:position], example, *examples[position + 1 :])
     return examples
-
-
-def _difference(module: torch.nn.Module, model: Model, *examples: _Examples) -> str | None:
-    """Return how outputs of module and graph differ, for inputs that the module takes, or None."""
-    decoded = build_module(model).to(examples[0][0].device if examples[0] else "cpu")
-    for inputs in examples:
-        sizes = ", ".join(str(list(value.shape)) for value in inputs)
-        try:
-            expected = list(leaves(module(*inputs)))
-        except Exception as error:  # the network does not take this size: nothing to compare
-            logger.info("the module does not take inputs of %s: %s", sizes, first_line(error))
-            continue
-        try:
-            actual = list(leaves(decoded(*inputs)))
-        except (RuntimeError, ValueError, IndexError) as error:
-            return f"with inputs of {sizes}: {first_line(error)}"
-        if not all(map(_same, expected, actual)):
-            return f"with inputs of {sizes} the output of the graph differs"
-    return None
-
-
-def _same(left: Any, right: Any) -> bool:
-    """Return whether two values are equal up to the rounding of fused kernels."""
-    if not torch.is_tensor(left):
-        return bool(left == right)
-    return left.shape == right.shape and torch.allclose(left, right, 1e-3, 1e-3, equal_nan=True)
 
 
 @contextlib.contextmanager

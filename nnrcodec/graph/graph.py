@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from nnrcodec.graph.guards import Guard
+
 
 @dataclass(frozen=True, slots=True)
 class Ref:
@@ -137,6 +139,8 @@ class Graph:
     original_names : mapping of str to str
         Original names of layers and tensors that are coded under other names
         (`nnrcodec.graph.names`), by path.
+    guards : tuple of Guard
+        What must hold of the dynamic dimensions (`nnrcodec.graph.guards`).
     """
 
     inputs: tuple[Input, ...]
@@ -144,9 +148,20 @@ class Graph:
     output: Output
     dims: Mapping[str, Dim] = field(default_factory=dict)
     original_names: Mapping[str, str] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
     _uses: Mapping[Ref | TensorRef, list[int]] | None = field(
         default=None, init=False, repr=False, compare=False
     )
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each dynamic dimension is first, such as ``x.shape[2]``."""
+        places: dict[str, str] = {}
+        for value in self.inputs:
+            for axis, size in enumerate(value.shape):
+                if isinstance(size, str):
+                    places.setdefault(size, f"{value.name}.shape[{axis}]")
+        return places
 
     def ref(self, position: int) -> Ref:
         """Return the reference to the value of node `position`."""

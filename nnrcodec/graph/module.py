@@ -24,8 +24,10 @@ from nnrcodec.errors import (
 )
 from nnrcodec.graph.check import CLAUSE, check, check_name
 from nnrcodec.graph.graph import Graph, Node, Ref, TensorRef, Word, leaves
+from nnrcodec.graph.guards import dims_of, holds, words
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import FUNCTIONS, IN_ANY_LAYOUT, TORCH_WORDS
+from nnrcodec.graph.scalars import FUNCTIONS as SCALARS
 from nnrcodec.graph.scalars import ScalarError, fits
 from nnrcodec.graph.trusting_operators import CHECKS, ArgumentsError
 from nnrcodec.limits import Limits
@@ -357,6 +359,8 @@ def signature_of(graph: Graph) -> inspect.Signature:
 
 def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
     """Raise if an input does not have a declared shape, for which the graph could be wrong."""
+    sizes: dict[str, int] = {}
+    places: dict[str, str] = {}
     for value in graph.inputs:
         shape = inputs[value.name].shape
         if len(shape) != len(value.shape):
@@ -371,6 +375,23 @@ def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"input {value.name!r} has size {size} in axis {axis}, the model takes {legal}"
                 )
+            if isinstance(declared, str):
+                place = f"{value.name}.shape[{axis}]"
+                first = places.setdefault(declared, place)
+                if sizes.setdefault(declared, size) != size:
+                    raise ValueError(
+                        f"{place} is {size} and {first} is {sizes[declared]}: in this network they "
+                        "are the same size"
+                    )
+    are_known = all(type(size) is int for size in sizes.values())  # not in an export
+    functions = SCALARS.__getitem__ if are_known else function_of
+    for guard in graph.guards:
+        if not holds(guard, sizes, functions):
+            found = ", ".join(f"{places[d]} is {sizes[d]}" for d in sorted(dims_of(guard)))
+            raise ValueError(
+                f"this network holds only for inputs with {words(guard, places)}, and {found}: it "
+                "was exported with an input for which it goes that way"
+            )
 
 
 def argument_of(module: DecodedModel | None, argument: Any, values: Sequence[Any]) -> Any:

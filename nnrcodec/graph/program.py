@@ -24,11 +24,13 @@ from nnrcodec.errors import (
 )
 from nnrcodec.graph.check import CLAUSE
 from nnrcodec.graph.graph import Dim, Graph, Input, Node
+from nnrcodec.graph.guards import holds, parts
 from nnrcodec.graph.module import (
     DecodedModel,
     argument_of,
     device_of,
     first_line,
+    function_of,
     run_node,
     signature_of,
 )
@@ -128,6 +130,7 @@ def program_of_module(
 
     def forward(*args: Any) -> Any:
         values = list(args)
+        require_guards(graph, values)
         for position in range(len(graph.nodes)):
             work.before(position, values)
             try:
@@ -166,6 +169,29 @@ def program_of_module(
     )
     program.example_inputs = (tuple(zeros), {})
     return program
+
+
+def require_guards(graph: Graph, inputs: Sequence[torch.Tensor]) -> None:
+    """Let an export know of the guards of a graph: it keeps what is asked of symbolic sizes.
+
+    Raises
+    ------
+    SyntaxElementError
+        The sizes do not meet one.
+    """
+    sizes = {
+        declared: size
+        for value, tensor in zip(graph.inputs, inputs, strict=True)
+        for declared, size in zip(value.shape, tensor.shape, strict=True)
+        if isinstance(declared, str)
+    }
+    for position, guard in enumerate(graph.guards):
+        if not holds(guard, sizes, function_of):
+            raise SyntaxElementError(
+                "the sizes for export do not meet it",
+                path=f"graph/guards[{position}]",
+                clause=CLAUSE,
+            )
 
 
 def cannot_export(error: Exception) -> UnsupportedFeatureError:
@@ -248,6 +274,8 @@ class _Work:
         inputs = self._graph.inputs
         sizes = sum(isinstance(size, str) for value in inputs for size in value.shape)
         self._take(len(inputs) + _AXIS * sizes, 0)
+        asked = sum(1 for guard in self._graph.guards for _ in parts(guard))
+        self._take(_NEW_SIZES * asked, 0)
         if len(self._graph.nodes) > self._left:
             self._take(len(self._graph.nodes), len(self._graph.nodes) - 1)
 

@@ -25,6 +25,7 @@ from nnrcodec.graph.graph import (
     TensorRef,
     Word,
 )
+from nnrcodec.graph.guards import MAX_DEPTH, Expression
 from nnrcodec.limits import Limits
 
 REF = "r"
@@ -57,6 +58,7 @@ def to_json(graph: Graph) -> dict[str, Any]:
     operators = list(dict.fromkeys(node.op for node in graph.nodes))
     numbers = {name: number for number, name in enumerate(operators)}
     count = len(graph.inputs)
+    guards = {"guards": [_guard_to_json(guard) for guard in graph.guards]} if graph.guards else {}
     return {
         "inputs": [[i.name, i.dtype, list(i.shape)] for i in graph.inputs],
         "dims": {name: [dim.low, dim.high, dim.example] for name, dim in graph.dims.items()},
@@ -70,7 +72,12 @@ def to_json(graph: Graph) -> dict[str, Any]:
             for p, node in enumerate(graph.nodes)
         ],
         "output": _output_to_json(graph.output, count + len(graph.nodes)),
+        **guards,
     }
+
+
+def _guard_to_json(expression: Expression) -> Any:
+    return list(map(_guard_to_json, expression)) if isinstance(expression, tuple) else expression
 
 
 def _kwargs_to_json(node: Node, number: int) -> list[Any]:
@@ -135,7 +142,7 @@ def from_json(value: object, limits: Limits | None = None, path: str = "graph") 
         If the graph has more nodes or dimensions than `limits` allow.
     """
     limits = limits or Limits()
-    members = _members(value, ("inputs", "dims", "ops", "nodes", "output"), path)
+    members = _members(value, ("inputs", "dims", "ops", "nodes", "output"), path, ("guards",))
     rows = _array(members["nodes"], f"{path}/nodes")
     count = len(_array(members["inputs"], f"{path}/inputs"))
     check_counts(len(rows), count, len(_object(members["dims"], f"{path}/dims")), limits, path)
@@ -149,7 +156,11 @@ def from_json(value: object, limits: Limits | None = None, path: str = "graph") 
         _node(row, operators, len(inputs) + p, f"{path}/nodes[{p}]") for p, row in enumerate(rows)
     )
     output = _output(members["output"], len(inputs) + len(nodes), f"{path}/output", 0)
-    graph = Graph(inputs, nodes, output, dims)
+    guards = tuple(
+        _guard(guard, f"{path}/guards[{p}]", 0)
+        for p, guard in enumerate(_array(members.get("guards", []), f"{path}/guards"))
+    )
+    graph = Graph(inputs, nodes, output, dims, guards=guards)
     check(graph, None, limits, path)
     return graph
 
@@ -164,9 +175,11 @@ def _object(value: object, path: str) -> dict[str, object]:
     return value
 
 
-def _members(value: object, names: tuple[str, ...], path: str) -> dict[str, object]:
+def _members(
+    value: object, names: tuple[str, ...], path: str, optional: tuple[str, ...] = ()
+) -> dict[str, object]:
     members = _object(value, path)
-    if set(members) != set(names):
+    if set(members) - set(optional) != set(names):
         raise _fail(f"must have the members {', '.join(names)} and no others", path)
     return members
 
@@ -209,6 +222,15 @@ def _dim(value: object, path: str) -> Dim:
         None if high is None else _integer(high, path),
         _integer(example, path),
     )
+
+
+def _guard(value: object, path: str, depth: int) -> Any:
+    """Return a part of a guard; `nnrcodec.graph.check` looks at what is in it."""
+    if depth > MAX_DEPTH:
+        raise _fail(f"more than {MAX_DEPTH} operators within one another", path)
+    if isinstance(value, list):
+        return tuple(_guard(part, path, depth + 1) for part in value)
+    return value
 
 
 def _node(row: object, operators: tuple[str, ...], number: int, path: str) -> Node:

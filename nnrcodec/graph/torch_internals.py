@@ -70,6 +70,11 @@ def is_fixed(size: int | torch.SymInt) -> bool:
     return isinstance(size, int) or bool(expression_of(size).is_Integer)
 
 
+def guard_codes_of(program: torch.export.ExportedProgram) -> list[str]:
+    """Return what a program asks of the sizes of its inputs, as expressions of Python."""
+    return list(_attribute(program, "_guards_code"))
+
+
 def has_fast_bfloat16() -> bool:
     """Return whether this processor has native bfloat16; False if PyTorch does not report it."""
     try:

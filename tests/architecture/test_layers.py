@@ -16,7 +16,8 @@ floor  rooms
 8      the way back (decoder); what is in a stream (inspection)
 9      the way there (encoder), which decodes in its search and for updates
 10     the public functions (api); original against reconstructed (evaluate)
-11     the command line (cli), and above it python -m nnrcodec (__main__)
+11     the public functions for folders of shards (folders)
+12     the command line (cli), and above it python -m nnrcodec (__main__)
 =====  =======================================================================================
 """
 
@@ -53,8 +54,9 @@ FLOORS = {
     "encoder": 9,
     "api": 10,
     "evaluate": 10,
-    "cli": 11,
-    "__main__": 12,
+    "folders": 11,
+    "cli": 12,
+    "__main__": 13,
 }
 
 ONLY_IN = {
@@ -66,6 +68,7 @@ ONLY_IN = {
     "torch": {
         "formats/mat/module.py",
         "graph/export.py",
+        "graph/generality.py",
         "graph/module.py",
         "graph/operators_torch.py",
         "graph/operator_table.py",

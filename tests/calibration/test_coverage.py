@@ -118,6 +118,6 @@ def test_shapes_of_the_export_are_said_where_they_are_taken(
 ) -> None:
     caplog.set_level(logging.INFO)
     synthetic_inputs(network("classifier").model(), 1)
-    ((level, text),) = said(caplog, "synthetic inputs have sizes of the export")
+    (level, text), *_ = said(caplog, "calibration inputs have sizes for which the network holds")
     assert level == "INFO"
-    assert "does not run with" in text
+    assert "'d1': 16, 'd2': 16}: it does not hold for " in text

@@ -232,7 +232,7 @@ def test_inputs_that_do_not_fit_are_refused(measured: Callable[..., object]) -> 
         measured(model, [(values((4, 3)), values((4, 3)))])
     with pytest.raises(ConfigError, match="is float64, the model takes float32"):
         measured(model, [(values((4, 3)).double(),)])
-    with pytest.raises(ConfigError, match="does not run with a calibration input"):
+    with pytest.raises(ConfigError, match="does not fit the model: this network holds"):
         measured(network("classifier").model(), inputs_of((1, 1, 20, 20), 1))
     with pytest.raises(ModelError, match="no graph"):
         measured(Model.of([Tensor.of("w", np.ones(2, np.float32))]), [])

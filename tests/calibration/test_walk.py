@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -316,5 +317,10 @@ def test_inputs_that_do_not_fit_are_refused_before_the_first_visit() -> None:
 
 def test_inputs_with_which_the_network_does_not_run_are_refused() -> None:
     model = network("classifier").model()
+    bad = [(values((1, 1, 20, 20)),)]
+    with pytest.raises(ConfigError, match="does not fit the model: this network holds only for"):
+        list(walk(model, bad))
+    assert model.graph is not None
+    unguarded = replace(model, graph=replace(model.graph, guards=()))
     with pytest.raises(ConfigError, match="does not run with a calibration input: mat1 and mat2"):
-        list(walk(model, [(values((1, 1, 20, 20)),)]))
+        list(walk(unguarded, bad))

@@ -273,7 +273,7 @@ def test_axes_that_become_fixed_are_said_with_the_reason(caplog):
     ((level, message),) = said(caplog)
     assert level == "WARNING"
     assert message.startswith("fixed in the graph: axis 0 of input 'x' to 1; ")
-    assert "with inputs of [1, 3, 2]" in message
+    assert "input 'x' has size 1 in axis 0, the model takes 2" in message
 
 
 @pytest.mark.parametrize("most_axes", [0, 1])
@@ -309,9 +309,13 @@ def test_sizes_that_the_module_refuses_are_said(caplog):
     def even_only(x):
         return x.unflatten(1, (2, -1))
 
-    with caplog.at_level(logging.INFO):
-        through(Function(even_only), values((2, 4)))
-    assert "the module does not take inputs of [3, 5]: " in caplog.text
+    received = through(Function(even_only), values((2, 4)))
+    ((level, message),) = said(caplog)
+    assert level == "WARNING"
+    assert "holds only for inputs with (x.shape[1] == 2) or ((x.shape[1] % 2) == 0)" in message
+    assert received(values((3, 6))).shape == (3, 2, 3)
+    with pytest.raises(ValueError, match=r"only for inputs with .*, and x.shape\[1\] is 5"):
+        received(values((2, 5)))
 
 
 def test_examples_are_moved_to_the_module(caplog):

@@ -17,11 +17,15 @@ import torch
 
 from nnrcodec.errors import ConfigError, UnsupportedFeatureError
 from nnrcodec.graph.graph import Graph
+from nnrcodec.graph.guards import words
 from nnrcodec.graph.module import build_module, first_line
 from nnrcodec.graph.names import original_name
 from nnrcodec.graph.program import program_of_module
 from nnrcodec.limits import Limits
+from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model
+
+logger = logger_of(__name__)
 
 
 def proto_of_graph(model: Model, limits: Limits | None = None) -> Any:
@@ -50,6 +54,12 @@ def proto_of_graph(model: Model, limits: Limits | None = None) -> Any:
     graph = model.graph
     if graph is None:
         raise ConfigError("there are only tensors here, no graph for an ONNX file to hold")
+    if graph.guards:
+        logger.warning(
+            "an ONNX file cannot say that the network holds only for inputs with %s: it would be "
+            "wrong for others",
+            " and ".join(words(guard, graph.places) for guard in graph.guards),
+        )
     program = program_of_module(build_module(model, limits), limits)
     try:
         with _quiet():

@@ -1,0 +1,189 @@
+"""Conditions on the sizes of inputs: a graph holds only for inputs that meet its guards.
+
+A network may look at a size and go one way or another; an exported graph has the way that the
+example went. What it found out about sizes there is kept as expressions of arithmetic on them, with
+operators of numbers that graphs have. This module does not use PyTorch.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Container, Iterator, Mapping
+from typing import Any
+
+from nnrcodec.graph.scalars import FUNCTIONS, ScalarError, fits
+
+Expression = int | float | str | tuple[Any, ...]
+"""A number, the name of a dimension, or the name of an operator and its arguments."""
+
+Guard = tuple[Any, ...]
+"""An expression that is true where a graph holds."""
+
+MAX_DEPTH = 32
+"""Operators of an expression within one another."""
+
+SYMBOLS: Mapping[str, str] = {
+    "operator.add": "+",
+    "operator.sub": "-",
+    "operator.mul": "*",
+    "operator.truediv": "/",
+    "operator.floordiv": "//",
+    "operator.mod": "%",
+    "operator.eq": "==",
+    "operator.ne": "!=",
+    "operator.lt": "<",
+    "operator.le": "<=",
+    "operator.gt": ">",
+    "operator.ge": ">=",
+}
+"""Operators of two arguments, with what they look like."""
+
+CALLS: Mapping[str, int] = {
+    "operator.neg": 1,
+    "torch.sym_max": 2,
+    "torch.sym_min": 2,
+    "math.trunc": 1,
+    "math.floor": 1,
+    "math.ceil": 1,
+    "torch.sym_float": 1,
+    "torch.sym_not": 1,
+    "torch.sym_ite": 3,
+}
+"""Other operators, with the number of their arguments."""
+
+TRUTHS = (
+    *("operator.eq", "operator.ne", "operator.lt", "operator.le", "operator.gt"),
+    *("operator.ge", "torch.sym_not", "torch.sym_ite"),
+)
+"""Operators that a guard may begin with."""
+
+
+def parts(expression: Expression) -> Iterator[Expression]:
+    """Yield an expression and all within it."""
+    yield expression
+    if isinstance(expression, tuple):
+        for part in expression[1:]:
+            yield from parts(part)
+
+
+def dims_of(expression: Expression) -> frozenset[str]:
+    """Return the names of the dimensions in an expression."""
+    return frozenset(part for part in parts(expression) if isinstance(part, str))
+
+
+def misfit_of(expression: object, dims: Container[str], depth: int = 0) -> str | None:
+    """Return what is wrong with an expression from anywhere; None if nothing is."""
+    if isinstance(expression, str):
+        return None if expression in dims else f"there is no dimension {expression[:50]!r}"
+    if not isinstance(expression, tuple):
+        is_integer = type(expression) is int and fits(expression)
+        is_legal = is_integer or (isinstance(expression, float) and math.isfinite(expression))
+        return None if is_legal else f"{str(expression)[:50]} is no number of 64 bits"
+    name = expression[0] if expression and isinstance(expression[0], str) else ""
+    count = 2 if name in SYMBOLS else CALLS.get(name)
+    if count is None:
+        return f"{str(name)[:50]!r} is no operator of guards"
+    if len(expression) != 1 + count:
+        return f"{name} takes {count} arguments"
+    if depth == MAX_DEPTH:
+        return f"more than {MAX_DEPTH} operators within one another"
+    found = (misfit_of(part, dims, depth + 1) for part in expression[1:])
+    return next((misfit for misfit in found if misfit is not None), None)
+
+
+def value_of(
+    expression: Expression,
+    sizes: Mapping[str, Any],
+    function_of: Callable[[str], Callable[..., Any]] = FUNCTIONS.__getitem__,
+) -> Any:
+    """Return the value of a legal expression.
+
+    Parameters
+    ----------
+    expression : Expression
+        Checked by `misfit_of`.
+    sizes : mapping of str to int
+        By the names of dimensions.
+    function_of : callable
+        Returns what computes an operator; by default on integers of 64 bits.
+
+    Raises
+    ------
+    ScalarError
+        It is undefined, or does not fit in 64 bits.
+    """
+    if isinstance(expression, str):
+        return sizes[expression]
+    if not isinstance(expression, tuple):
+        return expression
+    name, *arguments = expression
+    if name == "torch.sym_ite":  # of two ways one is computed
+        condition, *ways = arguments
+        return value_of(ways[not value_of(condition, sizes, function_of)], sizes, function_of)
+    return function_of(name)(*(value_of(part, sizes, function_of) for part in arguments))
+
+
+def holds(
+    guard: Guard,
+    sizes: Mapping[str, Any],
+    function_of: Callable[[str], Callable[..., Any]] = FUNCTIONS.__getitem__,
+) -> bool:
+    """Return whether sizes meet a guard, as `value_of` computes it; what is undefined does not."""
+    try:
+        return bool(value_of(guard, sizes, function_of))
+    except ScalarError:
+        return False
+
+
+def words(expression: Expression, names: Mapping[str, str], *, outer: bool = True) -> str:
+    """Return an expression as people write it.
+
+    Parameters
+    ----------
+    expression : Expression
+        Legal.
+    names : mapping of str to str
+        What to call dimensions.
+    """
+    if isinstance(expression, str):
+        return names[expression]
+    if not isinstance(expression, tuple):
+        return str(expression)
+    name, *rest = expression
+    texts = [words(part, names, outer=False) for part in rest]
+    if name in SYMBOLS:
+        text = f" {SYMBOLS[name]} ".join(texts)
+        return text if outer else f"({text})"
+    match name:
+        case "operator.neg":
+            return f"-{texts[0]}"
+        case "torch.sym_not":
+            return f"not {texts[0]}"
+        case "torch.sym_ite" if rest[1] == 1:
+            text = f"{texts[0]} or {texts[2]}"
+            return text if outer else f"({text})"
+        case _:
+            called = re.split(r"[._]", name)[-1]
+            return f"{called}({', '.join(texts)})"
+
+
+def is_trivial(guard: Guard) -> bool:
+    """Return whether a guard says nothing, or only that sizes are none of 0 and 1.
+
+    An export never has these sizes as examples of dynamic ones, and says so of all of them.
+    """
+    name, *rest = guard
+    if name in _OF_EQUALS and rest[0] == rest[1]:
+        return True
+    if name == "operator.ne" and isinstance(rest[0], str) and rest[1] in (0, 1):
+        return True
+    if name in ("operator.le", "operator.lt") and isinstance(rest[1], str):
+        return isinstance(rest[0], int) and rest[0] <= _FIRST - (name == "operator.lt")
+    if name in ("operator.ge", "operator.gt") and isinstance(rest[0], str):
+        return isinstance(rest[1], int) and rest[1] <= _FIRST - (name == "operator.gt")
+    return False
+
+
+_FIRST = 2
+_OF_EQUALS = ("operator.eq", "operator.le", "operator.ge")
