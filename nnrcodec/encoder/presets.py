@@ -28,7 +28,7 @@ TRIALS = 3
 NEAR = 1.0
 """A result this near its target, in dB, is good enough."""
 
-_COARSER = {"transparent": 1.0, "balanced": 2.0, "small": 4.0}
+_COARSER = {"transparent": 0.8, "balanced": 1.6, "small": 3.2}
 """Scale of the steps where nothing can be measured: their targets are 6 dB apart."""
 
 _NEPER = 20 / math.log(10)
