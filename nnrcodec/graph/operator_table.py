@@ -53,6 +53,21 @@ aten.bilinear.default(Tensor input1, Tensor input2, Tensor weight, Tensor? bias=
 aten.einsum.default(equation equation, Tensor[] tensors, *, int[]? path=None) -> Tensor
 aten.outer.default(Tensor self, Tensor vec2) -> Tensor
 aten._weight_norm.default(Tensor v, Tensor g, int dim=0) -> Tensor
+aten.addmv.default(Tensor self, Tensor mat, Tensor vec, *, Scalar beta=1,
+    Scalar alpha=1) -> Tensor
+aten.addr.default(Tensor self, Tensor vec1, Tensor vec2, *, Scalar beta=1,
+    Scalar alpha=1) -> Tensor
+aten.inner|kron.default(Tensor self, Tensor other) -> Tensor
+aten.tensordot.default(Tensor self, Tensor other, int[] dims_self, int[] dims_other) -> Tensor
+aten.cdist.default(Tensor x1, Tensor x2, float p=2., int? compute_mode=None) -> Tensor
+aten.pairwise_distance.default(Tensor x1, Tensor x2, float p=2., float eps=1e-06,
+    bool keepdim=False) -> Tensor
+aten.linalg_inv|linalg_det.default(Tensor A) -> Tensor
+aten.inverse|trace.default(Tensor self) -> Tensor
+aten.linalg_solve.default(Tensor A, Tensor B, *, bool left=True) -> Tensor
+aten.linalg_cholesky.default(Tensor self, *, bool upper=False) -> Tensor
+aten.linalg_cross.default(Tensor self, Tensor other, *, int dim=-1) -> Tensor
+aten.cross.default(Tensor self, Tensor other, int? dim=None) -> Tensor
 
 # Normalisation
 aten.batch_norm.default(Tensor input, Tensor? weight, Tensor? bias, Tensor? running_mean,
@@ -82,6 +97,10 @@ aten.lstm.input(Tensor input, Tensor[] hx, Tensor[] params, bool has_biases, int
     float dropout, false train, bool bidirectional, bool batch_first) -> Tensor[]
 aten.gru|rnn_tanh|rnn_relu.input(Tensor input, Tensor hx, Tensor[] params, bool has_biases,
     int num_layers, float dropout, false train, bool bidirectional, bool batch_first) -> Tensor[]
+aten.lstm_cell.default(Tensor input, Tensor[] hx, Tensor w_ih, Tensor w_hh, Tensor? b_ih=None,
+    Tensor? b_hh=None) -> Tensor[]
+aten.gru_cell|rnn_tanh_cell|rnn_relu_cell.default(Tensor input, Tensor hx, Tensor w_ih,
+    Tensor w_hh, Tensor? b_ih=None, Tensor? b_hh=None) -> Tensor
 
 # Activation
 aten.relu|relu_|relu6|relu6_|selu|selu_|silu|silu_|mish|mish_|hardswish|hardswish_|
@@ -111,6 +130,7 @@ aten.clamp_max.Tensor(Tensor self, Tensor max) -> Tensor
 aten.dropout|feature_dropout|alpha_dropout|feature_alpha_dropout.default(Tensor input, float p,
     false train) -> Tensor
 aten.dropout_.default(Tensor self, float p, false train) -> Tensor
+aten._safe_softmax.default(Tensor self, int dim, dtype? dtype=None) -> Tensor
 
 # Pooling
 aten.max_pool1d.default(Tensor self, int[] kernel_size, int[] stride=[], int[] padding=[0],
@@ -131,6 +151,9 @@ aten.adaptive_avg_pool2d|adaptive_avg_pool3d|_adaptive_avg_pool2d|
     _adaptive_avg_pool3d.default(Tensor self, SymInt[] output_size) -> Tensor
 aten.adaptive_max_pool1d|adaptive_max_pool2d|adaptive_max_pool3d.default(Tensor self,
     int[] output_size) -> Tensor[]
+aten.max_unpool2d.default(Tensor self, Tensor indices, SymInt[] output_size) -> Tensor
+aten.max_unpool3d.default(Tensor self, Tensor indices, SymInt[] output_size, int[] stride,
+    int[] padding) -> Tensor
 
 # Resampling and padding
 aten.pixel_shuffle.default(Tensor self, int upscale_factor) -> Tensor
@@ -207,6 +230,15 @@ aten.where.self(Tensor condition, Tensor self, Tensor other) -> Tensor
 aten.where.ScalarOther(Tensor condition, Tensor self, Scalar other) -> Tensor
 aten.where.ScalarSelf(Tensor condition, Scalar self, Tensor other) -> Tensor
 aten.where.Scalar(Tensor condition, Scalar self, Scalar other) -> Tensor
+aten.dstack|column_stack.default(Tensor[] tensors) -> Tensor
+aten.scatter_add_.default(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
+aten.scatter_.src(Tensor self, int dim, Tensor index, Tensor src) -> Tensor
+aten.scatter_.value(Tensor self, int dim, Tensor index, Scalar value) -> Tensor
+aten.scatter_reduce|scatter_reduce_.two(Tensor self, int dim, Tensor index, Tensor src,
+    reduce reduce, *, bool include_self=True) -> Tensor
+aten.index_add_.default(Tensor self, int dim, Tensor index, Tensor source, *,
+    Scalar alpha=1) -> Tensor
+aten.index_copy.default(Tensor self, int dim, Tensor index, Tensor source) -> Tensor
 
 # Shape
 aten.view|_unsafe_view.default(Tensor self, SymInt[] size) -> Tensor
@@ -239,6 +271,8 @@ aten.diag_embed.default(Tensor self, int offset=0, int dim1=-2, int dim2=-1) -> 
 aten.unfold.default(Tensor self, int dimension, int size, int step) -> Tensor
 aten.sym_size.int(Tensor self, int dim) -> Scalar
 aten.sym_numel.default(Tensor self) -> Scalar
+aten.ravel|atleast_1d|atleast_2d|atleast_3d.default(Tensor self) -> Tensor
+aten.diag.default(Tensor self, int diagonal=0) -> Tensor
 
 # Arithmetic
 aten.add|add_|sub|sub_|rsub|subtract.Tensor(Tensor self, Operand other, *,
@@ -271,6 +305,14 @@ aten.nan_to_num.default(Tensor self, float? nan=None, float? posinf=None,
     float? neginf=None) -> Tensor
 aten.logit.default(Tensor self, float? eps=None) -> Tensor
 aten.bitwise_left_shift|bitwise_right_shift.Tensor_Scalar(Tensor self, Scalar other) -> Tensor
+aten.diff.default(Tensor self, int n=1, int dim=-1, Tensor? prepend=None,
+    Tensor? append=None) -> Tensor
+aten.erfinv|sinc|lgamma|digamma|floor_|ceil_|round_|trunc_|sin_|cos_|log_|log1p_|expm1_|square_|
+    isposinf|isneginf|signbit.default(Tensor self) -> Tensor
+aten.xlogy|copysign.Tensor(Tensor self, Operand other) -> Tensor
+aten.clamp_.Tensor(Tensor self, Tensor? min=None, Tensor? max=None) -> Tensor
+aten.isclose.default(Tensor self, Tensor other, float rtol=1e-05, float atol=1e-08,
+    bool equal_nan=False) -> Tensor
 
 # Reduction
 aten.mean|sum|prod.default(Tensor self, *, dtype? dtype=None) -> Tensor
@@ -304,6 +346,35 @@ aten.bucketize.Tensor(Tensor self, Tensor boundaries, *, bool out_int32=False,
 aten.searchsorted.Tensor(Tensor sorted_sequence, Tensor self, *, bool out_int32=False,
     bool right=False, side? side=None, Tensor? sorter=None) -> Tensor
 aten.cosine_similarity.default(Tensor x1, Tensor x2, int dim=1, float eps=1e-08) -> Tensor
+aten.histc.default(Tensor self, int bins=100, Scalar min=0, Scalar max=0) -> Tensor
+aten.cummax|cummin.default(Tensor self, int dim) -> Tensor[]
+aten.logcumsumexp.default(Tensor self, int dim) -> Tensor
+aten.quantile.default(Tensor self, Tensor q, int? dim=None, bool keepdim=False, *,
+    quantile_interpolation interpolation="linear") -> Tensor
+aten.quantile.scalar(Tensor self, float q, int? dim=None, bool keepdim=False, *,
+    quantile_interpolation interpolation="linear") -> Tensor
+aten.kthvalue.default(Tensor self, SymInt k, int dim=-1, bool keepdim=False) -> Tensor[]
+aten.count_nonzero.default(Tensor self, int? dim=None) -> Tensor
+aten.count_nonzero.dim_IntList(Tensor self, int[] dim) -> Tensor
+
+# Transforms, with complex numbers in between
+aten.fft_fft|fft_ifft|fft_rfft|fft_irfft.default(Tensor self, SymInt? n=None, int dim=-1,
+    fft_norm? norm=None) -> Tensor
+aten.fft_fft2|fft_ifft2|fft_rfft2|fft_irfft2.default(Tensor self, SymInt[]? s=None,
+    int[] dim=[-2, -1], fft_norm? norm=None) -> Tensor
+aten.fft_fftn|fft_ifftn|fft_rfftn|fft_irfftn.default(Tensor self, SymInt[]? s=None,
+    int[]? dim=None, fft_norm? norm=None) -> Tensor
+aten.fft_fftshift|fft_ifftshift.default(Tensor self, int[]? dim=None) -> Tensor
+aten.stft.default(Tensor self, int n_fft, int? hop_length=None, int? win_length=None,
+    Tensor? window=None, bool normalized=False, bool? onesided=None, bool? return_complex=None,
+    bool? align_to_window=None) -> Tensor
+aten.istft.default(Tensor self, int n_fft, int? hop_length=None, int? win_length=None,
+    Tensor? window=None, bool center=True, bool normalized=False, bool? onesided=None,
+    int? length=None, bool return_complex=False) -> Tensor
+aten.view_as_real|view_as_complex|real|imag|angle|conj|resolve_conj|
+    _conj.default(Tensor self) -> Tensor
+aten.complex.default(Tensor real, Tensor imag) -> Tensor
+aten.polar.default(Tensor abs, Tensor angle) -> Tensor
 
 # Making tensors and casting
 aten.arange.default(Scalar end, *, dtype? dtype=None) -> Tensor

@@ -30,6 +30,9 @@ WORDS: Mapping[str, frozenset[str]] = {
     "rounding_mode": frozenset({"trunc", "floor"}),
     "indexing": frozenset({"ij", "xy"}),
     "side": frozenset({"left", "right"}),
+    "reduce": frozenset({"sum", "prod", "mean", "amax", "amin"}),
+    "quantile_interpolation": frozenset({"linear", "lower", "higher", "midpoint", "nearest"}),
+    "fft_norm": frozenset({"forward", "backward", "ortho"}),
 }
 """The words of each kind; equations have a pattern instead."""
 

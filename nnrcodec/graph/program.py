@@ -62,6 +62,8 @@ _WEIGHTS: Mapping[str, int] = {
     "_upsample_bicubic2d_aa": 200,
     **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d"), 15),
     **dict.fromkeys(("split", "split_with_sizes", "chunk", "tensor_split", "pad", "einsum"), 12),
+    **dict.fromkeys(("stft", "istft", "tensordot", "kron", "cdist", "diff", "quantile"), 12),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), 12),
     **dict.fromkeys(("im2col", "col2im", "cosine_similarity", "repeat_interleave"), 8),
     **dict.fromkeys(("instance_norm", "group_norm", "batch_norm", "layer_norm", "matmul"), 4),
     **dict.fromkeys(("diag_embed", "glu", "slice", "logsumexp", "cumsum", "hardswish", "triu"), 4),

@@ -259,6 +259,36 @@ def _resized(given: Given) -> Known:
     return _legal(*shape[:2], *sizes) if isinstance(shape, tuple) else _at_least(*sizes)
 
 
+def _histogram(given: Given) -> Known:
+    bins = given.get("bins", 100)
+    return _legal(bins) if type(bins) is int else None
+
+
+def _transformed(given: Given) -> Known:
+    """Return how many elements a Fourier transform to given sizes has at least, halved or not."""
+    sizes = _sizes(given.get("n", given.get("s")))
+    return None if sizes is None else _at_least(*(max(size, 2) // 2 for size in sizes))
+
+
+def _inverse_of_short_times(given: Given) -> Known:
+    length = given.get("length")
+    return _at_least(length) if type(length) is int else None
+
+
+def _diagonal_matrix(given: Given) -> Known:
+    shape, offset = given["self"], given.get("diagonal", 0)
+    if not isinstance(shape, tuple) or len(shape) != 1 or type(offset) is not int:
+        return None
+    return _legal(shape[0] + abs(offset), shape[0] + abs(offset))
+
+
+def _kronecker(given: Given) -> Known:
+    a, b = given["self"], given["other"]
+    if not (isinstance(a, tuple) and isinstance(b, tuple)):
+        return None
+    return _at_least(math.prod(a), math.prod(b))
+
+
 def _size_of(given: Given) -> Known:
     shape, axis = given["self"], given.get("dim")
     if not isinstance(shape, tuple) or type(axis) is not int:
@@ -285,6 +315,18 @@ _BY_NAME: Mapping[str, Callable[[Given], Known]] = {
     "expand": _expand,
     "one_hot": _one_hot,
     "diag_embed": _diag_embed,
+    "diag": _diagonal_matrix,
+    "histc": _histogram,
+    "istft": _inverse_of_short_times,
+    "kron": _kronecker,
+    **dict.fromkeys(("max_unpool2d", "max_unpool3d"), _resized),
+    **dict.fromkeys(
+        (
+            *("fft_fft", "fft_ifft", "fft_rfft", "fft_irfft", "fft_fft2", "fft_ifft2"),
+            *("fft_rfft2", "fft_irfft2", "fft_fftn", "fft_ifftn", "fft_rfftn", "fft_irfftn"),
+        ),
+        _transformed,
+    ),
     "sym_size": _size_of,
     "sym_numel": _count_of,
 }
