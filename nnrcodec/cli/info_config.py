@@ -6,6 +6,7 @@ import glob
 from collections.abc import Iterator
 
 from nnrcodec.inspection import StreamInfo, TensorInfo
+from nnrcodec.quant.quantized import FEWEST_ELEMENTS
 
 _NOT_KEPT = """\
 # A stream keeps what a decoder needs, and what the loss was. It does not keep
@@ -59,6 +60,8 @@ def _is_exact(tensor: TensorInfo) -> bool:
 
 def _is_kept(tensor: TensorInfo) -> bool:
     """Return whether a tensor was to be kept, or is one that is exact in any case."""
+    if tensor.coder == "raw" and (tensor.elements or 0) < FEWEST_ELEMENTS:
+        return False  # so few are stored in any case
     return tensor.coder in ("lossless", "raw") and len(tensor.names) == 1
 
 

@@ -28,6 +28,10 @@ _ROUNDINGS = 16
 _NOTHING = 1e-3
 """Part of the largest range of all lines that is none."""
 
+_FEWEST_OF_SMOOTH = 48
+_MOST_OF_SMOOTH = 0.9
+"""Part of the differences of a line that has to be small."""
+
 _SAME = 2e-4
 """Part of the peak by which both ends of a line may differ."""
 
@@ -61,7 +65,8 @@ def follows_formula(values: np.ndarray) -> bool:
     epsilon = _epsilon(values)
     fewest = _FEWEST_IN_LINE * (1 if epsilon < _ROUGH else 2)
     return any(
-        _all_lines(lines, lambda rows: _go_on(rows, epsilon)) or _all_lines(lines, _are_symmetric)
+        _all_lines(lines, lambda rows: _go_on(rows, epsilon) | _are_smooth(rows, epsilon))
+        or _all_lines(lines, _are_symmetric)
         for lines in _lines(values, fewest)
     ) or _is_sinusoidal(values)
 
@@ -112,6 +117,22 @@ def _go_on(rows: np.ndarray, epsilon: float) -> np.ndarray:
     bends = np.abs(around - 2 * middle).max(axis=1)
     roundings = _ROUNDINGS * epsilon * np.abs(rows).max(axis=1)
     return np.asarray(misses <= np.maximum(_TOLERANCE * bends, roundings))
+
+
+def _are_smooth(rows: np.ndarray, epsilon: float) -> np.ndarray:
+    """Return which rows are samples of a smooth function: of their differences, each is small.
+
+    The schedules of diffusion are, and tables of logarithms, powers and the like.
+    """
+    if rows.shape[1] < _FEWEST_OF_SMOOTH:
+        return np.zeros(len(rows), bool)
+    second, fourth = (np.abs(np.diff(rows, order, axis=1)) for order in (2, 4))
+    roundings = _ROUNDINGS * epsilon * np.abs(rows).max(axis=1)
+    # at the ends a function may be steep, as a root is at 0
+    inner = np.quantile(fourth, _MOST_OF_SMOOTH, axis=1)
+    return np.asarray(
+        inner <= np.maximum(_TOLERANCE * np.quantile(second, _MOST_OF_SMOOTH, axis=1), roundings)
+    )
 
 
 def _are_symmetric(rows: np.ndarray) -> np.ndarray:

@@ -28,8 +28,11 @@ TRIALS = 3
 NEAR = 1.0
 """A result this near its target, in dB, is good enough."""
 
-_COARSER = {"transparent": 0.8, "balanced": 1.6, "small": 3.2}
+_COARSER = {"transparent": 1.0, "balanced": 2.0, "small": 4.0}
 """Scale of the steps where nothing can be measured: their targets are 6 dB apart."""
+
+_BLIND = 0.8
+"""Times this where there are no inputs either."""
 
 _NEPER = 20 / math.log(10)
 """In dB: what the logarithm of a ratio of amplitudes is multiplied by."""
@@ -69,8 +72,9 @@ def encode_preset(
     quantization = config.quantization
     is_open = quantization.qp is None and quantization.scale == 1.0
     if inputs is None or held_back is None:
-        if is_open:
-            quantization = replace(quantization, scale=_COARSER[config.preset])
+        if is_open and not config.lossless:
+            scale = _COARSER[config.preset] * (_BLIND if inputs is None else 1.0)
+            quantization = replace(quantization, scale=scale)
             config = replace(config, quantization=quantization)
         return SearchResult(encode_model(model, config, stages, inputs))
     reduced = reduce_model(model, config, stages, inputs)

@@ -134,7 +134,7 @@ def _model(path: Path, file: Any, reopen: Callable[[], Any], *, everything: bool
     file.visititems(visit)
     if training:
         what = f"state of training, {len(training)} tensors, {sum(training)} elements"
-        left_out.append(LeftOut(_TRAINING[0], what, "only --key all codes it"))
+        left_out.insert(0, LeftOut(_TRAINING[0], what, "only --key all codes it"))
         attributes = {k: v for k, v in attributes.items() if k.split("/")[0] not in _TRAINING}
     if not tensors:
         raise ModelError(f"{path} holds no arrays of numbers")
@@ -171,8 +171,7 @@ def _plain(value: Any) -> Any:
     """Return an attribute as JSON has it: texts and numbers, and lists of them; else None."""
     if isinstance(value, np.ndarray):
         parts = [_plain(part) for part in value.reshape(-1).tolist()]
-        is_text_or_filled = value.size or value.dtype.kind in "SUO"  # else its dtype would be lost
-        return parts if value.ndim == 1 and None not in parts and is_text_or_filled else None
+        return parts if value.ndim == 1 and None not in parts else None
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bytes):
@@ -227,5 +226,5 @@ def _written(value: Any) -> Any:
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return np.array([part.encode() for part in value])
     if isinstance(value, list) and not value:
-        return np.array([], "S1")
+        return np.array([])  # which Keras writes for layers without weights
     return value

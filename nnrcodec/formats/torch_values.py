@@ -200,6 +200,14 @@ class _NumpyDtype:
         return name
 
     @property
+    def is_known(self) -> bool:
+        """Whether there is a name."""
+        try:
+            return bool(self.name)
+        except (PickleError, ValueError):
+            return False
+
+    @property
     def big_endian(self) -> bool:
         return self.order == ">" or (self.order == "=" and sys.byteorder == "big")
 
@@ -310,6 +318,8 @@ def _scalar(dtype: Any, data: Any = b"") -> Any:
     if not isinstance(dtype, _NumpyDtype) or not isinstance(data, bytes | str):
         return Thing(Name("numpy", "scalar"))
     raw = data.encode("latin1") if isinstance(data, str) else data
+    if not dtype.is_known:
+        return Thing(Name("numpy", f"scalar of dtype {dtype.code}"))
     array = StoredTensor(dtype.name, (), data=raw, big_endian=dtype.big_endian)
     if len(raw) != item_bytes(dtype.name):
         raise PickleError("a number has other bytes than its dtype says")

@@ -102,6 +102,8 @@ class Tree:
                 counts.setdefault(path[:-1], []).append(path)
         mappings = {p: t for p, t in counts.items() if not isinstance(self.get(p), list | tuple)}
         mappings = mappings or counts
+        with_axes = {p: t for p, t in mappings.items() if any(self.tensors[x].shape for x in t)}
+        mappings = with_axes or mappings  # scores beside a state dict are none
         found = []
         for at, tensors in mappings.items():
             inner = [p for p in mappings if p != at and p[: len(at)] == at]

@@ -8,9 +8,10 @@ is not used are omitted.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +21,10 @@ from nnrcodec.errors import BitstreamError, ModelError
 from nnrcodec.graph.check import check
 from nnrcodec.graph.generality import (
     Trial,
-    accepted,
+    breaking_sizes,
     broken_guards,
     difference,
-    general_model,
+    joined,
 )
 from nnrcodec.graph.graph import (
     Argument,
@@ -37,7 +38,7 @@ from nnrcodec.graph.graph import (
     Word,
 )
 from nnrcodec.graph.guarding import with_fixed, with_guards
-from nnrcodec.graph.guards import words
+from nnrcodec.graph.guards import holds, sentence
 from nnrcodec.graph.module import (
     DecodedModel,
     check_inputs,
@@ -48,6 +49,7 @@ from nnrcodec.graph.module import (
 from nnrcodec.graph.names import with_safe_names
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import NAMES, TORCH_WORDS, WORD_NAMES
+from nnrcodec.graph.preparing import tensors_only, unwrapped, without_parametrizations
 from nnrcodec.graph.sizes import example_shape
 from nnrcodec.graph.torch_internals import (
     expression_of,
@@ -85,6 +87,7 @@ _OVERLOAD = type(torch.ops.aten.relu.default)
 _Examples = tuple[torch.Tensor, ...]
 
 _Kind = torch.export.graph_signature.InputKind
+_OutputKind = torch.export.graph_signature.OutputKind
 _ROLES = {
     _Kind.PARAMETER: Role.PARAMETER,
     _Kind.BUFFER: Role.BUFFER,
@@ -103,17 +106,17 @@ def model_of_module(
     ----------
     module : torch.nn.Module
         The network. It is exported in evaluation mode; its training flags are left as they were.
-    example_inputs : sequence of torch.Tensor
-        Inputs by position, of a valid size. They are moved to the device of the module if they are
-        on another.
+    example_inputs : sequence
+        Inputs by position, of a valid size: tensors, which are moved to the device of the module if
+        they are on another; or lists and mappings of tensors, which become inputs of their own; or
+        numbers, texts and None, which the graph has as they are here.
     dynamic_shapes : optional
         As for `torch.export.export`. By default every axis of every input is dynamic, except the
         channel axis (1) of inputs with four or five axes, and `torch.export` determines which axes
         the network requires to be fixed. A batch of one is doubled before, because an axis of size
         one is always fixed. The outputs of graph and module must then be equal, for the example and
-        for one that is larger by one in every dynamic axis; if they are not (for instance if code
-        tests whether a size is a multiple of 8, the graph has only one of the two cases), the
-        larger example is exported instead. If all of this fails, only axis 0 is dynamic, or none.
+        at other sizes. Where the network asks about sizes, the graph refuses those for which it
+        would be wrong. If all of this fails, only axis 0 is dynamic, or none.
         Axes that became fixed are logged: as a warning with the reason if an attempt failed, as
         information if the network takes no other size. A decoded model that takes the example
         inputs keeps its graph, and so its dynamic axes.
@@ -128,11 +131,7 @@ def model_of_module(
     ModelError
         If the network cannot be exported or coded; the message says why.
     """
-    examples = tuple(example_inputs)
-    for position, example in enumerate(examples):
-        if not isinstance(example, torch.Tensor):
-            kind = type(example).__name__
-            raise ModelError(f"example input {position} is a {kind}, not a tensor")
+    module, examples = unwrapped(module), tuple(example_inputs)
     if isinstance(module, DecodedModel) and dynamic_shapes is None:
         try:
             check_inputs(module._nnr_graph, examples)
@@ -140,16 +139,29 @@ def model_of_module(
             logger.warning("this decoded model is exported again: %s", error)
         else:
             return _checked(model_of_decoded(module), module._nnr_graph)
-    examples = _moved_to(module, examples)
+    try:
+        return _exported(module, examples, dynamic_shapes)
+    except ModelError:
+        folded = without_parametrizations(module)
+        if folded is None:
+            raise
+        return _exported(folded, examples, dynamic_shapes)
+
+
+def _exported(module: torch.nn.Module, examples: Sequence[Any], dynamic_shapes: Any) -> Model:
     with (
         _evaluation_mode(module),
         _named_inputs(module),
+        tensors_only(module, examples) as (tensors, is_changed),
         _quiet_export(),
         torch.no_grad(),
     ):
-        if dynamic_shapes is not None:
-            return model_of_program(_export(module, examples, dynamic_shapes))
-        return _with_dynamic_sizes(module, examples)
+        tensors = _moved_to(module, tensors)
+        if dynamic_shapes is None:
+            return _with_dynamic_sizes(module, tensors)
+        if is_changed:
+            raise ModelError("dynamic_shapes are for modules that take tensors only: omit them")
+        return _exported_for_all(module, tensors, lambda _: dynamic_shapes)
 
 
 def _with_dynamic_sizes(module: torch.nn.Module, examples: _Examples) -> Model:
@@ -178,32 +190,68 @@ def _if_general(
 ) -> Model | None:
     """Export with all axes dynamic; if no graph is right, return None and add to `reasons`.
 
-    Where the network asks about sizes, the way that a larger example goes may hold for all.
+    Where the network asks about sizes, it is exported at some others, too: one of the graphs may
+    hold for all of them.
     """
-    guarded: list[Model] = []
-    tried = attempt
-    for is_larger in (False, True):
+    model = _exported_for_all(module, attempt, _all_axes)
+    problem = _refused(model, examples) or difference(module, model, attempt)
+    problem = problem or Trial(module, model, attempt).difference(examples)
+    if problem is None:
+        return model
+    reasons.append(problem)
+    return None
+
+
+def _exported_for_all(
+    module: torch.nn.Module, examples: _Examples, axes_of: Callable[[_Examples], Any]
+) -> Model:
+    """Export, also at sizes that go other ways, and return the graph that holds for most."""
+    first = model_of_program(_export(module, examples, axes_of(examples)))
+    return joined(module, [first, *_exported_elsewhere(module, first, examples, axes_of)], examples)
+
+
+def _exported_elsewhere(
+    module: torch.nn.Module,
+    first: Model,
+    attempt: _Examples,
+    axes_of: Callable[[_Examples], Any],
+) -> Iterator[Model]:
+    """Yield exports at sizes that break the guards of the first one, or at which it is wrong."""
+    graph = first.graph
+    if graph is None or not graph.dims:
+        return
+    if not broken_guards(graph) and difference(module, first, attempt) is None:
+        return
+    base = {name: dim.example for name, dim in graph.dims.items()}
+    trial = Trial(module, first, attempt)
+    known, exports = [graph.guards], 0
+    larger = {name: size + 1 for name, size in base.items()}
+    for sizes in (
+        *(breaking for g in graph.guards for breaking in breaking_sizes(graph, g)),
+        larger,
+    ):
+        if any(all(holds(guard, sizes) for guard in guards) for guards in known if guards):
+            continue  # an export from there is one of those before
+        if exports == _MOST_OTHERS:
+            return
+        exports += 1
         try:
-            model = model_of_program(_export(module, tried, _all_axes(tried)))
-        except _ExportError as error:
-            if not is_larger:
-                raise
-            reasons.append(first_line(error))
-            break
-        model = general_model(module, model, tried)
-        problem = _refused(model, examples) or difference(module, model, tried)
-        problem = problem or Trial(module, model, tried).difference(examples)
-        if problem is not None:
-            reasons.append(problem)
-        elif model.graph is not None and not model.graph.guards:
-            return model
-        else:
-            guarded.append(model)
-        tried = _larger(attempt, model.graph.inputs if model.graph else ())
-    if len(guarded) == 1 or not guarded:
-        return guarded[0] if guarded else None
-    first, other = guarded
-    return other if accepted(other) > 2 * accepted(first) else first
+            tried = trial.at(sizes)
+            model = model_of_program(_export(module, tried, axes_of(tried)))
+        except ModelError as error:
+            logger.info("no export at other sizes: %s", first_line(error))
+            continue
+        if model.graph is not None and _shapes_of(model.graph) == _shapes_of(graph):
+            known.append(model.graph.guards)
+            yield model
+
+
+def _shapes_of(graph: Graph) -> list[tuple[int | str, ...]]:
+    return [value.shape for value in graph.inputs]
+
+
+_MOST_OTHERS = 4
+"""Exports at other sizes."""
 
 
 def _refused(model: Model, examples: _Examples) -> str | None:
@@ -238,7 +286,7 @@ def _log_fixed_axes(model: Model, examples: _Examples, reasons: Sequence[str]) -
         logger.warning(
             "the network asks about sizes, and its graph holds only for inputs with %s: other "
             "sizes are refused when it runs",
-            " and ".join(words(guard, places) for guard in broken),
+            sentence(broken, places),
         )
     inputs = model.graph.inputs if model.graph else ()
     fixed = [
@@ -294,8 +342,11 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
         with _quiet_export():
             program = program.run_decompositions({})  # this merges the parts into one graph
     for result in program.graph_signature.output_specs:
-        if result.kind is not torch.export.graph_signature.OutputKind.USER_OUTPUT:
-            raise ModelError(f"{result.target!r} is changed: {result.kind.name.lower()}")
+        if result.kind not in (_OutputKind.USER_OUTPUT, _OutputKind.USER_INPUT_MUTATION):
+            raise ModelError(
+                f"{result.target!r} is changed by the network ({result.kind.name.lower()}): what "
+                f"it keeps from call to call cannot be coded; {_WITHOUT_GRAPH}"
+            )
     values = {value.arg.name: value for value in program.graph_signature.input_specs}
     tensors: dict[str, TensorRef] = {}
     roles: dict[str, Role] = {}
@@ -410,17 +461,6 @@ def _attempts(examples: _Examples) -> tuple[_Examples, ...]:
     return (examples,)
 
 
-def _larger(examples: _Examples, inputs: tuple[Input, ...]) -> _Examples:
-    """Return the examples, larger by one in every dynamic axis: the last slice is repeated."""
-    for position, value in enumerate(inputs):
-        example = examples[position]
-        for axis, size in enumerate(value.shape):
-            if isinstance(size, str):
-                example = torch.cat([example, example.narrow(axis, -1, 1)], axis)
-        examples = (*examples[:position], example, *examples[position + 1 :])
-    return examples
-
-
 @contextlib.contextmanager
 def _evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
     flags = [(part, part.training) for part in module.modules()]
@@ -507,6 +547,8 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
                 symbols[symbol] = f"d{len(symbols)}"
                 dims[symbols[symbol]] = _dim(program.range_constraints.get(symbol), size)
             shape.append(symbols[symbol])
+        while any(other.name == argument for other in inputs):
+            argument += "_"
         inputs.append(Input(argument, WORD_NAMES[value.dtype][1], tuple(shape)))
     return tuple(inputs), dims
 
@@ -527,14 +569,20 @@ def _graph(
 ) -> Graph:
     calls = _live_calls(program.graph)
     _refuse_unknown(calls)
-    _refuse_changes(program.graph, calls)
+    changed = _changed_inputs(program, calls)
     values: dict[str, Argument] = {**tensors}
     values |= {name: Ref(p) for p, name in enumerate(program.graph_signature.user_inputs)}
-    for position, call in enumerate(calls):
-        values[call.name] = Ref(len(inputs) + position)
-    nodes = tuple(_node(call, values) for call in calls)
+    copies = [Node("aten.clone.default", (values[name],)) for name in changed]
+    for position, name in enumerate((*changed, *(call.name for call in calls))):
+        values[name] = Ref(len(inputs) + position)
+    nodes = (*copies, *(_node(call, values) for call in calls))
     (returned,) = (n for n in program.graph.nodes if n.op == "output")
-    outputs = [_argument(value, "", values) for value in returned.args[0]]
+    kinds = (result.kind for result in program.graph_signature.output_specs)
+    outputs = [
+        _argument(value, "", values)
+        for value, kind in zip(returned.args[0], kinds, strict=True)
+        if kind is _OutputKind.USER_OUTPUT
+    ]
     output = _plain(program.call_spec.out_spec.unflatten(outputs))
     return Graph(inputs, nodes, output, dims)
 
@@ -570,9 +618,26 @@ def _refuse_unknown(calls: Sequence[torch.fx.Node]) -> None:
     for call in calls:
         if _name(call) not in OPERATORS:
             unknown.setdefault(_name(call), _place(call))
-    if unknown:
-        listed = "; ".join(f"{name} at {place}" for name, place in unknown.items())
-        raise ModelError(f"operators outside the allow-list: {listed}")
+    if not unknown:
+        return
+    listed = "; ".join(f"{name} at {place}" for name, place in unknown.items())
+    if all(_is_random(name) for name in unknown):
+        raise ModelError(
+            f"the network draws random numbers ({listed}), and a graph is the same each time: make "
+            f"them an input of the network, or {_WITHOUT_GRAPH}"
+        )
+    raise ModelError(
+        f"operators outside the list of those that a graph may have: {listed}; {_WITHOUT_GRAPH}"
+    )
+
+
+def _is_random(name: str) -> bool:
+    return any(part in name for part in ("rand", "bernoulli", "multinomial", "normal_", "dropout"))
+
+
+_WITHOUT_GRAPH = (
+    "encode the module without example inputs: the receiver then needs its class, and load_into"
+)
 
 
 def _place(node: torch.fx.Node) -> str:
@@ -582,18 +647,34 @@ def _place(node: torch.fx.Node) -> str:
     return f"node {node.name!r}" + (f" of layer {layers[-1]!r}" if layers else "")
 
 
-def _refuse_changes(graph: torch.fx.Graph, calls: Sequence[torch.fx.Node]) -> None:
-    """Raise where a node writes into an input or a tensor of the model, or into a view of one."""
-    given = {_storage(node): node for node in graph.nodes if node.op == "placeholder"}
+def _changed_inputs(
+    program: torch.export.ExportedProgram, calls: Sequence[torch.fx.Node]
+) -> list[str]:
+    """Return the inputs that nodes write into, or into views of; the graph changes copies of them.
+
+    Raises
+    ------
+    ModelError
+        A node writes into a tensor of the model, or into several inputs that share memory.
+    """
+    given = {_storage(node): node for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = set(program.graph_signature.user_inputs)
+    changed: dict[str, None] = {}
     for call in calls:
         name = _name(call)
         if OPERATORS[name].writes_in_place and name != "aten.detach_.default":
             target = given.get(_storage(call.all_input_nodes[0]))
-            if target is not None:
-                raise ModelError(f"{name} at {_place(call)} changes {target.name!r} in place")
+            if target is not None and target.name in inputs:
+                changed[target.name] = None
+            elif target is not None:
+                raise ModelError(
+                    f"{name} at {_place(call)} changes {target.name!r} in place, a tensor of the "
+                    f"network: what it keeps from call to call cannot be coded; {_WITHOUT_GRAPH}"
+                )
         trains = call.args[5] if name in _RUNNING_STATISTICS else False
         if trains and call.args[3] is not None:
             raise ModelError(f"{name} at {_place(call)} updates its running statistics")
+    return list(changed)
 
 
 _RUNNING_STATISTICS = frozenset({"aten.batch_norm.default", "aten.instance_norm.default"})
@@ -646,10 +727,24 @@ def _plain(output: Any) -> Output:
         return tuple(_plain(item) for item in output)
     if type(output) is list:
         return [_plain(item) for item in output]
+    if isinstance(output, tuple | list):
+        kind = type(output).__name__
+        names = ", ".join(getattr(output, "_fields", ()))
+        logger.warning("a %s that is returned becomes a tuple%s", kind, f": {names}" * bool(names))
+        return tuple(_plain(item) for item in output)
+    if dataclasses.is_dataclass(output) and not isinstance(output, dict | type | Ref | TensorRef):
+        logger.warning("a %s that is returned becomes a dict", type(output).__name__)
+        fields = (field.name for field in dataclasses.fields(output))
+        return {name: _plain(getattr(output, name)) for name in fields}
     if isinstance(output, dict):
+        if type(output) is not dict:
+            logger.info("a %s that is returned becomes a dict", type(output).__name__)
         if not all(isinstance(key, str) for key in output):
-            raise ModelError("the keys of a dictionary that is returned must be strings")
-        return {key: _plain(item) for key, item in output.items()}
+            logger.warning("keys of a dict that is returned become strings")
+        return {str(key): _plain(item) for key, item in output.items()}
     if output is None or isinstance(output, bool | int | float | Ref | TensorRef):
         return output
-    raise ModelError(f"a {type(output).__name__} cannot be returned")
+    raise ModelError(
+        f"the network returns a {type(output).__name__}: tensors, numbers, None, and tuples, lists "
+        f"and dicts of them can be returned; {_WITHOUT_GRAPH}"
+    )

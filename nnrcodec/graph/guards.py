@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from nnrcodec.graph.scalars import FUNCTIONS, ScalarError, fits
@@ -136,6 +136,64 @@ def holds(
         return False
 
 
+def sentence(guards: Sequence[Guard], names: Mapping[str, str]) -> str:
+    """Return what some guards ask for, in words, cut where it is long."""
+    text = " and ".join(words(guard, names) for guard in guards)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def either(regions: Sequence[Sequence[Guard]]) -> tuple[Guard, ...]:
+    """Return guards that hold where those of one of several regions do."""
+    if len(regions) == 1:
+        return tuple(regions[0])
+    regions = _merged(list(map(list, regions)))
+    if len(regions) == 1:
+        return tuple(regions[0])
+    if not all(regions):
+        return ()
+    common = [guard for guard in regions[0] if all(guard in region for region in regions)]
+    rest = [[guard for guard in region if guard not in common] for region in regions]
+    if not all(rest):
+        return tuple(common)
+    alternatives = [_balanced(region, lambda a, b: ("torch.sym_ite", a, b, 0)) for region in rest]
+    return (*common, _balanced(alternatives, lambda a, b: ("torch.sym_ite", a, 1, b)))
+
+
+_OPPOSITES = {
+    "operator.eq": "operator.ne",
+    "operator.ne": "operator.eq",
+    "operator.lt": "operator.ge",
+    "operator.ge": "operator.lt",
+    "operator.gt": "operator.le",
+    "operator.le": "operator.gt",
+}
+
+
+def _merged(regions: list[list[Guard]]) -> list[list[Guard]]:
+    """Return regions of which no two differ in one guard only, which one has and one denies."""
+    for first in regions:
+        for second in regions:
+            alone = [guard for guard in first if guard not in second]
+            denied = [guard for guard in second if guard not in first]
+            if len(alone) == len(denied) == 1 and denied[0] == _opposite(alone[0]):
+                rest = [r for r in regions if r is not first and r is not second]
+                return _merged([[guard for guard in first if guard in second], *rest])
+    return regions
+
+
+def _opposite(guard: Guard) -> Guard | None:
+    name, *rest = guard
+    return (_OPPOSITES[name], *rest) if name in _OPPOSITES else None
+
+
+def _balanced(guards: Sequence[Guard], join: Callable[[Guard, Guard], Guard]) -> Guard:
+    """Return guards joined in pairs, so that they are not deep within one another."""
+    if len(guards) == 1:
+        return guards[0]
+    half = len(guards) // 2
+    return join(_balanced(guards[:half], join), _balanced(guards[half:], join))
+
+
 def words(expression: Expression, names: Mapping[str, str], *, outer: bool = True) -> str:
     """Return an expression as people write it.
 
@@ -163,6 +221,9 @@ def words(expression: Expression, names: Mapping[str, str], *, outer: bool = Tru
         case "torch.sym_ite" if rest[1] == 1:
             text = f"{texts[0]} or {texts[2]}"
             return text if outer else f"({text})"
+        case "torch.sym_ite" if rest[2] == 0:
+            text = f"{texts[0]} and {texts[1]}"
+            return text if outer else f"({text})"
         case _:
             called = re.split(r"[._]", name)[-1]
             return f"{called}({', '.join(texts)})"
@@ -186,4 +247,5 @@ def is_trivial(guard: Guard) -> bool:
 
 
 _FIRST = 2
+_LONGEST = 300
 _OF_EQUALS = ("operator.eq", "operator.le", "operator.ge")

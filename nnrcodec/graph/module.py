@@ -24,7 +24,7 @@ from nnrcodec.errors import (
 )
 from nnrcodec.graph.check import CLAUSE, check, check_name
 from nnrcodec.graph.graph import Graph, Node, Ref, TensorRef, Word, leaves
-from nnrcodec.graph.guards import dims_of, holds, words
+from nnrcodec.graph.guards import dims_of, holds, sentence
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import FUNCTIONS, IN_ANY_LAYOUT, TORCH_WORDS
 from nnrcodec.graph.scalars import FUNCTIONS as SCALARS
@@ -388,9 +388,10 @@ def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
     for guard in graph.guards:
         if not holds(guard, sizes, functions):
             found = ", ".join(f"{places[d]} is {sizes[d]}" for d in sorted(dims_of(guard)))
+            asked = sentence([guard], places)
             raise ValueError(
-                f"this network holds only for inputs with {words(guard, places)}, and {found}: it "
-                "was exported with an input for which it goes that way"
+                f"this network holds only for inputs with {asked}, and {found}: it was exported "
+                "with an input for which it goes that way"
             )
 
 

@@ -402,6 +402,10 @@ aten._to_copy.default(Tensor self, *, dtype? dtype=None, bool non_blocking=False
     memory_format? memory_format=None) -> Tensor
 aten.type_as.default(Tensor self, Tensor other) -> Tensor
 aten.triu|tril.default(Tensor self, SymInt diagonal=0) -> Tensor
+aten.hann_window|hamming_window|blackman_window.default(int window_length, *,
+    dtype? dtype=None) -> Tensor
+aten.hann_window|hamming_window|blackman_window.periodic(int window_length, bool periodic, *,
+    dtype? dtype=None) -> Tensor
 
 # Numbers and lists
 operator.getitem(Tensor[] self, int index) -> Tensor

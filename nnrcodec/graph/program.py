@@ -73,6 +73,9 @@ _WEIGHTS: Mapping[str, int] = {
 _STEP = 3
 """Work of one step of a recurrent layer, which consists of several operators."""
 
+_PARTS_OF_GUARDS = 4
+"""Numbers and operators of guards that are as much work as a simple operator."""
+
 _AXIS = 5
 """Work of a dynamic axis of an input."""
 
@@ -277,7 +280,7 @@ class _Work:
         sizes = sum(isinstance(size, str) for value in inputs for size in value.shape)
         self._take(len(inputs) + _AXIS * sizes, 0)
         asked = sum(1 for guard in self._graph.guards for _ in parts(guard))
-        self._take(_NEW_SIZES * asked, 0)
+        self._take(asked // _PARTS_OF_GUARDS, 0)
         if len(self._graph.nodes) > self._left:
             self._take(len(self._graph.nodes), len(self._graph.nodes) - 1)
 

@@ -168,6 +168,11 @@ def _arange(given: Given) -> Known:
         raise ScalarError(f"there is no range from {start} to {end} by {step}") from error
 
 
+def _window(given: Given) -> Known:
+    length = given.get("window_length")
+    return _legal(length) if type(length) is int else None
+
+
 def _linspace(given: Given) -> Known:
     steps = given.get("steps")
     return _legal(steps) if type(steps) is int else None
@@ -309,6 +314,7 @@ _BY_NAME: Mapping[str, Callable[[Given], Known]] = {
     "eye": _eye,
     "arange": _arange,
     "linspace": _linspace,
+    **dict.fromkeys(("hann_window", "hamming_window", "blackman_window"), _window),
     "repeat_interleave": _repeat_interleave,
     "pad": _pad,
     "constant_pad_nd": _pad,

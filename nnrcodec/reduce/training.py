@@ -2,7 +2,7 @@
 
 The original is the teacher (G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural
 network", 2015): the reduced network, the student, learns its outputs on calibration inputs by mean
-squared error. Learning rates are relative to the scale of each tensor. Some inputs are held out
+squared error, in steps along its curvature (`nnrcodec.reduce.curvature`). Some inputs are held out
 for validation, and the best student on these is kept; where it gets no better, training goes on
 from there with lower rates.
 """
@@ -29,6 +29,7 @@ from nnrcodec.messages import logger_of
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.torch_values import from_torch
 from nnrcodec.progress import Progress
+from nnrcodec.reduce.curvature import curvature_of
 from nnrcodec.reduce.distillation import DistillationConfig, DistillationReport
 from nnrcodec.reduce.optimizer import Optimizer
 
@@ -111,7 +112,7 @@ def distill(
     teacher, student = build_module(original), _trainable(reduced)
     require_fit(teacher._nnr_graph, inputs)
     lesson = _Lesson.of(teacher, student, inputs)
-    parameters = [p for p in student.parameters() if p.requires_grad]
+    parameters = {name: p for name, p in student.named_parameters() if p.requires_grad}
     before = lesson.judge(student)
     if before == 0 or not parameters:
         logger.info(
@@ -122,7 +123,8 @@ def distill(
         )
         return reduced, DistillationReport(0, 0.0, 1.0, 1.0)
     clock = _Clock(config, progress)
-    training = _Training(student, lesson, Optimizer(parameters), clock, config.seed, before)
+    optimizer = Optimizer(parameters, curvature_of(reduced, inputs, parameters), before)
+    training = _Training(student, lesson, optimizer, clock, config.seed, before)
     training.run(training.found_rate())
     student.load_state_dict(training.kept)
     report = DistillationReport(clock.step, clock.seconds, 1.0, training.best / before)

@@ -119,11 +119,13 @@ def test_info_tells_what_made_a_stream(call, model, tmp_path, options):
 
 
 def test_info_tells_of_tensors_that_were_stored(call, model, tmp_path):
-    save_file({"w": np.eye(12, dtype=np.float32), "a": np.float32([0.1, np.pi, np.nan])}, model)
-    made = stream_of(call, model, "--keep", "a")
+    few, noise = np.float32([0.1, np.pi, np.nan]), np.random.default_rng(0).bytes(4 * 40)
+    kept = np.frombuffer(noise, np.float32)
+    save_file({"w": np.eye(12, dtype=np.float32), "few": few, "kept": kept}, model)
+    made = stream_of(call, model, "--keep", "kept")
     path = tmp_path / "told.toml"
     path.write_text(call("nnr-info", "--config", model.with_suffix(".nnr")).out, encoding="utf-8")
-    assert 'keep = [\n    "a",\n]' in path.read_text(encoding="utf-8")
+    assert 'keep = [\n    "kept",\n]' in path.read_text(encoding="utf-8")
     assert stream_of(call, model, "--config", path) == made
 
 

@@ -136,3 +136,28 @@ def test_other_decoders_can_read_tables(caplog: pytest.LogCaptureFixture) -> Non
     assert np.array_equal(decoded["mask"], state["mask"].numpy())
     assert "'hann' is a table by its values" in caplog.text
     assert "mask" not in caplog.text
+
+
+STEPS = torch.linspace(1e-4, 0.02, 1000)
+KEPT = torch.cumprod(1 - STEPS, 0)
+SCHEDULES = {
+    "kept": KEPT,
+    "roots": (1 - KEPT).sqrt(),
+    "logarithms": (1 - KEPT).log(),
+    "variances": STEPS[1:] * (1 - KEPT[:-1]) / (1 - KEPT[1:]),
+    "cosines": 1 - torch.cos(torch.linspace(0, 1.5, 1000)),
+    "powers": torch.linspace(80 ** (1 / 7), 0.002 ** (1 / 7), 100) ** 7,
+    "gamma": torch.linspace(0, 1, 256) ** 2.2,
+    "logistic": torch.linspace(-6, 6, 128).sigmoid(),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_of_diffusion_are_tables(name: str) -> None:
+    assert follows_formula(SCHEDULES[name].numpy())
+
+
+def test_sorted_values_and_walks_are_no_tables() -> None:
+    values = torch.randn(512, generator=RNG)
+    for weights in (values, values.sort()[0], values.cumsum(0)):
+        assert not follows_formula(weights.numpy())

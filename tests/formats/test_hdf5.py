@@ -24,7 +24,7 @@ def keras_file(path):
         conv["kernel:0"] = KERNEL
         conv["bias:0"] = np.ones(4, np.float32)
         group["conv"].attrs["weight_names"] = [b"conv_1/kernel:0", b"conv_1/bias:0"]
-        group.create_group("relu").attrs["weight_names"] = np.array([], "S1")
+        group.create_group("relu").attrs["weight_names"] = []
         file["optimizer_weights/Adam/m:0"] = np.ones(9)
 
 
@@ -95,10 +95,9 @@ def test_far_more_values_than_bytes_are_refused(tmp_path):
 def test_an_attribute_that_would_change_is_left_out_and_said(tmp_path):
     keras_file(tmp_path / "m.h5")
     with h5py.File(tmp_path / "m.h5", "a") as file:
-        file.attrs["sizes"] = np.zeros(0, np.int16)
         file.attrs["table"] = np.zeros((2, 2))
     left_out = load(tmp_path / "m.h5").source.left_out
-    assert [left.name for left in left_out] == ["@sizes", "@table", "optimizer_weights"]
+    assert [left.name for left in left_out] == ["optimizer_weights", "@table"]
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):

@@ -156,6 +156,16 @@ def test_types_that_do_not_come_back_are_said(path, tmp_path):
     assert (back["best"], back["names"], back["raw"]) == (0.5, {"a"}, b"ab")
 
 
+def test_scores_of_callbacks_are_no_state_dicts(path):
+    best = {"best_model_score": torch.tensor(1.0), "best_k_models": {"x": torch.tensor(1.0)}}
+    content = {"state_dict": STATE, "callbacks": {"ModelCheckpoint{'a': 1}": best}}
+    torch.save(content | {"made": np.datetime64("2026-01-01")}, path)
+    model = pt.load(path)
+    assert model.source.coded == "state_dict"
+    assert set(STATE) < set(model.tensors)
+    assert [left.name for left in model.source.left_out] == ["made"]
+
+
 def test_several_state_dicts_are_named_and_one_of_them_is_chosen(path):
     content = {"params": STATE, "params_ema": dict(STATE), "n": 3}
     torch.save(content, path)

@@ -17,7 +17,7 @@ import torch
 
 from nnrcodec.errors import ConfigError, UnsupportedFeatureError
 from nnrcodec.graph.graph import Graph
-from nnrcodec.graph.guards import words
+from nnrcodec.graph.guards import sentence
 from nnrcodec.graph.module import build_module, first_line
 from nnrcodec.graph.names import original_name
 from nnrcodec.graph.program import program_of_module
@@ -58,7 +58,7 @@ def proto_of_graph(model: Model, limits: Limits | None = None) -> Any:
         logger.warning(
             "an ONNX file cannot say that the network holds only for inputs with %s: it would be "
             "wrong for others",
-            " and ".join(words(guard, graph.places) for guard in graph.guards),
+            sentence(graph.guards, graph.places),
         )
     program = program_of_module(build_module(model, limits), limits)
     try:
