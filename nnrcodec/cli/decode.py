@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
 def _decode(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     output: Path = options.output
-    if len(options.streams) == 1 and options.streams[0].is_dir():
+    if len(options.streams) == 1 and any(options.streams[0].glob("*.index.json")):
         decode_shards(options, options.streams[0], _limits(options), start)
         return
     if not is_model_file(output):

@@ -21,6 +21,7 @@ from nnrcodec.errors import BitstreamError, ModelError
 from nnrcodec.graph.check import check
 from nnrcodec.graph.generality import (
     Trial,
+    accepts,
     breaking_sizes,
     broken_guards,
     difference,
@@ -38,7 +39,7 @@ from nnrcodec.graph.graph import (
     Word,
 )
 from nnrcodec.graph.guarding import with_fixed, with_guards
-from nnrcodec.graph.guards import holds, sentence
+from nnrcodec.graph.guards import sentence
 from nnrcodec.graph.module import (
     DecodedModel,
     check_inputs,
@@ -224,30 +225,24 @@ def _exported_elsewhere(
         return
     base = {name: dim.example for name, dim in graph.dims.items()}
     trial = Trial(module, first, attempt)
-    known, exports = [graph.guards], 0
+    models = [first]
     larger = {name: size + 1 for name, size in base.items()}
     for sizes in (
         *(breaking for g in graph.guards for breaking in breaking_sizes(graph, g)),
         larger,
     ):
-        if any(all(holds(guard, sizes) for guard in guards) for guards in known if guards):
+        inputs = trial.at(sizes)
+        if any(accepts(model, inputs) for model in models):
             continue  # an export from there is one of those before
-        if exports == _MOST_OTHERS:
+        if len(models) > _MOST_OTHERS:
             return
-        exports += 1
         try:
-            tried = trial.at(sizes)
-            model = model_of_program(_export(module, tried, axes_of(tried)))
+            model = model_of_program(_export(module, inputs, axes_of(inputs)))
         except ModelError as error:
             logger.info("no export at other sizes: %s", first_line(error))
             continue
-        if model.graph is not None and _shapes_of(model.graph) == _shapes_of(graph):
-            known.append(model.graph.guards)
-            yield model
-
-
-def _shapes_of(graph: Graph) -> list[tuple[int | str, ...]]:
-    return [value.shape for value in graph.inputs]
+        models.append(model)
+        yield model
 
 
 _MOST_OTHERS = 4

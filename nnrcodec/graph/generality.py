@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from nnrcodec.graph.graph import Graph, leaves
-from nnrcodec.graph.guards import Guard, dims_of, either, holds
+from nnrcodec.graph.graph import Dim, Graph, leaves
+from nnrcodec.graph.guards import Expression, Guard, dims_of, either, holds
 from nnrcodec.graph.module import build_module, check_inputs, first_line
 from nnrcodec.model.model import Model
 
@@ -36,11 +36,8 @@ _TOLERANCE = 1e-4
 
 _ROUNDINGS = 16
 _FLIPPED = 1e-3
-_ENOUGH = 3
-"""Sizes of a region at which a graph is tried, at least."""
-
 _TRIED = 6
-"""And at most."""
+"""Sizes of a region at which a graph is tried."""
 
 _NEAR = 20
 _SMALL = (2, 3, 5, 8, 16)
@@ -131,16 +128,62 @@ def joined(network: Callable[..., Any], models: Sequence[Model], examples: Examp
     examples : tuple of Tensor
         Inputs of the network, whose sizes the result takes.
     """
-    best, most = models[0], -1
-    for candidate in models:
-        regions = [candidate.graph.guards if candidate.graph else ()]
-        for other in models:
-            if other is not candidate and _holds_there(network, candidate, other, examples):
+    free = [_freed(model, models[0]) for model in models]
+    alike = [(model, region) for model, region in zip(models, free, strict=True) if region]
+    best, most = models[0], 0
+    for candidate, own in alike:
+        regions = [own.graph.guards if own.graph else ()]
+        for _, other in alike:
+            if other is not own and _holds_there(network, own, other, examples):
                 regions.append(other.graph.guards if other.graph else ())
-        guarded = _with_guards(candidate, either(regions))
+        guarded = candidate if len(regions) == 1 else _with_guards(own, either(regions))
         if accepts(guarded, examples) and len(regions) > most:
             best, most = guarded, len(regions)
     return without_ones(network, best, examples)
+
+
+def _freed(model: Model, first: Model) -> Model | None:
+    """Return a model with the dimensions of another one, and guards for all that these allow more.
+
+    None if it has a dynamic size where the other one has a fixed one.
+    """
+    graph, names = model.graph, first.graph
+    if graph is None or names is None:
+        return None
+    guards: list[Guard] = []
+    known: dict[str, str] = {}
+    example: dict[str, int] = {}
+    for own, other in zip(graph.inputs, names.inputs, strict=True):
+        for size, name in zip(own.shape, other.shape, strict=True):
+            if isinstance(size, str) and isinstance(name, str):
+                if known.setdefault(size, name) != name:
+                    guards.append(("operator.eq", known[size], name))
+                example[name] = graph.dims[size].example
+            elif isinstance(name, str):
+                guards.append(("operator.eq", name, size))
+                example[name] = int(size)
+            elif size != name:
+                return None
+    for size, name in known.items():
+        dim = graph.dims[size]
+        if dim.low > 2:
+            guards.append(("operator.ge", name, dim.low))
+        if dim.high is not None:
+            guards.append(("operator.le", name, dim.high))
+    guards += [_renamed(guard, known) for guard in graph.guards]
+    dims = {name: Dim(0, None, example.get(name, d.example)) for name, d in names.dims.items()}
+    inputs = tuple(
+        replace(own, shape=other.shape)
+        for own, other in zip(graph.inputs, names.inputs, strict=True)
+    )
+    guards = list(dict.fromkeys(guards))
+    return replace(model, graph=replace(graph, inputs=inputs, dims=dims, guards=tuple(guards)))
+
+
+def _renamed(expression: Expression, names: Mapping[str, str]) -> Any:
+    if isinstance(expression, tuple):
+        return (expression[0], *(_renamed(part, names) for part in expression[1:]))
+    return names.get(expression, expression) if isinstance(expression, str) else expression
 
 
 def accepts(model: Model, examples: Examples) -> bool:
@@ -167,35 +210,25 @@ def _holds_there(
     if graph is None or candidate.graph is None:
         return False
     free = Trial(network, _with_guards(candidate, ()), examples)
-    tried = 0
-    for sizes in _spread(graph):
-        if not free.is_right(free.at(sizes)):
-            return False
-        tried += 1
-    return tried >= _ENOUGH
+    return all(free.is_right(free.at(sizes)) for sizes in _spread(graph))
 
 
 def _spread(graph: Graph) -> list[Sizes]:
-    """Return some sizes in the region of a graph: near the example, and some times as large."""
+    """Return some sizes in the region of a graph: that of the example, near it, and far from it."""
     base = {name: dim.example for name, dim in graph.dims.items()}
-    found: list[Sizes] = [base]
-    for step in (*range(-_NEAR, _NEAR), *(times * 16 for times in range(2, 9))):
-        for place in range(max(len(base), 1)):
-            sizes = {
-                name: size + step * (1 if index == place else 1 + index % 2)
-                for index, (name, size) in enumerate(base.items())
-            }
-            bounds = ((size, graph.dims[name]) for name, size in sizes.items())
-            legal = all(
-                max(dim.low, 2) <= size and (dim.high is None or size <= dim.high)
-                for size, dim in bounds
-            )
+    found: list[Sizes] = []
+    most = 16 * max(math.prod(base.values()), 1)
+    for step in (*range(1, _NEAR), *range(-_NEAR, 0), *range(32, 129, 16)):
+        changes = [{name: size + step} for name, size in base.items()]
+        changes.append({name: size + step for name, size in base.items()})
+        changes.append({n: size + step * (1 + i % 2) for i, (n, size) in enumerate(base.items())})
+        for change in changes:
+            sizes = base | change
+            legal = min(sizes.values(), default=2) >= 2 and math.prod(sizes.values()) <= most
             if legal and all(holds(guard, sizes) for guard in graph.guards):
                 found.append(sizes)
-    limit = 16 * max(math.prod(base.values()), 1)
-    found = [sizes for sizes in found if math.prod(sizes.values()) <= limit]
-    step = max(len(found) // _TRIED, 1)
-    return found[::step][:_TRIED]
+    step = max(len(found) // (_TRIED - 1), 1)
+    return [base, *found[::step][: _TRIED - 1]]
 
 
 def difference(

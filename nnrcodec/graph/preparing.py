@@ -53,7 +53,7 @@ def without_parametrizations(module: torch.nn.Module) -> torch.nn.Module | None:
         values = {name: getattr(original, name).detach() for name in original.parametrizations}
         # PyTorch would take the property off the class, which original and copy share
         part = parts[path]
-        del part._modules["parametrizations"]
+        del part.parametrizations
         part.__class__ = type(part).__bases__[0]
         for name, value in values.items():
             part.register_parameter(name, torch.nn.Parameter(value.clone(), requires_grad=False))

@@ -71,6 +71,8 @@ ONLY_IN = {
         "graph/generality.py",
         "graph/module.py",
         "graph/operators_torch.py",
+        "graph/preparing.py",
+        "reduce/curvature.py",
         "graph/operator_table.py",
         "graph/program.py",
         "graph/torch_internals.py",

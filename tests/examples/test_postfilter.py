@@ -60,7 +60,7 @@ def test_the_filter_helps_and_default_options_keep_what_it_gains(
     assert len(default) < 0.16 * sum(4 * tensor.size for tensor in network.tensors.values())
 
 
-RECORDED_BYTES = {"default": 73_584, "weights alone": 115_180, "low rank": 56_105}
+RECORDED_BYTES = {"default": 73_584, "weights alone": 122_708, "low rank": 56_105}
 """What these options gave on the machine of their last change, as README and CHANGELOG say."""
 
 
