@@ -353,7 +353,7 @@ def test_sizes_that_the_module_refuses_are_said(caplog):
     assert "holds only for inputs with " in message
     assert "(x.shape[1] == 2) or ((x.shape[1] % 2) == 0)" in message
     assert received(values((3, 6))).shape == (3, 2, 3)
-    with pytest.raises(ValueError, match=r"only for inputs with .*, and x.shape\[1\] is 5"):
+    with pytest.raises(ValueError, match=r"only for inputs with .* x.shape\[1\] is 5"):
         received(values((2, 5)))
 
 
