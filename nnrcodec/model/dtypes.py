@@ -189,6 +189,20 @@ def from_little_endian(data: memoryview, dtype: str, shape: tuple[int, ...]) -> 
     return np.frombuffer(data, held.newbyteorder("<")).astype(held).reshape(shape)
 
 
+_BLOCK = 2**16
+"""Elements whose intermediate values fit a cache."""
+
+
+def _upper_halves(bits: np.ndarray) -> np.ndarray:
+    """Return the upper 16 bits of uint32, in blocks: memory that is new takes longer than this."""
+    halves = np.empty(bits.size, np.uint16)
+    shifted = np.empty(min(_BLOCK, bits.size), np.uint32)
+    for start in range(0, bits.size, _BLOCK):
+        block = bits[start : start + _BLOCK]
+        halves[start : start + _BLOCK] = np.right_shift(block, 16, out=shifted[: block.size])
+    return halves
+
+
 def _bfloat16_bits(values: np.ndarray) -> np.ndarray:
     """Round float32 to bfloat16, to nearest, ties to even, and return its bits as uint16.
 
@@ -196,7 +210,7 @@ def _bfloat16_bits(values: np.ndarray) -> np.ndarray:
     """
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32).reshape(values.shape)
     if not np.bitwise_or.reduce(bits, axis=None) & 0xFFFF:
-        return (bits >> 16).astype(np.uint16)
+        return _upper_halves(bits.reshape(-1)).reshape(values.shape)
     rounded = (bits + (0x7FFF + (bits >> 16 & 1))) >> 16
     nan = bits >> 16 | np.where(bits & 0xFFFF, 0x40, 0)  # one that bfloat16 has stays what it is
     return np.where(np.isnan(values), nan, rounded).astype(np.uint16)
