@@ -29,7 +29,7 @@ NEAR = 1.0
 """A result this near its target, in dB, is good enough."""
 
 _COARSER = {"transparent": 1.0, "balanced": 2.0, "small": 4.0}
-"""Scale of the steps where nothing can be measured: their targets are 6 dB apart."""
+"""Scale of the steps at first, and where nothing can be measured: targets are 6 dB apart."""
 
 _BLIND = 0.8
 """Times this where there are no inputs either."""
@@ -38,7 +38,8 @@ _NEPER = 20 / math.log(10)
 """In dB: what the logarithm of a ratio of amplitudes is multiplied by."""
 
 COARSEST = 4.0
-"""Largest scale: inputs on which even coarser steps show no error do not say much."""
+"""Largest scale, times that of the preset: inputs on which even coarser steps show no error do not
+say much."""
 
 _MOST = 60.0
 """Margins beyond this say no more, in dB."""
@@ -103,7 +104,8 @@ def encode_preset(
         margin = fidelity.margin(target)
         return -min(max(margin, -_MOST), _MOST) / _NEPER
 
-    solve(attempt, 1.0, NEAR / _NEPER, TRIALS, COARSEST)
+    coarser = _COARSER[config.preset]
+    solve(attempt, 1.0, NEAR / _NEPER, TRIALS, COARSEST * coarser, start=coarser)
     margins = {trial: trial.fidelity.margin(target) for trial in trials if trial.fidelity}
     within = [trial for trial, margin in margins.items() if margin >= 0]
     taken = min(within, key=lambda t: t.bytes) if within else max(margins, key=margins.__getitem__)
