@@ -10,7 +10,7 @@ import numpy as np
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.candidates import Candidate
 from nnrcodec.encoder.coded import CodedUnit
-from nnrcodec.encoder.exact import is_table, must_be_exact
+from nnrcodec.encoder.exact import is_kept
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
 from nnrcodec.entropy.lossless.model import Difference
@@ -81,7 +81,7 @@ class Base:
                 f"tensor {new.name!r} of complex numbers has changed, and there are no differences "
                 "of such: encode a new base model"
             )
-        if config.lossless or (config.profile == "ext" and _is_exact(new)):
+        if config.lossless or (config.profile == "ext" and is_kept(new, new.read())):
             return [_exactly(new, old, name, names)]
         update = Update(parameter_id=self.parameter_ids[new.name], history=self.histories.get(name))
         if not is_float(old.dtype):
@@ -106,11 +106,6 @@ class Base:
         density = config.quantization.qp_density
         unit = encode_float_unit(name, quantized, density, config.cabac, update=update)
         return [CodedUnit.of(unit, [(coded, quantized.value.reshape(new.shape))], names)]
-
-
-def _is_exact(tensor: Tensor) -> bool:
-    values = tensor.read()
-    return must_be_exact(tensor, values) or is_table(tensor, values)
 
 
 def _same_bits(new: Tensor, old: Tensor) -> bool:

@@ -84,6 +84,11 @@ def is_table(tensor: Tensor, values: np.ndarray) -> bool:
     return follows_formula(values) or _TABLE.search(tensor.name.rpartition(".")[2]) is not None
 
 
+def is_kept(tensor: Tensor, values: np.ndarray) -> bool:
+    """Return whether a tensor is coded bit for bit where there is a code for that."""
+    return must_be_exact(tensor, values) or is_table(tensor, values)
+
+
 def has_outliers(tensor: Tensor, values: np.ndarray) -> bool:
     """Return whether a few values are so large that step sizes by scale would lose all others.
 

@@ -9,7 +9,7 @@ import numpy as np
 from nnrcodec.config import EncoderConfig
 from nnrcodec.encoder.candidates import SLOPE, Candidate, best, cost, smallest
 from nnrcodec.encoder.coded import CodedUnit
-from nnrcodec.encoder.exact import exact_levels, has_outliers, is_table, must_be_exact
+from nnrcodec.encoder.exact import exact_levels, has_outliers, is_kept
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import fit_int32, levels_at, read_checked
 from nnrcodec.entropy.lossless.words import words_of
@@ -103,7 +103,7 @@ def encode_tensor(
         there is no other coder.
     """
     values = read_checked(tensor)
-    if known is None and (must_be_exact(tensor, values) or is_table(tensor, values)):
+    if known is None and is_kept(tensor, values):
         return encode_exactly(tensor, config)
     if known is not None:
         coded = smallest(list(_known(tensor, known, config)))

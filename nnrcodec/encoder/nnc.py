@@ -17,6 +17,7 @@ from nnrcodec.encoder.exact import (
     exact_levels,
     finest_levels,
     has_outliers,
+    is_kept,
     is_table,
     must_be_exact,
 )
@@ -102,7 +103,7 @@ def _block(
     quantized = {}
     for part, tensor in tensors.items():
         read = read_checked(tensor)
-        if tensor.name not in known and (must_be_exact(tensor, read) or is_table(tensor, read)):
+        if tensor.name not in known and is_kept(tensor, read):
             return None
         levels = known.get(tensor.name) or quantize_reals(tensor, read, read, config, dq=dq)
         if levels is None:

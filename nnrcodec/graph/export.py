@@ -20,12 +20,13 @@ import torch
 from nnrcodec.errors import BitstreamError, ModelError
 from nnrcodec.graph.check import check
 from nnrcodec.graph.generality import (
+    Examples,
     Trial,
-    accepts,
     breaking_sizes,
     broken_guards,
     difference,
     joined,
+    refusal,
 )
 from nnrcodec.graph.graph import (
     Argument,
@@ -84,8 +85,6 @@ _OMITTED_ARGUMENTS = frozenset({"device", "layout", "pin_memory", "generator"})
 
 _OVERLOAD = type(torch.ops.aten.relu.default)
 """Type of the operators of ATen in a graph of PyTorch."""
-
-_Examples = tuple[torch.Tensor, ...]
 
 _Kind = torch.export.graph_signature.InputKind
 _OutputKind = torch.export.graph_signature.OutputKind
@@ -165,7 +164,7 @@ def _exported(module: torch.nn.Module, examples: Sequence[Any], dynamic_shapes: 
         return _exported_for_all(module, tensors, lambda _: dynamic_shapes)
 
 
-def _with_dynamic_sizes(module: torch.nn.Module, examples: _Examples) -> Model:
+def _with_dynamic_sizes(module: torch.nn.Module, examples: Examples) -> Model:
     """Export a module with as many dynamic sizes as possible; log which are fixed, and why."""
     reasons: list[str] = []
     for attempt in _attempts(examples):
@@ -187,7 +186,7 @@ def _with_dynamic_sizes(module: torch.nn.Module, examples: _Examples) -> Model:
 
 
 def _if_general(
-    module: torch.nn.Module, attempt: _Examples, examples: _Examples, reasons: list[str]
+    module: torch.nn.Module, attempt: Examples, examples: Examples, reasons: list[str]
 ) -> Model | None:
     """Export with all axes dynamic; if no graph is right, return None and add to `reasons`.
 
@@ -195,7 +194,7 @@ def _if_general(
     hold for all of them.
     """
     model = _exported_for_all(module, attempt, _all_axes)
-    problem = _refused(model, examples) or difference(module, model, attempt)
+    problem = refusal(model, examples) or difference(module, model, attempt)
     problem = problem or Trial(module, model, attempt).difference(examples)
     if problem is None:
         return model
@@ -204,7 +203,7 @@ def _if_general(
 
 
 def _exported_for_all(
-    module: torch.nn.Module, examples: _Examples, axes_of: Callable[[_Examples], Any]
+    module: torch.nn.Module, examples: Examples, axes_of: Callable[[Examples], Any]
 ) -> Model:
     """Export, also at sizes that go other ways, and return the graph that holds for most."""
     first = model_of_program(_export(module, examples, axes_of(examples)))
@@ -214,8 +213,8 @@ def _exported_for_all(
 def _exported_elsewhere(
     module: torch.nn.Module,
     first: Model,
-    attempt: _Examples,
-    axes_of: Callable[[_Examples], Any],
+    attempt: Examples,
+    axes_of: Callable[[Examples], Any],
 ) -> Iterator[Model]:
     """Yield exports at sizes that break the guards of the first one, or at which it is wrong."""
     graph = first.graph
@@ -232,7 +231,7 @@ def _exported_elsewhere(
         larger,
     ):
         inputs = trial.at(sizes)
-        if any(accepts(model, inputs) for model in models):
+        if any(refusal(model, inputs) is None for model in models):
             continue  # an export from there is one of those before
         if len(models) > _MOST_OTHERS:
             return
@@ -249,16 +248,7 @@ _MOST_OTHERS = 4
 """Exports at other sizes."""
 
 
-def _refused(model: Model, examples: _Examples) -> str | None:
-    """Return why a graph does not take the examples; None if it does."""
-    try:
-        check_inputs(model.graph or Graph((), (), ()), examples)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _moved_to(module: torch.nn.Module, examples: _Examples) -> _Examples:
+def _moved_to(module: torch.nn.Module, examples: Examples) -> Examples:
     """Return the examples on the device of the module; unchanged if it has several or none."""
     devices = {tensor.device for tensor in (*module.parameters(), *module.buffers())}
     elsewhere = {example.device for example in examples} - devices
@@ -273,7 +263,7 @@ def _moved_to(module: torch.nn.Module, examples: _Examples) -> _Examples:
     return tuple(example.to(device) for example in examples)
 
 
-def _log_fixed_axes(model: Model, examples: _Examples, reasons: Sequence[str]) -> None:
+def _log_fixed_axes(model: Model, examples: Examples, reasons: Sequence[str]) -> None:
     """Log which axes, of those that could be dynamic, are fixed in the graph, and conditions."""
     broken = [] if model.graph is None else broken_guards(model.graph)
     if model.graph is not None and broken:
@@ -396,7 +386,7 @@ def model_of_foreign_program(program: torch.export.ExportedProgram) -> Model:
     return replace(model, graph=with_fixed(graph, set(graph.dims), problem))
 
 
-def _examples_of(program: torch.export.ExportedProgram, graph: Graph) -> _Examples:
+def _examples_of(program: torch.export.ExportedProgram, graph: Graph) -> Examples:
     """Return inputs of the example sizes: those of the program, or small numbers."""
     generator = torch.Generator().manual_seed(0)
 
@@ -429,7 +419,7 @@ class _ExportError(ModelError):
 
 
 def _export(
-    module: torch.nn.Module, examples: _Examples, dynamic_shapes: Any
+    module: torch.nn.Module, examples: Examples, dynamic_shapes: Any
 ) -> torch.export.ExportedProgram:
     try:
         return torch.export.export(module, examples, dynamic_shapes=dynamic_shapes)
@@ -437,7 +427,7 @@ def _export(
         raise _ExportError(f"torch.export cannot export this module: {error}") from error
 
 
-def _all_axes(examples: _Examples) -> tuple[Any, ...]:
+def _all_axes(examples: Examples) -> tuple[Any, ...]:
     """Return all axes as dynamic, except the channel axis of images and volumes."""
     return tuple(
         {axis: torch.export.Dim.AUTO for axis in range(e.dim()) if axis != 1 or e.dim() < 4}
@@ -445,11 +435,11 @@ def _all_axes(examples: _Examples) -> tuple[Any, ...]:
     )
 
 
-def _first_axis(examples: _Examples) -> tuple[Any, ...]:
+def _first_axis(examples: Examples) -> tuple[Any, ...]:
     return tuple({0: torch.export.Dim.AUTO} if e.dim() else {} for e in examples)
 
 
-def _attempts(examples: _Examples) -> tuple[_Examples, ...]:
+def _attempts(examples: Examples) -> tuple[Examples, ...]:
     """Return the examples to export with: for a batch of one, first a batch of two."""
     if any(e.dim() and e.shape[0] == 1 for e in examples):
         return tuple(torch.cat([e, e]) if e.dim() else e for e in examples), examples

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -43,7 +44,7 @@ _NEAR = 20
 _SMALL = (2, 3, 5, 8, 16)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True)
 class Trial:
     """A network beside its graph.
 
@@ -63,7 +64,7 @@ class Trial:
 
     @property
     def graph(self) -> Graph:
-        """The graph as it is now."""
+        """The graph of the model."""
         if self.model.graph is None:
             raise TypeError("a model without a graph")
         return self.model.graph
@@ -75,40 +76,52 @@ class Trial:
             for example, value in zip(self.examples, self.graph.inputs, strict=True)
         )
 
-    def difference(self, inputs: Examples, *, strictly: bool = False) -> str | None:
+    def difference(self, inputs: Examples) -> str | None:
         """Return how outputs differ; None if they do not, or either of both refuses the inputs."""
-        try:
-            check_inputs(self.graph, inputs)
-        except ValueError:
+        if refusal(self.model, inputs) is not None:
             return None
-        shapes = ", ".join(str(list(value.shape)) for value in inputs)
+        expected = self._expected(inputs)
+        return None if expected is None else self._compared(inputs, expected)
+
+    def is_right(self, inputs: Examples) -> bool:
+        """Return whether both take the inputs and make exactly the same of them."""
+        if refusal(self.model, inputs) is not None:
+            return False
+        expected = self._expected(inputs)
+        return expected is not None and self._compared(inputs, expected, strictly=True) is None
+
+    def _expected(self, inputs: Examples) -> list[Any] | None:
+        """Return the outputs of the network; None if it does not take the inputs."""
         try:
-            expected = list(leaves(self.network(*inputs)))
-        except Exception as error:  # the network does not take this size: nothing to compare
-            logger.info("the module does not take inputs of %s: %s", shapes, first_line(error))
+            # it may change what it is given
+            return list(leaves(self.network(*(value.clone() for value in inputs))))
+        except Exception as error:  # of the network, any
+            logger.info(
+                "the module does not take inputs of %s: %s", _shapes(inputs), first_line(error)
+            )
             return None
+
+    def _compared(
+        self, inputs: Examples, expected: list[Any], *, strictly: bool = False
+    ) -> str | None:
         try:
-            actual = list(leaves(self._decoded()(*inputs)))
+            actual = list(leaves(self._decoded(*inputs)))
         except (RuntimeError, ValueError, IndexError) as error:
-            return f"with inputs of {shapes}: {first_line(error)}"
+            return f"with inputs of {_shapes(inputs)}: {first_line(error)}"
         pairs = zip(expected, actual, strict=False)
         same = all(are_same(a, b, strictly=strictly) for a, b in pairs)
         if len(expected) != len(actual) or not same:
-            return f"with inputs of {shapes} the output of the graph differs"
+            return f"with inputs of {_shapes(inputs)} the output of the graph differs"
         return None
 
-    def is_right(self, inputs: Examples) -> bool:
-        """Return whether both take the inputs and make the same of them."""
-        try:
-            check_inputs(self.graph, inputs)
-            self.network(*inputs)
-        except Exception:  # of the network, any
-            return False
-        return self.difference(inputs, strictly=True) is None
-
+    @cached_property
     def _decoded(self) -> torch.nn.Module:
         device = self.examples[0].device if self.examples else "cpu"
         return build_module(self.model).to(device)
+
+
+def _shapes(inputs: Examples) -> str:
+    return ", ".join(str(list(value.shape)) for value in inputs)
 
 
 def joined(network: Callable[..., Any], models: Sequence[Model], examples: Examples) -> Model:
@@ -137,7 +150,7 @@ def joined(network: Callable[..., Any], models: Sequence[Model], examples: Examp
             if other is not own and _holds_there(network, own, other, examples):
                 regions.append(other.graph.guards if other.graph else ())
         guarded = candidate if len(regions) == 1 else _with_guards(own, either(regions))
-        if accepts(guarded, examples) and len(regions) > most:
+        if refusal(guarded, examples) is None and len(regions) > most:
             best, most = guarded, len(regions)
     return without_ones(network, best, examples)
 
@@ -186,15 +199,15 @@ def _renamed(expression: Expression, names: Mapping[str, str]) -> Any:
     return names.get(expression, expression) if isinstance(expression, str) else expression
 
 
-def accepts(model: Model, examples: Examples) -> bool:
-    """Return whether a graph takes some inputs."""
+def refusal(model: Model, examples: Examples) -> str | None:
+    """Return why a graph does not take some inputs; None if it does."""
     if model.graph is None:
-        return False
+        return "there is no graph"
     try:
         check_inputs(model.graph, examples)
-    except ValueError:
-        return False
-    return True
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _with_guards(model: Model, guards: tuple[Guard, ...]) -> Model:

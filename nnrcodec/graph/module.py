@@ -360,7 +360,6 @@ def signature_of(graph: Graph) -> inspect.Signature:
 def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
     """Raise if an input does not have a declared shape, for which the graph could be wrong."""
     sizes: dict[str, int] = {}
-    places: dict[str, str] = {}
     for value in graph.inputs:
         shape = inputs[value.name].shape
         if len(shape) != len(value.shape):
@@ -375,18 +374,16 @@ def _check_sizes(graph: Graph, inputs: Mapping[str, Any]) -> None:
                 raise ValueError(
                     f"input {value.name!r} has size {size} in axis {axis}, the model takes {legal}"
                 )
-            if isinstance(declared, str):
-                place = f"{value.name}.shape[{axis}]"
-                first = places.setdefault(declared, place)
-                if sizes.setdefault(declared, size) != size:
-                    raise ValueError(
-                        f"{place} is {size} and {first} is {sizes[declared]}: in this network they "
-                        "are the same size"
-                    )
+            if isinstance(declared, str) and sizes.setdefault(declared, size) != size:
+                raise ValueError(
+                    f"{value.name}.shape[{axis}] is {size} and {graph.places[declared]} is "
+                    f"{sizes[declared]}: in this network they are the same size"
+                )
     are_known = all(type(size) is int for size in sizes.values())  # not in an export
     functions = SCALARS.__getitem__ if are_known else function_of
     for guard in graph.guards:
         if not holds(guard, sizes, functions):
+            places = graph.places
             found = ", ".join(f"{places[d]} is {sizes[d]}" for d in sorted(dims_of(guard)))
             asked = sentence([guard], places)
             raise ValueError(

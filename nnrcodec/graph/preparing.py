@@ -13,13 +13,12 @@ import torch
 from torch.nn.utils import parametrize
 
 from nnrcodec.errors import ModelError
+from nnrcodec.graph.generality import Examples
 from nnrcodec.messages import logger_of
 
 logger = logger_of(__name__)
 
 _MOST_LEAVES = 1000
-
-Examples = tuple[torch.Tensor, ...]
 
 
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:

@@ -11,6 +11,7 @@ inverses of both turn a gradient into a step that goes as far in all directions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,26 +47,29 @@ class LayerCurvature:
         Inverse of the sensitivity to its output, shape (N, N).
     has_bias : bool
         Whether its bias learns, too.
+    places : tuple of torch.Tensor
+        Which element of the weight is where in its matrices (`Layer.matrices`), and the reverse.
     """
 
     layer: Layer
     inputs: torch.Tensor
     outputs: torch.Tensor
     has_bias: bool
+    places: tuple[torch.Tensor, torch.Tensor]
 
     def step(
         self, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the steps for the gradients of the weight and the bias."""
-        layer = self.layer
-        rows = _matrices(layer, weight)
+        of_weight, of_matrices = self.places
+        rows = weight.flatten()[of_weight]
         if self.has_bias and bias is not None:
             rows = torch.cat([rows, bias.reshape(1, -1, 1)], 2)
         steps = rows @ self.inputs
         steps = (self.outputs @ steps.flatten(0, 1)).view(steps.shape)
         if not self.has_bias or bias is None:
-            return _weight_of(layer, steps), None
-        return _weight_of(layer, steps[..., :-1]), steps[..., -1].reshape(bias.shape)
+            return steps.flatten()[of_matrices], None
+        return steps[..., :-1].flatten()[of_matrices], steps[..., -1].reshape(bias.shape)
 
 
 def curvature_of(
@@ -103,7 +107,7 @@ def curvature_of(
             mean = moments.mean[:, None]
             second = np.block([[second, mean.swapaxes(1, 2)], [mean, np.ones((1, 1, 1))]])
         found[layer.weight] = LayerCurvature(
-            layer, _inverse(second), _inverse(sensitivity), has_bias
+            layer, _inverse(second), _inverse(sensitivity), has_bias, _places(layer)
         )
     return found
 
@@ -115,17 +119,9 @@ def _inverse(matrices: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.linalg.inv(damped)).float()
 
 
-def _matrices(layer: Layer, weight: torch.Tensor) -> torch.Tensor:
-    """Return a weight as `Layer.matrices` does."""
-    if layer.transposed:
-        split = weight.reshape(layer.groups, -1, *layer.shape[1:])
-        weight = split.swapaxes(1, 2).flip(tuple(range(3, split.ndim)))
-    return weight.reshape(layer.groups, layer.rows, layer.columns)
-
-
-def _weight_of(layer: Layer, matrices: torch.Tensor) -> torch.Tensor:
-    """Return a weight as `Layer.weight_of` does."""
-    if not layer.transposed:
-        return matrices.reshape(layer.shape)
-    split = matrices.reshape(layer.groups, layer.rows, -1, *layer.kernel)
-    return split.flip(tuple(range(3, split.ndim))).swapaxes(1, 2).reshape(layer.shape)
+def _places(layer: Layer) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which elements of a weight its matrices have, and which of these the weight has."""
+    numbers = np.arange(math.prod(layer.shape))
+    matrices = layer.matrices(numbers.reshape(layer.shape))
+    weight = layer.weight_of(numbers.reshape(matrices.shape))
+    return torch.from_numpy(matrices.copy()), torch.from_numpy(weight.copy())

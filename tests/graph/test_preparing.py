@@ -139,6 +139,8 @@ def test_inputs_that_are_changed_are_copied(name: str) -> None:
     found = decoded(given)
     assert torch.equal(given, x)
     assert torch.equal(found, module(x.clone()))
+    longer = torch.cat([x, x])  # that the network changes its input does not fix sizes
+    assert torch.equal(decoded(longer), module(longer.clone()))
 
 
 def test_a_buffer_that_changes_is_refused_with_a_way_out() -> None:

@@ -13,7 +13,7 @@ from nnrcodec.calibration.walk import walk
 from nnrcodec.graph.layers import find_layers
 from nnrcodec.graph.module import build_module
 from nnrcodec.reduce import curvature
-from nnrcodec.reduce.curvature import _matrices, _weight_of, curvature_of
+from nnrcodec.reduce.curvature import _places, curvature_of
 from nnrcodec.reduce.optimizer import Optimizer
 
 
@@ -28,9 +28,10 @@ def test_weights_are_matrices_as_in_calibration(name: str) -> None:
     model = network(name).model()
     for layer in find_layers(model):
         weight = model.tensors[layer.weight].read()
-        found = _matrices(layer, torch.from_numpy(weight.copy()))
+        of_weight, of_matrices = _places(layer)
+        found = torch.from_numpy(weight.copy()).flatten()[of_weight]
         np.testing.assert_array_equal(found.numpy(), layer.matrices(weight))
-        np.testing.assert_array_equal(_weight_of(layer, found).numpy(), weight)
+        np.testing.assert_array_equal(found.flatten()[of_matrices].numpy(), weight)
 
 
 def test_a_step_is_the_gradient_between_both_inverses() -> None:
