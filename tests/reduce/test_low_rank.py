@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,7 +184,8 @@ def test_merging_works_on_a_graph_that_pytorch_exported_again(branches):
     reduced, _ = decompose(model, full_ranks(model, "stem", "shared", "wide"))
     again = model_of_program(program_of_module(build_module(reduced)))
     merged = merge(Model(again.tensors, again.graph, reduced.factors))
-    assert merged.graph == model.graph
+    # An export of one size may have narrower guards than the joined exports of several sizes.
+    assert replace(merged.graph, guards=()) == replace(model.graph, guards=())
     with torch.no_grad():
         torch.testing.assert_close(build_module(merged)(image), module(image), atol=1e-4, rtol=0)
 
