@@ -483,7 +483,98 @@ def lossless_update() -> bytes:
     return encoder.encode(new).data
 
 
-AFTER = {"lossless_update": ("lossless_base",)}
+@valid
+def turnover_base() -> bytes:
+    """What the next stream is an update of."""
+    return nnrcodec.encode(_before_turnover())
+
+
+def _before_turnover() -> dict[str, np.ndarray]:
+    table = _random(8, 9)
+    return {
+        "stays": _random(5, 5),
+        "goes": _random(3, 3),
+        "grows": _random(4),
+        "tied": table,
+        "table": table,
+        "half": _random(6, 7),
+    }
+
+
+@valid
+def turnover_update() -> bytes:
+    """Tensors come and go, become longer and of another dtype; one is no longer tied, one is."""
+    old = _before_turnover()
+    new = {
+        "first": np.arange(3),
+        "stays": old["stays"] + np.float32(1),
+        "grows": _random(9),
+        "scalar": np.float32(3),
+        "again": (again := _random(30, 20)),
+        "twin": again,
+        "empty": np.zeros((0, 4), np.float32),
+        "tied": old["tied"],
+        "table": old["table"] + np.float32(1),
+        "half": old["half"].astype(np.float16),
+    }
+    return nnrcodec.UpdateEncoder(turnover_base()).encode(new).data
+
+
+def _other_turnover(member: str, value: Any) -> bytes:
+    return _with_record(turnover_update(), lambda content: content.update({member: value}))
+
+
+@invalid("UnitOrderError")
+def new_tensor_beyond_the_end() -> bytes:
+    """The place of a new tensor leaves a gap in the order of the model."""
+    return _with_record(turnover_update(), lambda content: content["new"].update(first=99))
+
+
+@invalid("UnitOrderError")
+def new_tensors_in_one_place() -> bytes:
+    """Two new tensors have one place."""
+    return _with_record(turnover_update(), lambda content: content["new"].update(first=2, grows=2))
+
+
+@invalid("UnitOrderError")
+def gone_tensor_that_never_was() -> bytes:
+    """A tensor is to go that the base model does not have."""
+    return _other_turnover("gone", ["goes", "never"])
+
+
+@invalid("SyntaxElementError")
+def gone_tensor_that_is_there() -> bytes:
+    """A tensor is to go, and has a data unit."""
+    return _other_turnover("gone", ["goes", "grows"])
+
+
+@invalid("SyntaxElementError")
+def new_tensor_that_is_not_there() -> bytes:
+    """A new tensor is not in the stream."""
+    return _other_turnover("new", {"goes": 0})
+
+
+@invalid("SyntaxElementError")
+def new_tensor_without_a_base() -> bytes:
+    """Tensors come with a stream that is no update."""
+    return _with_record(
+        lossless_base(), lambda content: content.update(new={content["tensors"][0][0]: 0})
+    )
+
+
+@invalid("SyntaxElementError")
+def base_of_no_update() -> bytes:
+    """A stream that is no update has the digest of a base model."""
+    return _with_record(lossless_base(), lambda content: content.update(base="01234567"))
+
+
+_UPDATES = ("new_tensor_beyond_the_end", "new_tensors_in_one_place", "gone_tensor_that_never_was")
+
+AFTER = {
+    "lossless_update": ("lossless_base",),
+    "turnover_update": ("turnover_base",),
+    **dict.fromkeys(_UPDATES, ("turnover_base",)),
+}
 """Updates, and the streams that they need."""
 
 
@@ -1629,7 +1720,7 @@ def main() -> None:
                 print(f"{name}: kept, {len(kept)} bytes; now it would be other {len(data)}")
             data = kept
         path.write_bytes(data)
-        after = [path.with_name(f"{other}.nnr") for other in AFTER.get(name, ())]
+        after = [FOLDER / _registered(o)[1] / f"{o}.nnr" for o in AFTER.get(name, ())]
         before = [other.read_bytes() for other in after]
         manifest[name] = {
             "file": f"{path.parent.name}/{path.name}",

@@ -31,7 +31,7 @@ from nnrcodec.formats import (
     save,
     write_atomically,
 )
-from nnrcodec.formats.sources import model_of
+from nnrcodec.formats.sources import base_of, model_of
 from nnrcodec.limits import Limits
 from nnrcodec.messages import said_once
 from nnrcodec.parallel import one_torch_thread
@@ -350,6 +350,7 @@ def decode_file(
     source: str | Path | Iterable[str | Path],
     target: str | Path,
     *,
+    key: str | None = None,
     merge: bool = False,
     limits: Limits | None = None,
     threads: int | None = None,
@@ -360,9 +361,12 @@ def decode_file(
     Parameters
     ----------
     source : str, Path or iterable of them
-        The stream; or a base model and its updates, in their order.
+        The stream; or a base model, which is a stream or a model file, and its updates, in their
+        order.
     target : str or Path
         The model file to write; its ending says the format.
+    key : str, optional
+        Which entry of a base model that is a file with several state dicts.
     merge, limits, threads, require_record : optional
         As for `decode`.
 
@@ -382,19 +386,21 @@ def decode_file(
     paths = [source] if isinstance(source, str | Path) else list(source)
     if not paths:
         raise ConfigError("there is no stream to decode")
-    streams = [read_stream_file(Path(path)) for path in paths]
-    if len(streams) == 1:
+    sizes = sum(Path(path).stat().st_size for path in paths if Path(path).is_file())
+    if len(paths) == 1:
+        data = read_stream_file(Path(paths[0]))
         model = decode_stream(
-            streams[0], limits, merge=merge, threads=threads, require_record=require_record
+            data, limits, merge=merge, threads=threads, require_record=require_record
         )
     else:
-        decoder = UpdateDecoder(limits=limits, threads=threads, require_record=require_record)
-        for index, data in enumerate(streams):
-            if index:
-                require_update(data, paths[index], limits)
+        base = base_of(paths[0], key)
+        decoder = UpdateDecoder(base, limits=limits, threads=threads, require_record=require_record)
+        for path in paths[1:]:
+            data = read_stream_file(Path(path))
+            require_update(data, path, limits)
             decoder.decode(data)
         model = decoder.network(merge=merge)
-    save(model, target, limits.for_stream(sum(map(len, streams))))
+    save(model, target, limits.for_stream(sizes))
     return model
 
 

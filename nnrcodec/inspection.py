@@ -132,6 +132,9 @@ class StreamInfo:
         What the data units hold, in order.
     is_update : bool
         Whether the tensors are differences to those of a base model.
+    new, gone : tuple of str
+        Of an update: tensors in it that are whole, no differences, and tensors of the base model
+        that it takes out.
     measured : Measurement or None
         What coding has cost, as the encoder has measured it; None if the stream does not say.
     wrapper : str or None
@@ -154,6 +157,8 @@ class StreamInfo:
     units: tuple[UnitInfo, ...]
     tensors: tuple[TensorInfo, ...]
     is_update: bool = False
+    new: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
     measured: Measurement | None = None
     wrapper: str | None = None
     left_out: tuple[LeftOut, ...] = ()
@@ -204,6 +209,8 @@ def inspect(
         units=tuple(_unit_info(unit) for unit in stream.units),
         tensors=tuple(_tensors(stream, record)),
         is_update=_parameter_set(stream).mps_parent_signalling_enabled_flag == 1,
+        new=tuple(record.turnover.new) if record else (),
+        gone=record.turnover.gone if record else (),
         measured=record.measured if record else None,
         wrapper=wrapper.kind if wrapper else None,
         left_out=left_out_in(wrapper),

@@ -24,7 +24,8 @@ from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, require_update
 from nnrcodec.errors import ConfigError
-from nnrcodec.formats import SAVERS, check_output, is_model_file, save
+from nnrcodec.formats import SAVERS, check_output, is_model_file, is_readable_model, save
+from nnrcodec.formats.sources import base_of
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
 from nnrcodec.model.source import left_out_in
@@ -49,7 +50,8 @@ from those of other software. Streams from strangers are safe to decode: nothing
 in a stream is ever executed.
 
 Several streams are a base model and its updates, in the order in which they
-were made; the result is the base model with all of them applied. An update
+were made; the result is the base model with all of them applied. Where updates
+were made with a model file as the base model, that file comes first. An update
 given alone decodes to its differences, unless it builds on earlier ones.""",
     common=("--output", "--merge", "--threads", "--require-record", "--trust", "--quiet"),
     examples="""\
@@ -64,6 +66,7 @@ examples:
   nnr-decode filter.nnr -o filter.pt2 --merge    in its original architecture
   nnr-decode foreign.nnc -o net.safetensors      the state dict
   nnr-decode base.nnc 1.nnc 2.nnc -o net.pt      the model after two updates
+  nnr-decode old.pt 1.nnc -o new.pt              a model file, then an update
   nnr-decode filter.nnr -o filter.onnx           for onnxruntime and others
   nnr-decode - -o net.pt2 < filter.nnr           from standard input""",
 )
@@ -81,8 +84,13 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         nargs="+",
         metavar="STREAM",
-        help="the stream, or - for standard input; or a base model, then its updates in their "
-        "order; or a folder that nnr-encode --per-shard wrote",
+        help="the stream, or - for standard input; or a base model (a stream or a model file), "
+        "then its updates in their order; or a folder that nnr-encode --per-shard wrote",
+    )
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="which entry of a base model that is a checkpoint, as for nnr-encode",
     )
     parser.add_argument(
         "-o",
@@ -131,6 +139,8 @@ def main(argv: list[str] | None = None) -> int:
 def _decode(options: argparse.Namespace) -> None:
     start = time.perf_counter()
     output: Path = options.output
+    if options.key is not None and len(options.streams) == 1:
+        raise ConfigError("--key is of a model file that updates follow: a stream has one model")
     if len(options.streams) == 1 and any(options.streams[0].glob("*.index.json")):
         decode_shards(options, options.streams[0], _limits(options), start)
         return
@@ -182,15 +192,25 @@ def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
 
 def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]:
     """Decode a base model and its updates; return also what to say of them, and their size."""
+    base_path, *paths = options.streams
+    options.input, base = base_path, None
+    if not is_standard_input(base_path) and is_readable_model(base_path):
+        with timed("loading"):
+            base = base_of(base_path, options.key)
+    else:
+        paths = options.streams
     decoder = UpdateDecoder(
-        limits=_limits(options), threads=options.threads, require_record=options.require_record
+        base,
+        limits=_limits(options),
+        threads=options.threads,
+        require_record=options.require_record,
     )
-    stream_bytes = 0
-    for index, path in enumerate(options.streams):
+    stream_bytes = 0 if base is None else base_path.stat().st_size
+    for index, path in enumerate(paths):
         options.input = path
         data = read_stream(path)
         stream_bytes += len(data)
-        if index:
+        if index or base is not None:
             require_update(data, path, _limits(options))
         with progress_bar(f"decoding {path.name}", quiet=options.quiet) as progress:
             decoder.decode(data, progress=progress)

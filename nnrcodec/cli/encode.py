@@ -15,6 +15,7 @@ from nnrcodec.cli.command import (
     Parser,
     StageBars,
     Texts,
+    is_standard_input,
     print_json,
     read_stream,
     run,
@@ -39,6 +40,7 @@ from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
 from nnrcodec.formats import check_output, is_model_file, load, write_atomically
 from nnrcodec.formats.mat.layers import Residual
+from nnrcodec.formats.sources import base_of
 from nnrcodec.model.model import Model
 from nnrcodec.quant.search.feedback import DEFAULT_LAMBDA as FEEDBACK_LAMBDA
 from nnrcodec.quant.search.trellis import DEFAULT_LAMBDA
@@ -106,6 +108,8 @@ examples:
   of them coded), warnings (list of strings), loss (of the stream, if measured),
   form (what kind of file the model is), coded (the entry of it that was coded,
   empty for all), ties (tensors that are another one: name and its name),
+  new, gone  of an update that changes which tensors there are: those that are
+             whole in it, and those of the base model that it takes out
   left_out   entries of the file that are not coded, list of objects: name,
              what, reason
   tensors    list of objects: name, shape, dtype, coder, coding, qp, step_size,
@@ -149,6 +153,7 @@ examples:
   nnr-encode net.pt --profile nnc -o net.nnc      for decoders of the standard
   nnr-encode new.pt --base net.nnc -o 1.nnc       only what has changed since
   nnr-encode newer.pt --base net.nnc --base 1.nnc -o 2.nnc   and again
+  nnr-encode new.pt --base old.pt -o 1.nnc        for who has the file old.pt
   nnr-encode net.pt --json | jq .bytes            one number for a script""",
 )
 
@@ -194,9 +199,9 @@ def main(argv: list[str] | None = None) -> int:
         "--base",
         type=Path,
         action="append",
-        metavar="STREAM",
-        help="write an update, only the differences to this stream; once more for each update "
-        "since",
+        metavar="FILE",
+        help="write an update, only the differences to this stream, or to a model file that the "
+        "receiver has; once more for each update since",
     )
     parser.add_argument(
         "--threads",
@@ -561,9 +566,12 @@ def _timed(score: ScoreOf) -> ScoreOf:
 def _encode_update(
     options: argparse.Namespace, config: EncoderConfig, output: Path, start: float
 ) -> None:
-    base, *updates = (read_stream(path) for path in options.base)
+    first, *others = options.base
+    is_file = not is_standard_input(first)
+    updates = [read_stream(path) for path in others]
     try:
         with timed("decoding the base"):
+            base = base_of(first, options.key) if is_file else read_stream(first)
             encoder = UpdateEncoder(base, updates, config)
     except BitstreamError as error:
         raise ConfigError(f"the streams of --base do not decode: {error}") from error

@@ -47,6 +47,8 @@ examples:
 --json prints one object; null is what the stream does not tell:
   file, stream_bytes, weights, bits_per_weight, qp_density, writer,
   record_bytes, has_graph, is_update,
+  new, gone  of an update: tensors in it that are whole, no differences, and
+             those of the base model that it takes out
   measured   what coding has cost, as the encoder says: on (weights: nothing was
              run; made_up_inputs; given_inputs; fitted_inputs), count (of them),
              snr (dB, of the worst output, or the worst tensor), absolute (dB,
@@ -248,6 +250,10 @@ def _summary(path: Path, info: StreamInfo) -> str:
         parts.append(f"qp density {info.qp_density}")
     if info.is_update:
         parts.append("an update: differences to a base model")
+        if info.new:
+            parts.append(f"{counted(len(info.new), 'tensor')} whole")
+        if info.gone:
+            parts.append(f"{counted(len(info.gone), 'tensor')} of the base model taken out")
     else:
         parts.append("a network with its graph" if info.has_graph else "tensors only")
     if info.measured is not None:

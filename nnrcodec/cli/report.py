@@ -58,6 +58,8 @@ def report_of(
         "coded": values["coded"],
         "left_out": values["left_out"],
         "ties": values["ties"],
+        "new": values["new"],
+        "gone": values["gone"],
         "tensors": values["tensors"],
         "layers": values["layers"],
         "folds": values["folds"],
@@ -73,9 +75,15 @@ def line_of_update(report: EncodeReport, output: Path, seconds: float) -> str:
     """Return what was done to an update in a line for people; parameters as of `report_of`."""
     return (
         f"{output}: update of {grouped(report.stream_bytes)} bytes, "
-        f"{report.bits_per_weight:.2f} bits per weight, {seconds:.1f} s"
+        f"{report.bits_per_weight:.2f} bits per weight, {seconds:.1f} s; "
+        f"{len(report.tensors)} tensors in it{_turnover_words(report)}"
         f"{_LOSSLESS if report.lossless else ''}"
     )
+
+
+def _turnover_words(report: EncodeReport) -> str:
+    new = f", {len(report.new)} of them whole" if report.new else ""
+    return new + (f", {len(report.gone)} taken out" if report.gone else "")
 
 
 def lines_of(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 
+from nnrcodec.container.turnover import Turnover
 from nnrcodec.graph.graph import Graph
 from nnrcodec.model.dtypes import to_little_endian
 from nnrcodec.model.model import Factors, Model, OnnxTopology, Role, Tensor
@@ -153,6 +154,8 @@ class Record:
         The ONNX graph in another topology unit, and what it calls the tensors.
     has_short_names : bool
         Whether data units have numbers in place of the names of all tensors.
+    turnover : Turnover
+        Of an update: which tensors come and go.
     """
 
     tensors: tuple[TensorEntry, ...]
@@ -164,6 +167,7 @@ class Record:
     writer: str = f"nnrcodec {__version__}"
     onnx: OnnxTopology | None = None
     has_short_names: bool = False
+    turnover: Turnover = field(default_factory=Turnover)
 
 
 def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:

@@ -6,11 +6,12 @@ what stands around tensors.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
 from nnrcodec.container.record import TensorEntry
+from nnrcodec.container.turnover import Turnover
 from nnrcodec.errors import SyntaxElementError
 from nnrcodec.graph.graph import Graph
 from nnrcodec.limits import Limits
@@ -72,8 +73,45 @@ def with_new_members(
     return [by_name[entry.name] for entry in entries]
 
 
-def wrapper_of(content: dict[str, Any], entries: Sequence[TensorEntry]) -> Wrapper | None:
+def turnover_of(content: dict[str, Any], names: Container[str]) -> Turnover:
+    """Return which tensors come and go with an update.
+
+    Parameters
+    ----------
+    content : dict
+        The record.
+    names : container of str
+        Of the tensors in the stream.
+
+    Raises
+    ------
+    SyntaxElementError
+    """
+    new, gone = content.get("new", {}), listed(content, "gone")
+    if not isinstance(new, dict) or not all(type(place) is int for place in new.values()):
+        raise wrong("record/new", "expected places by name")
+    if not all(isinstance(name, str) for name in gone) or len(set(gone)) != len(gone):
+        raise wrong("record/gone", "expected names, each of them once")
+    for name in new:
+        if name not in names:
+            raise wrong("record/new", f"{name!r} is not among tensors")
+    for name in gone:
+        if name in names:
+            raise wrong("record/gone", f"{name!r} is among tensors")
+    if (new or gone) and "base" not in content:
+        raise wrong("record/base", "tensors come or go, which only those of an update do")
+    return Turnover(new, tuple(gone))
+
+
+def wrapper_of(content: dict[str, Any], names: Container[str] | None) -> Wrapper | None:
     """Return what stands around the tensors, checked.
+
+    Parameters
+    ----------
+    content : dict
+        The record.
+    names : container of str or None
+        Of the tensors; None if that is not known yet.
 
     Raises
     ------
@@ -85,7 +123,7 @@ def wrapper_of(content: dict[str, Any], entries: Sequence[TensorEntry]) -> Wrapp
         case [str(kind), value]:
             wrapper = Wrapper(kind, value)  # type: ignore[arg-type]
             try:
-                check_wrapper(wrapper, {entry.name for entry in entries})
+                check_wrapper(wrapper, names)
             except WrapperError as error:
                 raise wrong("record/wrapper", str(error)) from None
             return wrapper

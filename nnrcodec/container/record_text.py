@@ -33,6 +33,7 @@ from nnrcodec.container.record_parts import (
     CLAUSE,
     listed,
     require_no_new_members,
+    turnover_of,
     with_new_members,
     wrapper_of,
     wrong,
@@ -51,8 +52,12 @@ from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import COMPUTED_DTYPES, DTYPES
 from nnrcodec.model.model import Factors, OnnxTopology, Role, SchemeName
 
-RECORD_VERSION = (2, 3)
-"""Major and minor version of the latest records that are written."""
+RECORD_VERSION = (2, 4)
+"""Major and minor version of the latest records that are written: of updates with which tensors
+come or go."""
+
+_WITH_GUARDS = (2, 3)
+"""That of other records whose graph has guards."""
 
 _WITHOUT_GUARDS = (2, 2)
 """That of records whose graph has no guards, or that have none."""
@@ -76,6 +81,7 @@ _FIRST_SCHEME = "separable"
 _NEW_KEYS = {"patterns", "empty", "ties", "wrapper", "onnx"}
 _KEYS = {
     *("writer", "head", "tensors", "coded_names", "scalars", "factors", "graph", "names", "base"),
+    *("new", "gone"),
     *_NEW_KEYS,
 }
 _FIRST_WITH_HEAD = (1, 2)
@@ -98,8 +104,10 @@ logger = logging.getLogger(__name__)
 
 def record_head(record: Record) -> bytes:
     """Return what the topology data of a record begin with: a name, and the version it needs."""
-    if record.graph is not None and record.graph.guards:
+    if record.turnover:
         return b"nnrcodec %d.%d " % RECORD_VERSION
+    if record.graph is not None and record.graph.guards:
+        return b"nnrcodec %d.%d " % _WITH_GUARDS
     is_file = record.wrapper is not None or record.onnx is not None
     needs_new = is_file or record.has_short_names
     needs_new |= any(
@@ -148,6 +156,10 @@ def record_to_bytes(record: Record, head: str) -> bytes:
             content["names"] = dict(record.graph.original_names)
     if record.base is not None:
         content["base"] = record.base
+    if record.turnover.new:
+        content["new"] = dict(record.turnover.new)
+    if record.turnover.gone:
+        content["gone"] = list(record.turnover.gone)
     if record.onnx is not None:
         digest = topology_digest(record.onnx.proto)
         known = _known_names(record)
@@ -449,7 +461,8 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
     base = content.get("base")
     if base is not None and not (isinstance(base, str) and _DIGEST.fullmatch(base)):
         raise wrong("record/base", "expected eight hexadecimal digits")
-    wrapper = wrapper_of(content, entries)
+    turnover = turnover_of(content, names)
+    wrapper = wrapper_of(content, None if base is not None else names)
     if graph is not None:
         require_no_new_members(graph, entries, wrapper)
     return Record(
@@ -460,6 +473,7 @@ def _from_json(content: dict[str, Any], limits: Limits) -> Record:
         wrapper=wrapper,
         writer=writer,
         has_short_names=isinstance(content.get("coded_names"), list),
+        turnover=turnover,
     )
 
 

@@ -15,6 +15,7 @@ from nnrcodec.checks import check_whole
 from nnrcodec.container.contents import Content, blocks_of, contents_of
 from nnrcodec.container.record import Measurement, TensorEntry, model_digest, tensor_digest
 from nnrcodec.container.stream import Stream, read_stream
+from nnrcodec.container.turnover import Turnover
 from nnrcodec.decoder.merging import check_factors
 from nnrcodec.decoder.merging import merge as merge_factors
 from nnrcodec.entropy.lossless.model import Difference
@@ -28,7 +29,7 @@ from nnrcodec.errors import (
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES, cast, is_float, of_bit_pattern
 from nnrcodec.model.model import Model, Tensor
-from nnrcodec.model.source import Source
+from nnrcodec.model.source import Source, Wrapper
 from nnrcodec.progress import Progress
 from nnrcodec.reduce.blocks import Block, merge_blocks
 from nnrcodec.syntax.constants import NnrUnitType
@@ -73,6 +74,10 @@ class Decoded:
         What coding has cost, if the stream says so.
     differences : mapping of str to Difference
         Of an update: which tensors are no differences of values, but what changes bit patterns.
+    turnover : Turnover
+        Of an update: which tensors come, and so are no differences either, and which go.
+    wrapper : Wrapper or None
+        Of an update: what stands around the tensors of the model after it, if that has changed.
     """
 
     model: Model
@@ -83,6 +88,8 @@ class Decoded:
     histories: Histories = field(default_factory=dict)
     measured: Measurement | None = None
     differences: Mapping[str, Difference] = field(default_factory=dict)
+    turnover: Turnover = field(default_factory=Turnover)
+    wrapper: Wrapper | None = None
 
 
 def decode_stream(
@@ -154,7 +161,7 @@ def decode_all(
     stream = read_stream(data, limits, require_record=require_record)
     (parameter_set,) = stream.of_type(NnrUnitType.NNR_MPS)
     is_update = parameter_set.body.mps_parent_signalling_enabled_flag == 1
-    _check_base(stream, before)
+    _check_base(stream, before, is_update=is_update)
     contents = contents_of(stream)
     keep_levels = is_update and histories is not None
     kept_bytes = 6 * sum(content.size for content in contents) if keep_levels else 0
@@ -167,13 +174,14 @@ def decode_all(
     later: dict[str, TensorHistory] = {}
     differences: dict[str, Difference] = {}
     done, total = 0, sum(content.size for content in contents)
-    known = histories or {}
+    turnover = Turnover() if stream.record is None else stream.record.turnover
+    known = {} if turnover or histories is None else histories  # a name may be of another tensor
     decoded = _decode_contents(contents, known, keep_levels, threads or default_threads())
     for content, members in zip(contents, decoded, strict=True):
         for tensor, member in members:
             tensors[tensor.name] = tensor
             if member.difference is not None:
-                if not is_update:
+                if not is_update or tensor.name in turnover.new:
                     raise _no_base(tensor.name, content.unit)
                 differences[tensor.name] = member.difference
             if member.levels is not None:
@@ -189,7 +197,7 @@ def decode_all(
     else:
         ordered = [_recorded(entry, tensors) for entry in record.tensors]
         ties = {e.name: e.tied_to for e in record.tensors if e.tied_to is not None}
-        source = None if record.wrapper is None else Source(wrapper=record.wrapper)
+        source = None if record.wrapper is None or is_update else Source(wrapper=record.wrapper)
         model = Model.of(
             ordered, record.graph, record.factors, ties=ties, source=source, onnx=record.onnx
         )
@@ -206,6 +214,8 @@ def decode_all(
         later,
         None if record is None else record.measured,
         differences,
+        turnover,
+        record.wrapper if record is not None and is_update else None,
     )
 
 
@@ -269,9 +279,11 @@ def merged_model(decoded: Decoded, limits: Limits) -> Model:
     return replace(merged, tensors=whole, ties=ties, source=decoded.model.source)
 
 
-def _check_base(stream: Stream, before: Model | None) -> None:
-    """Raise if the record says that the stream is an update of another model."""
+def _check_base(stream: Stream, before: Model | None, *, is_update: bool) -> None:
+    """Raise if the record says that the stream is an update of another model, or of one at all."""
     base = stream.record.base if stream.record is not None else None
+    if base is not None and not is_update:
+        raise SyntaxElementError("only an update has a base model", path="record/base")
     if base is None or before is None:
         return
     digest = model_digest(before)
@@ -285,7 +297,7 @@ def _check_base(stream: Stream, before: Model | None) -> None:
 
 def _no_base(name: str, unit: Unit) -> UnitOrderError:
     return UnitOrderError(
-        f"tensor {name!r} is a difference of bit patterns, but the stream is no update",
+        f"tensor {name!r} is a difference of bit patterns, but there is none that it is added to",
         bit_offset=unit.bit_offset,
         path=unit.path,
     )

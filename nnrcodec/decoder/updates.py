@@ -1,15 +1,16 @@
 """A base model and updates of it: what has to be remembered from one stream to the next.
 
 A stream whose mps_parent_signalling_enabled_flag is 0 is a base model; with 1 it is an update: its
-tensors are differences, and those that are not in it do not change. Owns that state; the streams
-themselves are decoded by `nnrcodec.decoder.pipeline`.
+tensors are differences, and those that are not in it do not change. The base model may also be a
+model file that the receiver has. Owns that state; the streams themselves are decoded by
+`nnrcodec.decoder.pipeline`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,10 +25,13 @@ from nnrcodec.errors import (
     SyntaxElementError,
     UnitOrderError,
 )
+from nnrcodec.formats.sources import base_of, in_memory
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
+from nnrcodec.messages import logger_of
 from nnrcodec.model.dtypes import DTYPES, cast, is_float, item_bytes
 from nnrcodec.model.model import Model, Role, Tensor
+from nnrcodec.model.source import Source, WrapperError, check_wrapper
 from nnrcodec.progress import Progress
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.units.ndu import TensorHistory
@@ -35,12 +39,18 @@ from nnrcodec.units.ndu import TensorHistory
 if TYPE_CHECKING:
     from nnrcodec.graph.module import DecodedModel
 
+logger = logger_of(__name__)
+
 
 class UpdateDecoder:
     """Decode a base model and its updates, in their order.
 
     Parameters
     ----------
+    base : path, torch.nn.Module, torch.export.ExportedProgram, mapping or Model, optional
+        A base model that the receiver has without decoding it: the same one that the encoder of the
+        updates had, as its tensors have to agree bit for bit. Without it the first stream is the
+        base model. A path is that of a model file or of a stream.
     limits : Limits, optional
         What to accept of each stream.
     threads : int, optional
@@ -60,6 +70,7 @@ class UpdateDecoder:
 
     def __init__(
         self,
+        base: Any = None,
         *,
         limits: Limits | None = None,
         threads: int | None = None,
@@ -70,6 +81,20 @@ class UpdateDecoder:
         self._threads = threads
         self._decoded: Decoded | None = None
         self._histories: dict[str, TensorHistory] = {}
+        if base is not None:
+            self._start(base_of(base))
+
+    def _start(self, base: bytes | Model) -> None:
+        """Begin with a base model, which may be a stream."""
+        if isinstance(base, Model):
+            self._decoded = Decoded(in_memory(base), False, True, base.stored_bytes)
+            return
+        if is_update(base, self._limits):
+            raise ConfigError(
+                "the base is an update, whose tensors are differences: give the base model, and "
+                "decode its updates in their order"
+            )
+        self.decode(base)
 
     def decode(self, data: bytes, *, progress: Progress | None = None) -> dict[str, np.ndarray]:
         """Decode the next stream.
@@ -87,7 +112,7 @@ class UpdateDecoder:
         Returns
         -------
         dict of str to ndarray
-            The tensors of this stream; of an update they are differences.
+            The tensors of this stream; of an update they are differences, but for new tensors.
 
         Raises
         ------
@@ -117,6 +142,8 @@ class UpdateDecoder:
             stream_bytes = self._decoded.stream_bytes + decoded.stream_bytes
             self._decoded = replace(self._decoded, model=model, stream_bytes=stream_bytes)
             self._histories = {**self._histories, **decoded.histories}
+            if decoded.turnover:  # the same name may be of another tensor
+                self._histories = {}
         return state_of(replace(decoded.model, graph=self._decoded.model.graph))
 
     @property
@@ -157,7 +184,8 @@ class UpdateDecoder:
         Returns
         -------
         torch.nn.Module
-            As `nnrcodec.decode_model` returns it. It does not change with later updates.
+            As `nnrcodec.decode_model` returns it. It does not change with later updates, nor do
+            they if it is trained.
 
         Raises
         ------
@@ -168,7 +196,7 @@ class UpdateDecoder:
         """
         network = self.network(merge=merge)
         stream_bytes = self._decoded.stream_bytes if self._decoded is not None else 0
-        return runnable(network, self._limits.for_stream(stream_bytes))
+        return runnable(in_memory(network), self._limits.for_stream(stream_bytes))
 
 
 def is_update(data: bytes, limits: Limits | None = None) -> bool:
@@ -235,9 +263,21 @@ def state_of(model: Model) -> dict[str, np.ndarray]:
 
 
 def _updated(model: Model, update: Decoded) -> Model:
-    """Add differences to a model."""
+    """Add differences to a model, and change which tensors it has."""
+    turnover, coded = update.turnover, update.model
+    try:
+        order = turnover.order(model.tensors)
+    except ValueError as error:
+        raise UnitOrderError(str(error), path="record/new") from None
+    if turnover:
+        _require_tensors_only(model)
     tensors = dict(model.tensors)
-    for name, difference in update.model.tensors.items():
+    for name, difference in coded.tensors.items():
+        if name in turnover.new:
+            if coded.ties.get(name, name) not in turnover.new:
+                raise UnitOrderError(f"new tensor {name!r} is tied to one that is not new")
+            tensors[name] = difference
+            continue
         if name not in tensors:
             raise UnitOrderError(
                 f"an update of tensor {name!r}, which the base model does not have"
@@ -247,10 +287,50 @@ def _updated(model: Model, update: Decoded) -> Model:
             tensors[name] = _sum(tensors[name], difference)
         else:
             tensors[name] = _changed(tensors[name], difference, form)
-    ties = {name: first for name, first in model.ties.items() if name not in update.model.tensors}
+    left = {*turnover.gone, *turnover.new}
+    ties = {
+        name: first
+        for name, first in model.ties.items()
+        if name not in coded.tensors and left.isdisjoint((name, first))
+    }
     for name, first in ties.items():
         tensors[name] = replace(tensors[first], name=name, role=tensors[name].role)
-    return replace(model, tensors=tensors, ties=ties)
+    tensors = {name: tensors[name] for name in order}
+    ties |= {name: first for name, first in coded.ties.items() if name in turnover.new}
+    source = _source_after(model, update, tensors)
+    return replace(model, tensors=tensors, ties=ties, source=source)
+
+
+def _require_tensors_only(model: Model) -> None:
+    """Raise if a model is more than tensors, which others would not fit."""
+    if model.graph is not None or model.onnx is not None or model.factors:
+        raise UnitOrderError(
+            "an update with other tensors than the base model has, which has a graph that they do "
+            "not fit",
+            path="record/new",
+        )
+
+
+def _source_after(model: Model, update: Decoded, tensors: Mapping[str, Tensor]) -> Source | None:
+    """Return what stands around the tensors of a model after an update.
+
+    Raises
+    ------
+    SyntaxElementError
+        The update has something else that does not fit them.
+    """
+    own = None if model.source is None else model.source.wrapper
+    wrapper = update.wrapper or own
+    if wrapper is None or (wrapper is own and not update.turnover):
+        return model.source
+    try:
+        check_wrapper(wrapper, tensors)
+    except WrapperError as error:
+        if wrapper is update.wrapper:
+            raise SyntaxElementError(str(error), path="record/wrapper") from None
+        logger.warning("what stands around the tensors in the file is not kept: %s", error)
+        return Source()
+    return Source(wrapper=wrapper)
 
 
 def _changed(base: Tensor, difference: Tensor, form: Difference) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnrcodec.config import EncoderConfig
+from nnrcodec.container.turnover import Turnover
 from nnrcodec.encoder.candidates import Candidate
 from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.exact import is_kept
@@ -18,6 +19,7 @@ from nnrcodec.entropy.lossless.words import differences, words_of
 from nnrcodec.errors import ModelError
 from nnrcodec.model.dtypes import DTYPES, is_float, to_little_endian
 from nnrcodec.model.model import Model, Tensor
+from nnrcodec.model.source import Wrapper
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized
 from nnrcodec.units.ndu import Histories
 from nnrcodec.units.ndu_encoding import Update, encode_float_unit, encode_integer_unit
@@ -36,20 +38,46 @@ class Base:
         By name in the data unit, what these updates left.
     parameter_ids : mapping of str to int
         By name, the numbers of the tensors.
+    turnover : Turnover
+        Which tensors come and go with the update.
+    after : Model
+        The tensors after the update, with values of before or now: their names and order count.
     has_short_names : bool
         Whether its stream has numbers in place of the names of tensors.
+    new_wrapper : Wrapper or None
+        What stands around the tensors after the update, if the update is to say so.
     """
 
     model: Model
     histories: Histories
     parameter_ids: Mapping[str, int]
+    turnover: Turnover
+    after: Model
     has_short_names: bool = False
+    new_wrapper: Wrapper | None = None
 
     @classmethod
-    def of(cls, model: Model, histories: Histories, *, has_short_names: bool = False) -> Base:
-        """Return the base of an update; tensors are numbered in their order."""
+    def of(
+        cls,
+        model: Model,
+        histories: Histories,
+        now: Model,
+        turnover: Turnover,
+        *,
+        has_short_names: bool = False,
+        new_wrapper: Wrapper | None = None,
+    ) -> Base:
+        """Return the base of an update to the model `now`; tensors are numbered in their order."""
         ids = {name: index for index, name in enumerate(model.tensors)}
-        return cls(model, histories, ids, has_short_names)
+        tensors = [
+            now.tensors[name] if name in turnover.new else model.tensors[name]
+            for name in turnover.order(model.tensors)
+        ]
+        left = {*turnover.new, *turnover.gone}
+        ties = {n: first for n, first in model.ties.items() if left.isdisjoint((n, first))}
+        ties |= {name: first for name, first in now.ties.items() if name in turnover.new}
+        after = Model.of(tensors, model.graph, ties=ties)
+        return cls(model, histories, ids, turnover, after, has_short_names, new_wrapper)
 
     def encode_group(
         self,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from nnrcodec.config import EncoderConfig
 from nnrcodec.container.record import MeasuredOn, Measurement, Record, model_digest
 from nnrcodec.container.stream import write_stream
+from nnrcodec.container.turnover import Turnover
 from nnrcodec.encoder.apart import Apart, set_apart
 from nnrcodec.encoder.coded import CodedUnit, raw_last, raw_names
 from nnrcodec.encoder.differences import Base
@@ -277,7 +278,9 @@ def encode_reduced(
         coded = raw_last(coded)
     by_name = {entry.name: entry for part in coded for entry in part.entries}
     ordered = {name: by_name[name] for name in model.tensors if name in by_name}
-    entries = list(ordered.values()) if base is not None else reduced.apart.entries(ordered)
+    entries = reduced.apart.entries(ordered)
+    if base is not None:
+        entries = [e for e in entries if e.name in ordered or e.name in base.turnover.new]
     errors = {name: error for part in coded for name, error in part.errors.items()}
     record = Record(
         tuple(entries),
@@ -285,9 +288,10 @@ def encode_reduced(
         model.graph if base is None else None,
         model_digest(base.model) if base is not None else None,
         _measured(errors),
-        reduced.apart.wrapper_for(entries) if base is None else None,
+        reduced.apart.wrapper_for(entries) if base is None else base.new_wrapper,
         onnx=model.onnx if base is None else None,
         has_short_names=_has_short_names(config, base),
+        turnover=Turnover() if base is None else base.turnover,
     )
     stream = write_stream(
         record,
@@ -339,14 +343,14 @@ def _code(
 ) -> list[CodedUnit]:
     """Code all tensors of a model, in its order."""
     rules = rules_of(config, base)
-    tensors = (base.model if base else model).tensors
+    whole = model if base is None else base.after
     if _has_short_names(config, base):
-        names = short_names(_with_units(model if base is None else base.model))
+        names = short_names(_with_units(whole))
     else:
-        names = coded_names(tensors, rules.reserved_suffixes)
+        names = coded_names(whole.tensors, rules.reserved_suffixes)
     groups = groups_of(model, blocks=rules.blocks and config.blocks and not config.codebook)
 
-    of = config_of(config, base.model if base else model)
+    of = config_of(config, whole)
 
     def code(group: Group) -> list[CodedUnit]:
         configs = [of(tensor.name) for tensor in group.tensors.values()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from nnrcodec.config import EncoderConfig, Profile
@@ -70,4 +70,18 @@ def rules_of(config: EncoderConfig, base: Base | None) -> ProfileRules:
     """Return what holds for a stream: for an update, that of profile nnc without blocks."""
     if base is None:
         return PROFILES[config.profile]
-    return replace(PROFILES["nnc"], encode_group=base.encode_group, blocks=False)
+    whole, differences, new = PROFILES[config.profile], base.encode_group, base.turnover.new
+
+    def encode_group(
+        group: Group,
+        names: Mapping[str, str],
+        config: EncoderConfig,
+        known: Mapping[str, Quantized],
+    ) -> list[CodedUnit]:
+        is_new = not new.keys().isdisjoint(tensor.name for tensor in group.tensors.values())
+        encode = whole.encode_group if is_new else differences
+        return encode(group, names, config, known)
+
+    return ProfileRules(
+        encode_group, blocks=False, reserved_suffixes=PROFILES["nnc"].reserved_suffixes
+    )

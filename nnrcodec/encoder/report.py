@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nnrcodec.calibration.fidelity import Fidelity
+from nnrcodec.container.turnover import Turnover
 from nnrcodec.encoder.trials import SearchResult, Trial
 from nnrcodec.errors import LimitExceededError
 from nnrcodec.graph.graph import Graph
@@ -114,6 +115,9 @@ class EncodeReport:
         Tensors that are the same as another one, and so were not coded: names.
     lossless : bool
         Whether all tensors were to be coded bit for bit, and so were.
+    new, gone : tuple of str
+        Of an update: tensors that are whole in it, as they are not in the base model or of another
+        shape or dtype there, and tensors of the base model that it takes out.
     """
 
     stream_bytes: int
@@ -135,6 +139,8 @@ class EncodeReport:
     left_out: tuple[LeftOut, ...] = ()
     ties: Mapping[str, str] = dataclasses.field(default_factory=dict)
     lossless: bool = False
+    new: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
 
     @property
     def loss(self) -> float | None:
@@ -187,6 +193,7 @@ def report_of(
     stage_seconds: Mapping[str, float],
     notes: Sequence[str],
     lossless: bool = False,
+    turnover: Turnover | None = None,
 ) -> EncodeReport:
     """Return the report of a stream.
 
@@ -200,7 +207,10 @@ def report_of(
         The file that the model is from.
     seconds, stage_seconds, notes, lossless
         As in `EncodeReport`.
+    turnover : Turnover, optional
+        Of an update.
     """
+    turnover = turnover or Turnover()
     encoded, source = result.encoded, source or Source()
     info = _inspected(encoded.data)
     tensors = tuple(_tensors(info.tensors, encoded.errors, graph))
@@ -224,6 +234,8 @@ def report_of(
         left_out=source.left_out,
         ties={original_name(n, graph): original_name(f, graph) for n, f in info.ties.items()},
         lossless=lossless,
+        new=tuple(turnover.new),
+        gone=turnover.gone,
     )
 
 

@@ -6,20 +6,25 @@ one update are in the difference of the next and do not add up.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.container.stream import read_stream
+from nnrcodec.container.turnover import Turnover
+from nnrcodec.decoder.merging import merge
 from nnrcodec.decoder.updates import UpdateDecoder, is_update
 from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.pipeline import encode_reduced, reduce_model
 from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.trials import SearchResult
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.formats.sources import model_of
+from nnrcodec.formats.sources import base_of, in_memory, model_of
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.messages import logger_of, said_once
@@ -27,6 +32,10 @@ from nnrcodec.model.dtypes import to_little_endian
 from nnrcodec.model.model import Model, Role
 from nnrcodec.model.source import Wrapper
 from nnrcodec.progress import StageProgress, TimedStages
+from nnrcodec.reduce.projection import on_factors
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logger_of(__name__)
 
@@ -35,12 +44,15 @@ class UpdateEncoder:
     """Encode a network that goes on changing, as differences to the streams before.
 
     A stream it makes is of profile nnc, whatever the base model is, but for tensors that are coded
-    without loss. Tensors that do not change, to the step size, are not in it.
+    without loss. Tensors that do not change, to the step size, are not in it. If the base model has
+    no graph, tensors may come, go, or change shape: they are then coded whole, which a warning
+    says.
 
     Parameters
     ----------
-    base : bytes
-        The stream of the base model.
+    base : bytes, path, torch.nn.Module, torch.export.ExportedProgram, mapping or Model
+        The base model: its stream, or a network that the receiver has without decoding it, such as
+        a model file that was published. A path is that of a stream or of a model file.
     updates : iterable of bytes
         The updates that were sent since, in their order.
     config : EncoderConfig, optional
@@ -53,6 +65,8 @@ class UpdateEncoder:
     ------
     BitstreamError, UnsupportedFeatureError
         If a stream cannot be decoded.
+    ModelError
+        If a network cannot be read.
     ConfigError
         If the configuration is not for updates, or a stream is not what it should be.
 
@@ -70,11 +84,20 @@ class UpdateEncoder:
     ...     _ = decoder.decode(stream)
     >>> bool(abs(decoder.state["w"] - weights).max() < 0.3)
     True
+
+    A receiver that has the base model already needs the update only:
+
+    >>> base = {"w": weights.copy()}
+    >>> weights[7, 7] += 1
+    >>> update = nnrcodec.UpdateEncoder(base).encode({"w": weights})
+    >>> decoder = nnrcodec.UpdateDecoder(base)
+    >>> bool(abs(decoder.decode(update)["w"]).max() > 0.9)
+    True
     """
 
     def __init__(
         self,
-        base: bytes,
+        base: Any,
         updates: Iterable[bytes] = (),
         config: EncoderConfig | None = None,
         *,
@@ -92,14 +115,65 @@ class UpdateEncoder:
             raise ConfigError("updates is one stream, expected a list of them")
         exact = config.lossless or config.kept_patterns
         self._config = config if exact else replace(config, profile="nnc")
-        self._decoder = UpdateDecoder(limits=limits, threads=config.threads)
-        record = read_stream(base, limits).record
-        self._has_short_names = record is not None and record.has_short_names
-        for index, data in enumerate((base, *updates)):
-            if is_update(data, limits) != (index > 0):
-                what = "is an update, expected a base model" if index == 0 else "is no update"
-                raise ConfigError(f"stream {index + 1} of those to build on {what}")
+        base = base_of(base)
+        self._bytes_of_lossy_base = 0
+        if isinstance(base, bytes):
+            if is_update(base, limits):
+                raise ConfigError(
+                    "stream 1 of those to build on is an update, expected a base model"
+                )
+            record = read_stream(base, limits).record
+            self._has_short_names = record is not None and record.has_short_names
+            measured = None if record is None else record.measured
+            if measured is not None and math.isfinite(measured.snr):
+                self._bytes_of_lossy_base = len(base)
+        else:
+            self._has_short_names = config.short_names
+        self._decoder = UpdateDecoder(base, limits=limits, threads=config.threads)
+        for index, data in enumerate(updates):
+            if not is_update(data, limits):
+                raise ConfigError(f"stream {index + 2} of those to build on is no update")
             self._decoder.decode(data)
+
+    @property
+    def state(self) -> dict[str, np.ndarray]:
+        """The state dict that the receiver has: what the next update is a difference to."""
+        return self._decoder.state
+
+    def start(self, module: torch.nn.Module | None = None) -> torch.nn.Module:
+        """Return the network that the receiver has, to be trained and given to `encode`.
+
+        What is trained from the original instead differs from it in all weights, by the errors of
+        coding, and its update is large.
+
+        Parameters
+        ----------
+        module : torch.nn.Module, optional
+            Loaded with the weights that the receiver has. Needed if the base model has no graph.
+
+        Returns
+        -------
+        torch.nn.Module
+            `module`, or a network made of the graph of the base model.
+
+        Raises
+        ------
+        ModelError
+            If there is neither a module nor a graph, or `module` has other tensors.
+        """
+        network = self._decoder.network()
+        if module is not None:
+            from nnrcodec.decoder.loading import load_tensors
+
+            load_tensors(module, network)
+            return module
+        if network.graph is None:
+            raise ModelError(
+                "the base model has tensors only, no graph: give start() the module to load"
+            )
+        from nnrcodec.graph.module import build_module
+
+        return build_module(in_memory(network))
 
     def encode(self, model: Any, *, progress: StageProgress | None = None) -> EncodeResult:
         """Encode the differences to what a decoder has, which then has the result.
@@ -107,7 +181,8 @@ class UpdateEncoder:
         Parameters
         ----------
         model : torch.nn.Module, torch.export.ExportedProgram, mapping or Model
-            The network as it is now, with the tensors of the base model.
+            The network as it is now. If layers of the base model are low rank, it may have them
+            whole: they are then projected onto factors of the same rank, which a warning says.
         progress : callable, optional
             Called with the name of a stage, how much of it is done, and how much there is.
 
@@ -120,44 +195,76 @@ class UpdateEncoder:
         Raises
         ------
         ModelError
-            If its tensors are not those of the base model, or one cannot be coded.
+            If its tensors do not fit those of the base model, or one cannot be coded.
         ConfigError
             If a step size that was asked for does not fit.
         """
         start, stages = time.perf_counter(), TimedStages(progress)
         with said_once() as notes:
-            base = self._decoder.network()
-            source = _with_names_of(base, model_of(model))
-            _require_same_tensors(source, base)
-            _require_same_ties(source, base)
-            if source.source is not None and source.source.wrapper != _wrapper_of(base):
-                logger.warning(
-                    "what stands around the tensors in the file has changed: an update has tensors "
-                    "only, and the rest stays as it is in the base model"
-                )
-            _compare_graphs(source, base)
-            ordered = Model.of(
-                source.tensors[name]
-                for name in base.tensors
-                if name in source.tensors and name not in base.ties
+            before = self._decoder.network()
+            given = _with_names_of(before, model_of(model))
+            _compare_graphs(given, before)
+            now = on_factors(given, before)
+            turnover = _turnover(now, before)
+            base = Base.of(
+                before,
+                {} if turnover else self._decoder.histories,
+                now,
+                turnover,
+                has_short_names=self._has_short_names,
+                new_wrapper=_new_wrapper(now, before, turnover),
             )
             encoded = encode_reduced(
-                reduce_model(ordered, self._config, stages),
+                reduce_model(_to_code(now, base), self._config, stages),
                 self._config,
                 stages,
-                base=Base.of(base, self._decoder.histories, has_short_names=self._has_short_names),
+                base=base,
             )
             self._decoder.decode(encoded.data)
+            if 2 * len(encoded.data) > self._bytes_of_lossy_base > 0 and not turnover:
+                logger.warning(
+                    "the update is more than half as large as its base model. If the network was "
+                    "trained from the original, and not from what the receiver has, most of it is "
+                    "the errors of coding the base model: train what UpdateEncoder.start() returns "
+                    "or nnr-decode writes"
+                )
             report = report_of(
                 SearchResult(encoded),
-                base.graph,
-                source.source,
+                before.graph,
+                given.source,
                 seconds=time.perf_counter() - start,
                 stage_seconds=stages.seconds,
                 notes=notes,
                 lossless=self._config.lossless,
+                turnover=turnover,
             )
         return EncodeResult.of(encoded.data, report)
+
+
+def _to_code(now: Model, base: Base) -> Model:
+    """Return the tensors that may be in an update, in the order after it."""
+    new = base.turnover.new
+    return Model.of(
+        (
+            now.tensors[name]
+            for name in base.after.tensors
+            if name in now.tensors and (name in new or name not in base.after.ties)
+        ),
+        ties={name: first for name, first in now.ties.items() if {name, first} <= new.keys()},
+    )
+
+
+def _new_wrapper(now: Model, before: Model, turnover: Turnover) -> Wrapper | None:
+    """Return what stands around the tensors, if an update is to say so."""
+    if now.source is None or _wrapper_of(now) == _wrapper_of(before):
+        return None
+    if turnover:
+        return _wrapper_of(now)
+    logger.warning(
+        "what stands around the tensors in the file has changed: an update has tensors only, and "
+        "the rest stays as it is in the base model"
+    )
+    return None
 
 
 def _with_names_of(base: Model, model: Model) -> Model:
@@ -177,7 +284,8 @@ def _compare_graphs(model: Model, base: Model) -> None:
     if model.graph is None or base.graph is None:
         return
     graph = model.graph.rename({**_names_of(base), **model.ties})
-    same = (graph.nodes, graph.output) == (base.graph.nodes, base.graph.output)
+    known = [base.graph, merge(base).graph] if base.factors else [base.graph]
+    same = (graph.nodes, graph.output) in [(g.nodes, g.output) for g in known if g is not None]
     proto, before = (m.onnx.proto if m.onnx is not None else None for m in (model, base))
     if same and (proto is None or before is None or proto == before):
         return
@@ -192,44 +300,83 @@ def _compare_graphs(model: Model, base: Model) -> None:
 
 
 def _names_of(base: Model) -> dict[str, str]:
-    """Return by original names those of the base model's stream."""
-    return {original_name(name, base.graph): name for name in base.tensors}
+    """Return by original names those of the base model's stream; of low-rank layers whole, too."""
+    whole = [f"{f.layer}.{part}" for f in base.factors for part in ("weight", "bias")]
+    return {original_name(name, base.graph): name for name in (*whole, *base.tensors)}
 
 
 def _wrapper_of(model: Model) -> Wrapper | None:
     return None if model.source is None else model.source.wrapper
 
 
-def _require_same_ties(model: Model, base: Model) -> None:
-    """Raise unless tensors that are the same one in the base model still are."""
-    for name, first in base.ties.items():
-        if model.ties.get(name) == first or not {name, first} <= model.tensors.keys():
-            continue
-        tied, other = (model.tensors[n] for n in (name, first))
-        bits = [to_little_endian(t.read(), t.dtype).tobytes() for t in (tied, other)]
-        if bits[0] != bits[1]:
-            raise ModelError(
-                f"tensor {name!r} is the same as {first!r} in the base model, and here it is not: "
-                "encode a new base model"
-            )
+def _turnover(now: Model, before: Model) -> Turnover:
+    """Return which tensors come and go, and say so.
 
+    Constants of a graph may be left out, and then stay.
 
-def _require_same_tensors(model: Model, base: Model) -> None:
-    """Raise unless a network has the tensors of the base model; constants may be left out."""
-    problems = [
-        f"{name!r} is not in the base model" for name in model.tensors.keys() - base.tensors
+    Raises
+    ------
+    ModelError
+        The base model is more than tensors, which others would not fit.
+    """
+    shared = before.tensors.keys() & now.tensors
+    constants = [
+        n for n, t in before.tensors.items() if t.role is Role.CONSTANT and n not in shared
     ]
-    for name, old in base.tensors.items():
-        new = model.tensors.get(name)
-        if new is None:
-            if old.role is not Role.CONSTANT:
-                problems.append(f"{name!r} is in the base model only")
-        elif (new.shape, new.dtype) != (old.shape, old.dtype):
-            problems.append(
+    replaced = {name for name in shared if not _is_alike(name, now, before)}
+    replaced |= {name for name, first in before.ties.items() if first in replaced} & shared
+    turnover = Turnover.between(before.tensors, [*now.tensors, *constants], replaced)
+    if not turnover:
+        return turnover
+    words = "; ".join(_words_of(turnover, now, before))
+    if before.graph is not None or before.onnx is not None:
+        raise ModelError(
+            f"this is no update of the base model, which has a graph that other tensors do not "
+            f"fit: {words}. Encode a new base model, or take a base model of tensors only"
+        )
+    logger.warning("the update changes which tensors the model has: %s", words)
+    return turnover
+
+
+def _is_alike(name: str, now: Model, before: Model) -> bool:
+    """Return whether there can be a difference between a tensor now and before."""
+    new, old = now.tensors[name], before.tensors[name]
+    if (new.shape, new.dtype) != (old.shape, old.dtype):
+        return False
+    first = before.ties.get(name)
+    if first is None or first not in now.tensors or now.ties.get(name) == first:
+        return True
+    tied, other = new, now.tensors[first]  # the same in the base model, and now not in one place
+    bits = [to_little_endian(t.read(), t.dtype).tobytes() for t in (tied, other)]
+    return bits[0] == bits[1]
+
+
+_MOST_NAMED = 5
+
+
+def _words_of(turnover: Turnover, now: Model, before: Model) -> Iterator[str]:
+    """Yield what comes and goes, a few of each by name."""
+    come = [repr(name) for name in turnover.new if name not in before.tensors]
+    go = [repr(name) for name in turnover.gone]
+    for names, what in ((come, "not in the base model"), (go, "in the base model only")):
+        if names:
+            yield f"{_some(names)} {'is' if len(names) == 1 else 'are'} {what}"
+    others = []
+    for name in turnover.new:
+        new, old = now.tensors[name], before.tensors.get(name)
+        if old is None:
+            continue
+        if (new.dtype, new.shape) == (old.dtype, old.shape):
+            others.append(f"{name!r} is no longer the same as {before.ties[name]!r}")
+        else:
+            others.append(
                 f"{name!r} is {new.dtype}{list(new.shape)}, in the base model "
                 f"{old.dtype}{list(old.shape)}"
             )
-    if problems:
-        shown = "; ".join(sorted(problems)[:5])
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise ModelError(f"this is no update of the base model: {shown}{more}")
+    if others:
+        yield _some(others)
+
+
+def _some(words: list[str]) -> str:
+    more = len(words) - _MOST_NAMED
+    return ", ".join(words[:_MOST_NAMED]) + (f", and {more} more" if more > 0 else "")

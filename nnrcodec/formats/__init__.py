@@ -6,7 +6,15 @@ them, and only when they are used.
 """
 
 from nnrcodec.formats.atomic import check_output, is_device, write_atomically
-from nnrcodec.formats.files import FORMATS, SAVERS, Format, is_model_file, load, save
+from nnrcodec.formats.files import (
+    FORMATS,
+    SAVERS,
+    Format,
+    is_model_file,
+    is_readable_model,
+    load,
+    save,
+)
 from nnrcodec.formats.reading import MAX_STREAM_BYTES, read_stream_file
 
 __all__ = [
@@ -17,6 +25,7 @@ __all__ = [
     "check_output",
     "is_device",
     "is_model_file",
+    "is_readable_model",
     "load",
     "read_stream_file",
     "save",

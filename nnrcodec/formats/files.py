@@ -219,6 +219,14 @@ def is_model_file(path: Path) -> bool:
     return path.suffix.lower() in SAVERS
 
 
+def is_readable_model(path: Path) -> bool:
+    """Return whether a file is, by its content, of a kind that `load` reads."""
+    try:
+        return path.is_dir() or format_of(path).load is not None
+    except (ConfigError, ModelError):
+        return False
+
+
 def format_of(path: Path) -> Format:
     """Return the kind of a file, known by its content.
 

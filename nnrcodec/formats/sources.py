@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nnrcodec.errors import ConfigError, ModelError
+from nnrcodec.formats.files import is_readable_model, load
+from nnrcodec.formats.reading import read_stream_file
 from nnrcodec.graph.names import with_safe_names
 from nnrcodec.model.dtypes import DTYPES
 from nnrcodec.model.model import Model, Role, Tensor, ties_of
@@ -71,6 +76,39 @@ def model_of(
         f"cannot encode a {type(model).__name__}; expected a torch.nn.Module, an exported "
         "program, or a mapping of names to tensors"
     )
+
+
+def base_of(base: Any, key: str | None = None) -> bytes | Model:
+    """Return a base model of updates: a stream, or a network that both sides have.
+
+    Parameters
+    ----------
+    base : bytes, path, or what `model_of` takes
+        A stream, the path of one, the path of a model file, or a network.
+    key : str, optional
+        Which entry of a file with several state dicts, as `nnrcodec.load` takes it.
+
+    Raises
+    ------
+    ModelError, ConfigError
+        As of `nnrcodec.load` and `model_of`.
+    """
+    if isinstance(base, bytes | bytearray | memoryview):
+        return bytes(base)
+    if not isinstance(base, str | Path):
+        return model_of(base)
+    path = Path(base)
+    return model_of(load(path, key)) if is_readable_model(path) else read_stream_file(path)
+
+
+def in_memory(model: Model) -> Model:
+    """Return a model with values of its own, whatever becomes of the file or arrays of another."""
+    tensors = (replace(t, read=partial(_same, t.read().copy())) for t in model.tensors.values())
+    return replace(model, tensors={t.name: t for t in tensors})
+
+
+def _same(value: np.ndarray) -> np.ndarray:
+    return value
 
 
 def _state_dict_of(module: torch.nn.Module) -> Model:

@@ -99,7 +99,7 @@ class WrapperError(ValueError):
     """A wrapper is not what it should be; `args` has the reason."""
 
 
-def check_wrapper(wrapper: Wrapper, tensors: Container[str]) -> None:
+def check_wrapper(wrapper: Wrapper, tensors: Container[str] | None) -> None:
     """Raise unless a wrapper is one, and all tensors that it names exist, each of them once.
 
     Parameters
@@ -107,7 +107,7 @@ def check_wrapper(wrapper: Wrapper, tensors: Container[str]) -> None:
     wrapper : Wrapper
         From anywhere; its values are as JSON has them.
     tensors : container of str
-        Names of the tensors.
+        Names of the tensors; None if they are not known yet.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def check_wrapper(wrapper: Wrapper, tensors: Container[str]) -> None:
     else:
         names = list(tensors_named(wrapper.content))
         for name in names:
-            if name not in tensors:
+            if tensors is not None and name not in tensors:
                 raise WrapperError(f"there is no tensor {name!r}")
         if len(set(names)) != len(names):
             raise WrapperError("a tensor has two places")

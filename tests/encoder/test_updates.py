@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -199,21 +202,208 @@ def test_weights_that_vanish_or_grow_are_followed() -> None:
         assert np.abs(decoder.state["w"] - weight * factor).max() <= error
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"extra": np.zeros(3, np.float32)}, "'extra' is not in the base model"),
-        ({"mask": None}, "'mask' is in the base model only"),
-        ({"scale": np.zeros(2, np.float32)}, r"'scale' is float32\[2\], in the base model float32"),
-        ({"steps": np.array(1, np.int32)}, r"'steps' is int32\[\], in the base model int64"),
-    ],
-)
-def test_other_tensors_are_refused_by_name(change: dict[str, object], message: str) -> None:
+def without(state: State, *names: str) -> State:
+    return {name: value for name, value in state.items() if name not in names}
+
+
+CHANGES: dict[str, tuple[State, tuple[str, ...], str]] = {
+    "new": ({"extra": np.ones(3, np.float32)}, (), "'extra' is not in the base model"),
+    "gone": ({}, ("mask", "steps"), "'steps', 'mask' are in the base model only"),
+    "shape": (
+        {"scale": np.full(2, 7.0, np.float32)},
+        (),
+        r"'scale' is float32\[2\], in the base model float32",
+    ),
+    "dtype": (
+        {"steps": np.array(1, np.int32)},
+        (),
+        r"'steps' is int32\[\], in the base model int64",
+    ),
+    "empty": ({"half": np.zeros((0, 33), np.float16)}, (), r"'half' is float16\[0, 33\]"),
+    "all": ({"w": np.eye(3, dtype=np.float32)}, tuple(first_state()), "'conv.weight', .* 4 more"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("config", [None, EncoderConfig(lossless=True)])
+@pytest.mark.parametrize("short_names", [False, True])
+def test_tensors_come_and_go(
+    change: str,
+    config: EncoderConfig | None,
+    short_names: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     state = first_state()
-    encoder = UpdateEncoder(nnrcodec.encode(state))
-    changed = {name: v for name, v in {**state, **change}.items() if v is not None}
-    with pytest.raises(ModelError, match=message):
-        encoder.encode(changed)
+    base = nnrcodec.encode(state, config=EncoderConfig(short_names=short_names))
+    encoder, decoder = UpdateEncoder(base, config=config), UpdateDecoder()
+    decoder.decode(base)
+    state = next_state(state, 1)
+    decoder.decode(encoder.encode(state))  # has left histories
+    new, gone, message = CHANGES[change]
+    changed = without(state, *gone) | new
+    update = encoder.encode(changed)
+    assert re.search(f"changes which tensors the model has: .*{message}", caplog.text)
+    assert (set(update.report.new), set(update.report.gone)) == (set(new), set(gone))
+    assert update.report.notes
+    decoder.decode(update)
+    assert list(decoder.state) == list(changed)
+    for name, value in new.items():
+        assert decoder.state[name].dtype == value.dtype
+        assert decoder.state[name].shape == value.shape
+        np.testing.assert_allclose(decoder.state[name], value, atol=0.05)
+    for seed in range(2):  # and on
+        changed = {
+            name: value if name in ("mask", "steps") else np.asarray(value + 1, value.dtype)
+            for name, value in changed.items()
+        }
+        caplog.clear()
+        decoder.decode(encoder.encode(changed))
+        assert largest_error(decoder.state, {n: v for n, v in changed.items() if v.size}) < 1, seed
+        assert "which tensors" not in caplog.text
+
+
+def test_new_tensors_stand_where_they_stand_in_the_model() -> None:
+    state = {name: np.full(4, 2.0, np.float32) for name in "abcd"}
+    encoder, decoder = UpdateEncoder(state), UpdateDecoder(state)
+    changed = {n: state.get(n, np.full(3, 5.0, np.float32)) for n in ("x", "a", "c", "y", "z", "d")}
+    decoder.decode(encoder.encode(changed))
+    assert list(decoder.state) == list(changed)
+
+
+def test_with_a_graph_tensors_stay() -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()).eval()
+    base = nnrcodec.encode(module, (torch.zeros(2, 4),), calib=None)
+    state = module.state_dict()
+    with pytest.raises(ModelError, match=r"has a graph .*: 'x' is not in .* Encode a new base"):
+        UpdateEncoder(base).encode({**state, "x": torch.zeros(2)})
+    with pytest.raises(ModelError, match=r"'0.bias' is in the base model only"):
+        UpdateEncoder(base).encode({"0.weight": state["0.weight"]})
+
+
+def test_ties_come_and_go() -> None:
+    table = np.random.default_rng(0).normal(size=(8, 9)).astype(np.float32)
+    base = {"a": table, "b": table, "c": np.ones(3, np.float32)}
+    encoder, decoder = UpdateEncoder(base), UpdateDecoder(base)
+    wide = np.concatenate([table, table])
+    decoder.decode(encoder.encode({"a": wide, "b": wide, "c": base["c"]}))
+    assert decoder.network().ties == {"b": "a"}
+    assert decoder.state["b"].shape == (16, 9)
+    update = encoder.encode({"a": wide, "b": wide + 1, "c": base["c"]})  # no longer tied
+    assert update.report.new == ("b",)
+    assert "'b' is no longer the same as 'a'" in update.report.notes[0]
+    decoder.decode(update)
+    assert decoder.network().ties == {}
+    assert float(np.abs(decoder.state["b"] - wide - 1).max()) < 0.2
+    decoder.decode(encoder.encode({"b": wide + 1, "c": base["c"]}))  # the first of them goes
+    assert list(decoder.state) == ["b", "c"]
+
+
+# Base models that are no streams
+
+
+def test_a_network_that_both_sides_have_is_a_base_model(tmp_path: Path) -> None:
+    state = first_state()
+    path = tmp_path / "base.npz"
+    np.savez(path, **state)
+    changed = next_state(state, 5)
+    updates = {UpdateEncoder(base).encode(changed) for base in (state, path, str(path))}
+    (update,) = updates
+    path_decoder = UpdateDecoder(path)
+    path.unlink()  # what was read is in memory
+    for decoder in (UpdateDecoder(state), path_decoder):
+        np.testing.assert_array_equal(decoder.state["half"], state["half"])
+        decoder.decode(update)
+        assert largest_error(decoder.state, changed) < 0.2
+        np.testing.assert_array_equal(decoder.state["frozen"], state["frozen"])
+    assert "frozen" not in {tensor.name for tensor in update.report.tensors}
+    with pytest.raises(UnitOrderError, match="update of the model with digest"):
+        UpdateDecoder(changed).decode(update)
+
+
+def test_nothing_that_did_not_change_costs_anything() -> None:
+    state = first_state()
+    assert len(UpdateEncoder(state).encode(state)) < 200
+
+
+def test_short_names_of_an_update_to_a_file() -> None:
+    state = first_state()
+    changed = next_state(state, 5)
+    config = EncoderConfig(short_names=True)
+    update = UpdateEncoder(state, config=config).encode(changed)
+    assert "conv.weight" not in {header.topology_elem_id for header in headers_of(update)}
+    decoder = UpdateDecoder(state)
+    decoder.decode(update)
+    assert largest_error(decoder.state, changed) < 0.2
+
+
+def test_a_network_with_a_graph_is_a_base_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU()).eval()
+    example = torch.rand(1, 3, 9, 9)
+    path = tmp_path / "base.pt2"
+    torch.export.save(torch.export.export(module, (example,)), path)
+    with torch.no_grad():
+        module[0].bias += 1
+    update = UpdateEncoder(path).encode(torch.export.export(module, (example,)))
+    decoder = UpdateDecoder(path)
+    decoder.decode(update)
+    torch.testing.assert_close(decoder.model()(example), module(example), atol=0.02, rtol=0)
+
+
+def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read"):
+        UpdateEncoder(tmp_path / "none.pt")
+    with pytest.raises(BitstreamError):
+        UpdateDecoder(b"something")
+    with pytest.raises(ConfigError, match="cannot encode a int"):
+        UpdateDecoder(7)
+
+
+def test_training_starts_from_what_the_receiver_has(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 30, 3, padding=1), torch.nn.ReLU()).eval()
+    example = torch.rand(1, 3, 9, 9)
+    base = nnrcodec.encode(module, (example,), calib=None)
+    encoder = UpdateEncoder(base)
+    network = encoder.start()
+    np.testing.assert_array_equal(network.state_dict()["0.weight"], encoder.state["0.weight"])
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    with torch.no_grad():
+        network.get_parameter("0.bias").add_(0.5)
+    update = encoder.encode(network)
+    assert [tensor.name for tensor in update.report.tensors] == ["0.bias"]
+    assert "nnrcodec" not in caplog.text
+    again = UpdateEncoder(base)
+    assert again.start(module) is module
+    np.testing.assert_array_equal(module.state_dict()["0.weight"], again.state["0.weight"])
+    with pytest.raises(ModelError, match="give start"):
+        UpdateEncoder({"w": np.zeros(3, np.float32)}).start()
+
+
+def test_training_from_the_original_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    state = {"w": np.random.default_rng(0).normal(size=(60, 60)).astype(np.float32)}
+    base = nnrcodec.encode(state)
+    config = EncoderConfig(quantization=UniformConfig(qp=-50))
+    UpdateEncoder(base, config=config).encode(state)
+    assert "more than half as large as its base model" in caplog.text
+
+
+def test_whole_layers_are_projected_onto_low_rank(caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(6, 12, 3, padding=1), torch.nn.ReLU()).eval()
+    example = torch.rand(2, 6, 9, 9)
+    low_rank = LowRankConfig(ranks={"0": 17})
+    base = nnrcodec.encode(module, (example,), EncoderConfig(low_rank=low_rank), calib=None)
+    with torch.no_grad():
+        module[0].weight.mul_(1.1)
+        module[0].bias.add_(1)
+    encoder, decoder = UpdateEncoder(base), UpdateDecoder()
+    decoder.decode(base)
+    decoder.decode(encoder.encode(torch.export.export(module, (example,))))
+    assert "1 layers are low rank in the base model and whole here" in caplog.text
+    assert "the graph of the network" not in caplog.text
+    assert list(decoder.state) == ["0.u.weight", "0.v.weight", "0.v.bias"]
+    torch.testing.assert_close(decoder.model()(example), module(example), atol=0.15, rtol=0)
 
 
 def test_integers_that_move_too_far_are_refused_by_name() -> None:
