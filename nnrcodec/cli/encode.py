@@ -200,8 +200,8 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         action="append",
         metavar="FILE",
-        help="write an update: only the differences to this stream or model file of the receiver; "
-        "once more for each update since",
+        help="write an update: what changed since this stream or model file; once more for each "
+        "update since",
     )
     parser.add_argument(
         "--threads",
