@@ -92,6 +92,13 @@ def _advanced(slot, state):
     return share * (state >> _U32(SLOT_BITS)) + _U32(slot & _U64(0xFFFF))
 
 
+@inlined
+def _refilled(state, word):
+    """Return a state with a word more if it is low, and whether it was; nothing to predict."""
+    low = _U32(state < _U32(LEAST_STATE))
+    return (state << (low << _U32(4))) | (_U32(word) & (_U32(0) - low)), low
+
+
 @kernel
 def decode_symbols(words, position, slots, contexts, symbols):
     """Decode what `encode_symbols` made.
@@ -129,26 +136,22 @@ def decode_symbols(words, position, slots, contexts, symbols):
             slot = slots[(_U32(contexts[i]) << _U32(SLOT_BITS)) | (s0 & _MASK)]
             symbols[i] = _U16(slot >> _U64(32))
             s0 = _advanced(slot, s0)
-            low = s0 < _U32(LEAST_STATE)
-            s0 = (s0 << _U32(16)) | _U32(words[position]) if low else s0
+            s0, low = _refilled(s0, words[_U64(position)])
             position += low
             slot = slots[(_U32(contexts[i + 1]) << _U32(SLOT_BITS)) | (s1 & _MASK)]
             symbols[i + 1] = _U16(slot >> _U64(32))
             s1 = _advanced(slot, s1)
-            low = s1 < _U32(LEAST_STATE)
-            s1 = (s1 << _U32(16)) | _U32(words[position]) if low else s1
+            s1, low = _refilled(s1, words[_U64(position)])
             position += low
             slot = slots[(_U32(contexts[i + 2]) << _U32(SLOT_BITS)) | (s2 & _MASK)]
             symbols[i + 2] = _U16(slot >> _U64(32))
             s2 = _advanced(slot, s2)
-            low = s2 < _U32(LEAST_STATE)
-            s2 = (s2 << _U32(16)) | _U32(words[position]) if low else s2
+            s2, low = _refilled(s2, words[_U64(position)])
             position += low
             slot = slots[(_U32(contexts[i + 3]) << _U32(SLOT_BITS)) | (s3 & _MASK)]
             symbols[i + 3] = _U16(slot >> _U64(32))
             s3 = _advanced(slot, s3)
-            low = s3 < _U32(LEAST_STATE)
-            s3 = (s3 << _U32(16)) | _U32(words[position]) if low else s3
+            s3, low = _refilled(s3, words[_U64(position)])
             position += low
             i += LANES
         states[0], states[1], states[2], states[3] = s0, s1, s2, s3
