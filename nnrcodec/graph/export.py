@@ -27,6 +27,7 @@ from nnrcodec.graph.generality import (
     difference,
     joined,
     refusal,
+    without_needless,
 )
 from nnrcodec.graph.graph import (
     Argument,
@@ -59,6 +60,7 @@ from nnrcodec.graph.torch_internals import (
     hint_of,
     is_fixed,
     storage_key,
+    with_ones_like_others,
 )
 from nnrcodec.model.dtypes import COMPUTED_DTYPES
 from nnrcodec.model.model import Model, Role, Tensor, ties_of
@@ -113,8 +115,8 @@ def model_of_module(
     dynamic_shapes : optional
         As for `torch.export.export`. By default every axis of every input is dynamic, except the
         channel axis (1) of inputs with four or five axes, and `torch.export` determines which axes
-        the network requires to be fixed. A batch of one is doubled before, because an axis of size
-        one is always fixed. The outputs of graph and module must then be equal, for the example and
+        the network requires to be fixed. A batch of one is doubled before, because many networks
+        go another way for it. The outputs of graph and module must then be equal, for the example and
         at other sizes. Where the network asks about sizes, the graph refuses those for which it
         would be wrong. If all of this fails, only axis 0 is dynamic, or none.
         Axes that became fixed are logged: as a warning with the reason if an attempt failed, as
@@ -177,10 +179,10 @@ def _with_dynamic_sizes(module: torch.nn.Module, examples: Examples) -> Model:
             _log_fixed_axes(model, examples, reasons)
             return model
     try:
-        model = model_of_program(_export(module, examples, _first_axis(examples)))
+        model = model_of_program(_export(module, examples, _first_axis(examples)), is_own=True)
     except _ExportError as error:
         reasons.append(first_line(error))
-        model = model_of_program(_export(module, examples, None))
+        model = model_of_program(_export(module, examples, None), is_own=True)
     _log_fixed_axes(model, examples, reasons)
     return model
 
@@ -206,7 +208,8 @@ def _exported_for_all(
     module: torch.nn.Module, examples: Examples, axes_of: Callable[[Examples], Any]
 ) -> Model:
     """Export, also at sizes that go other ways, and return the graph that holds for most."""
-    first = model_of_program(_export(module, examples, axes_of(examples)))
+    first = model_of_program(_export(module, examples, axes_of(examples)), is_own=True)
+    first = without_needless(module, first, examples)
     return joined(module, [first, *_exported_elsewhere(module, first, examples, axes_of)], examples)
 
 
@@ -236,7 +239,7 @@ def _exported_elsewhere(
         if len(models) > _MOST_OTHERS:
             return
         try:
-            model = model_of_program(_export(module, inputs, axes_of(inputs)))
+            model = model_of_program(_export(module, inputs, axes_of(inputs)), is_own=True)
         except ModelError as error:
             logger.info("no export at other sizes: %s", first_line(error))
             continue
@@ -299,13 +302,15 @@ def _log_fixed_axes(model: Model, examples: Examples, reasons: Sequence[str]) ->
         logger.info("fixed in the graph by the network: %s", ", ".join(by_network))
 
 
-def model_of_program(program: torch.export.ExportedProgram) -> Model:
+def model_of_program(program: torch.export.ExportedProgram, *, is_own: bool = False) -> Model:
     """Return an exported program as a `Model`.
 
     Parameters
     ----------
     program : torch.export.ExportedProgram
         From `torch.export.export` or `torch.export.load`.
+    is_own : bool
+        Whether it was exported here (`with_ones_like_others`).
 
     Returns
     -------
@@ -342,8 +347,8 @@ def model_of_program(program: torch.export.ExportedProgram) -> Model:
             roles[str(value.target)] = _ROLES[value.kind] if in_state else Role.CONSTANT
         elif value.kind is not _Kind.USER_INPUT:
             raise ModelError(f"input {name!r} is a {value.kind.name.lower()}, not a tensor")
-    inputs, dims = _inputs(program)
-    graph = with_guards(_graph(program, tensors, inputs, dims), codes)
+    inputs, dims = _inputs(program, is_own=is_own)
+    graph = with_guards(_graph(program, tensors, inputs, dims), codes, is_own=is_own)
     state = {**program.state_dict, **program.constants}
     order = [name for name in state if name in roles]
     tensors_in_order = [_tensor(name, state[name], roles[name]) for name in order]
@@ -422,7 +427,8 @@ def _export(
     module: torch.nn.Module, examples: Examples, dynamic_shapes: Any
 ) -> torch.export.ExportedProgram:
     try:
-        return torch.export.export(module, examples, dynamic_shapes=dynamic_shapes)
+        with with_ones_like_others():
+            return torch.export.export(module, examples, dynamic_shapes=dynamic_shapes)
     except Exception as error:  # including any exception of the module's own code
         raise _ExportError(f"torch.export cannot export this module: {error}") from error
 
@@ -506,7 +512,9 @@ def _tensor(name: str, value: Any, role: Role) -> Tensor:
     return tensor
 
 
-def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], dict[str, Dim]]:
+def _inputs(
+    program: torch.export.ExportedProgram, *, is_own: bool
+) -> tuple[tuple[Input, ...], dict[str, Dim]]:
     """Return the user inputs under the names of the arguments, and their dynamic dimensions."""
     placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
     names = list(program.graph_signature.user_inputs)
@@ -530,7 +538,9 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
             symbol = expression_of(size)
             if symbol not in symbols:
                 symbols[symbol] = f"d{len(symbols)}"
-                dims[symbols[symbol]] = _dim(program.range_constraints.get(symbol), size)
+                dims[symbols[symbol]] = _dim(
+                    program.range_constraints.get(symbol), size, is_own=is_own
+                )
             shape.append(symbols[symbol])
         while any(other.name == argument for other in inputs):
             argument += "_"
@@ -538,12 +548,15 @@ def _inputs(program: torch.export.ExportedProgram) -> tuple[tuple[Input, ...], d
     return tuple(inputs), dims
 
 
-def _dim(bounds: Any, size: torch.SymInt) -> Dim:
-    """Return the bounds on a size; a lower bound of 2 only means that 0 and 1 were not tried."""
+def _dim(bounds: Any, size: torch.SymInt, *, is_own: bool) -> Dim:
+    """Return the bounds on a size.
+
+    A lower bound of 2 only means that 0 and 1 were not tried, unless the export is one of ours.
+    """
     low = int(bounds.lower) if bounds is not None else 0
     high: Any = bounds.upper if bounds is not None else None
     bounded = getattr(high, "is_Integer", False) and high < 2**62
-    return Dim(low if low > 2 else 0, int(high) if bounded else None, hint_of(size))
+    return Dim(low if low > 2 or is_own else 0, int(high) if bounded else None, hint_of(size))
 
 
 def _graph(

@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 
 import torch
 
 from nnrcodec.graph.graph import Dim, Graph, leaves
-from nnrcodec.graph.guards import Expression, Guard, dims_of, either, holds
+from nnrcodec.graph.guarding import with_fixed
+from nnrcodec.graph.guards import Expression, Guard, dims_of, either, holds, is_trivial
 from nnrcodec.graph.module import build_module, check_inputs, first_line
 from nnrcodec.model.model import Model
 
@@ -41,7 +42,9 @@ _TRIED = 6
 """Sizes of a region at which a graph is tried."""
 
 _NEAR = 20
-_SMALL = (2, 3, 5, 8, 16)
+_FEW = 3
+_MOST_DIMS_OF_FEW = 3
+_SMALL = (1, 2, 3, 5, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,62 @@ def joined(network: Callable[..., Any], models: Sequence[Model], examples: Examp
         guarded = candidate if len(regions) == 1 else _with_guards(own, either(regions))
         if refusal(guarded, examples) is None and len(regions) > most:
             best, most = guarded, len(regions)
-    return without_ones(network, best, examples)
+    return without_ones(network, _with_sizes_fixed(best), examples)
+
+
+def without_needless(network: Callable[..., Any], model: Model, examples: Examples) -> Model:
+    """Return a model without the guards that few sizes break, at all of which it is right.
+
+    Such as ``1 < h * w``, which PyTorch asks of a convolution for its own sake. Sizes of 0 are then
+    refused.
+    """
+    graph = model.graph
+    if graph is None:
+        return model
+    base = {name: dim.example for name, dim in graph.dims.items()}
+    dims = dict(graph.dims)
+    for guard in graph.guards:
+        few = _sizes_that_break(graph, guard)
+        if few is None:
+            continue
+        left = tuple(other for other in graph.guards if other != guard)
+        trial = Trial(network, _with_guards(model, left), examples)
+        if all(trial.is_right(trial.at({**base, **sizes})) for sizes in few):
+            dims |= {n: replace(dims[n], low=max(dims[n].low, 1)) for n in dims_of(guard)}
+            graph = replace(graph, dims=dims, guards=left)
+            model = replace(model, graph=graph)
+    return model
+
+
+def _sizes_that_break(graph: Graph, guard: Guard) -> list[Sizes] | None:
+    """Return all sizes but 0 that break a guard; None if they are not known to be few."""
+    names = sorted(dims_of(guard))
+    bounds = {n: (max(graph.dims[n].low, 1), graph.dims[n].high) for n in names}
+    if len(names) > _MOST_DIMS_OF_FEW:
+        return None
+    from_low = {n: (low, math.inf if high is None else high) for n, (low, high) in bounds.items()}
+    for name, (low, _) in bounds.items():
+        beyond = {**from_low, name: (low + _FEW, from_low[name][1])}
+        if not is_trivial(guard, beyond):
+            return None
+    near = product(*(range(low, low + _FEW) for low, _ in bounds.values()))
+    found = [dict(zip(names, sizes, strict=True)) for sizes in near]
+    return [sizes for sizes in found if not holds(guard, sizes)]
+
+
+def _with_sizes_fixed(model: Model) -> Model:
+    """Return a model with the dimensions fixed that may have one size only."""
+    graph = model.graph
+    if graph is None:
+        return model
+    fixed = {
+        name
+        for name, dim in graph.dims.items()
+        if ("operator.eq", name, dim.example) in graph.guards
+    }
+    if not fixed:
+        return model
+    return replace(model, graph=with_fixed(graph, fixed))
 
 
 def _freed(model: Model, first: Model) -> Model | None:
@@ -179,7 +237,7 @@ def _freed(model: Model, first: Model) -> Model | None:
                 return None
     for size, name in known.items():
         dim = graph.dims[size]
-        if dim.low > 2:
+        if dim.low > 0:
             guards.append(("operator.ge", name, dim.low))
         if dim.high is not None:
             guards.append(("operator.le", name, dim.high))
@@ -211,8 +269,21 @@ def refusal(model: Model, examples: Examples) -> str | None:
 
 
 def _with_guards(model: Model, guards: tuple[Guard, ...]) -> Model:
+    """Return a model with these guards only; bounds on a size become those of its dimension."""
     graph = model.graph
-    return model if graph is None else replace(model, graph=replace(graph, guards=guards))
+    if graph is None:
+        return model
+    dims, left = dict(graph.dims), []
+    for guard in guards:
+        match guard:
+            case ("operator.ge", str(name), int(least)):
+                dims[name] = replace(dims[name], low=max(dims[name].low, least))
+            case ("operator.le", str(name), int(most)):
+                high = dims[name].high
+                dims[name] = replace(dims[name], high=most if high is None else min(high, most))
+            case _:
+                left.append(guard)
+    return replace(model, graph=replace(graph, dims=dims, guards=tuple(left)))
 
 
 def _holds_there(
@@ -237,7 +308,7 @@ def _spread(graph: Graph) -> list[Sizes]:
         changes.append({n: size + step * (1 + i % 2) for i, (n, size) in enumerate(base.items())})
         for change in changes:
             sizes = base | change
-            legal = min(sizes.values(), default=2) >= 2 and math.prod(sizes.values()) <= most
+            legal = min(sizes.values(), default=1) >= 1 and math.prod(sizes.values()) <= most
             if legal and all(holds(guard, sizes) for guard in graph.guards):
                 found.append(sizes)
     step = max(len(found) // (_TRIED - 1), 1)
@@ -329,7 +400,7 @@ def _near(graph: Graph, dims: list[str]) -> Iterator[Sizes]:
             sizes = base | {name: others[name][place] for name in changed}
             bounds = ((size, graph.dims[name]) for name, size in sizes.items())
             legal = all(
-                max(dim.low, 2) <= size and (dim.high is None or size <= dim.high)
+                max(dim.low, 1) <= size and (dim.high is None or size <= dim.high)
                 for size, dim in bounds
             )
             if legal and math.prod(sizes.values()) <= most:

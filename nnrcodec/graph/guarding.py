@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from nnrcodec.graph.graph import Graph, Input
 from nnrcodec.graph.guard_code import InexpressibleError, SizeOf, guards_of, sizes_in
-from nnrcodec.graph.guards import Expression, Guard, dims_of, is_trivial
+from nnrcodec.graph.guards import Expression, Guard, dims_of, is_of_ones, is_trivial
 from nnrcodec.messages import logger_of
 
 logger = logger_of(__name__)
 
 
-def with_guards(graph: Graph, codes: Iterable[str]) -> Graph:
+def with_guards(graph: Graph, codes: Iterable[str], *, is_own: bool = False) -> Graph:
     """Return a graph with what its export asks of sizes.
 
     Where that cannot be expressed, the sizes that it names are fixed, which is logged.
@@ -25,11 +26,15 @@ def with_guards(graph: Graph, codes: Iterable[str]) -> Graph:
         As exported, without guards.
     codes : iterable of str
         Lines as PyTorch writes them, such as ``(L['x'].size()[2] % 8) == 0``.
+    is_own : bool
+        Whether what is said of 0 and 1 is what the network asks.
     """
     codes, guards = list(codes), None
     while guards is None:
         graph, guards = _tried(graph, codes)
-    return replace(graph, guards=guards)
+    if not is_own:
+        guards = tuple(guard for guard in guards if not is_of_ones(guard))
+    return _without_trivial(graph, guards)
 
 
 def _tried(graph: Graph, codes: list[str]) -> tuple[Graph, tuple[Guard, ...] | None]:
@@ -50,8 +55,21 @@ def _tried(graph: Graph, codes: list[str]) -> tuple[Graph, tuple[Guard, ...] | N
                 continue  # all sizes in it are as in the example
             reason = f"it holds only for a condition on sizes that no graph can have: {code[:200]}"
             return with_fixed(graph, dims or set(graph.dims), reason), None
-        guards |= {g: None for g in found if dims_of(g) and not is_trivial(g)}
+        guards |= {g: None for g in found if dims_of(g)}
     return graph, tuple(guards)
+
+
+def _without_trivial(graph: Graph, guards: tuple[Guard, ...]) -> Graph:
+    """Leave out guards that hold for all sizes; for all but 0, if the graph then refuses 0."""
+    left, dims = [], dict(graph.dims)
+    bounds = {n: (d.low, math.inf if d.high is None else d.high) for n, d in graph.dims.items()}
+    from_1 = {name: (max(low, 1), high) for name, (low, high) in bounds.items()}
+    for guard in guards:
+        if not is_trivial(guard, from_1):
+            left.append(guard)
+        elif not is_trivial(guard, bounds):
+            dims |= {n: replace(dims[n], low=max(dims[n].low, 1)) for n in dims_of(guard)}
+    return replace(graph, dims=dims, guards=tuple(left))
 
 
 def _named(code: str, size_of: SizeOf) -> Iterator[Expression]:
@@ -61,8 +79,8 @@ def _named(code: str, size_of: SizeOf) -> Iterator[Expression]:
             yield size_of(argument, axis)
 
 
-def with_fixed(graph: Graph, dims: set[str], reason: str) -> Graph:
-    """Return a graph in which dimensions have the size of the example, and log why."""
+def with_fixed(graph: Graph, dims: set[str], reason: str | None = None) -> Graph:
+    """Return a graph in which dimensions have the size of the example, and log why if known."""
 
     def shape(value: Input) -> tuple[int | str, ...]:
         return tuple(graph.dims[size].example if size in dims else size for size in value.shape)
@@ -73,7 +91,8 @@ def with_fixed(graph: Graph, dims: set[str], reason: str) -> Graph:
         for axis, size in enumerate(value.shape)
         if size in dims
     ]
-    logger.warning("fixed in the graph: %s; %s", ", ".join(axes), reason)
+    if reason is not None:
+        logger.warning("fixed in the graph: %s; %s", ", ".join(axes), reason)
     return replace(
         graph,
         guards=tuple(guard for guard in graph.guards if not dims_of(guard) & dims),

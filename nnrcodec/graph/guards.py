@@ -20,6 +20,9 @@ Expression = int | float | str | tuple[Any, ...]
 Guard = tuple[Any, ...]
 """An expression that is true where a graph holds."""
 
+Bounds = tuple[float, float]
+"""The least and the greatest value of an expression."""
+
 MAX_DEPTH = 32
 """Operators of an expression within one another."""
 
@@ -167,6 +170,12 @@ _OPPOSITES = {
     "operator.gt": "operator.le",
     "operator.le": "operator.gt",
 }
+_TURNED = {
+    "operator.lt": "operator.gt",
+    "operator.gt": "operator.lt",
+    "operator.le": "operator.ge",
+    "operator.ge": "operator.le",
+}
 
 
 def _merged(regions: list[list[Guard]]) -> list[list[Guard]]:
@@ -175,15 +184,19 @@ def _merged(regions: list[list[Guard]]) -> list[list[Guard]]:
         for second in regions:
             alone = [guard for guard in first if guard not in second]
             denied = [guard for guard in second if guard not in first]
-            if len(alone) == len(denied) == 1 and denied[0] == _opposite(alone[0]):
+            if len(alone) == len(denied) == 1 and denied[0] in _opposites(alone[0]):
                 rest = [r for r in regions if r is not first and r is not second]
                 return _merged([[guard for guard in first if guard in second], *rest])
     return regions
 
 
-def _opposite(guard: Guard) -> Guard | None:
+def _opposites(guard: Guard) -> list[Guard]:
+    """Return the guards that hold where this one does not, of which one may be at hand."""
     name, *rest = guard
-    return (_OPPOSITES[name], *rest) if name in _OPPOSITES else None
+    if name not in _OPPOSITES:
+        return []
+    opposite = _OPPOSITES[name]
+    return [(opposite, *rest), (_TURNED.get(opposite, opposite), *reversed(rest))]
 
 
 def _balanced(guards: Sequence[Guard], join: Callable[[Guard, Guard], Guard]) -> Guard:
@@ -229,22 +242,86 @@ def words(expression: Expression, names: Mapping[str, str], *, outer: bool = Tru
             return f"{called}({', '.join(texts)})"
 
 
-def is_trivial(guard: Guard) -> bool:
-    """Return whether a guard says nothing, or only that sizes are none of 0 and 1.
+def is_of_ones(guard: Guard) -> bool:
+    """Return whether a guard says only that a size is none of 0 and 1.
 
-    An export never has these sizes as examples of dynamic ones, and says so of all of them.
+    An export that asks about 1 for PyTorch's own sake never has these as examples of dynamic sizes,
+    and says so of all of them.
+    """
+    match guard:
+        case ("operator.ne", str(), 0 | 1):
+            return True
+        case ("operator.le", int(least), str()) | ("operator.ge", str(), int(least)):
+            return least <= _FIRST
+        case ("operator.lt", int(least), str()) | ("operator.gt", str(), int(least)):
+            return least < _FIRST
+    return False
+
+
+def is_trivial(guard: Guard, bounds: Mapping[str, Bounds]) -> bool:
+    """Return whether a guard is known to hold for all sizes.
+
+    Parameters
+    ----------
+    guard : Guard
+        Legal.
+    bounds : mapping of str to (float, float)
+        The least and the greatest size of each dimension, which may be infinite.
     """
     name, *rest = guard
     if name in _OF_EQUALS and rest[0] == rest[1]:
         return True
-    if name == "operator.ne" and isinstance(rest[0], str) and rest[1] in (0, 1):
-        return True
-    if name in ("operator.le", "operator.lt") and isinstance(rest[1], str):
-        return isinstance(rest[0], int) and rest[0] <= _FIRST - (name == "operator.lt")
-    if name in ("operator.ge", "operator.gt") and isinstance(rest[0], str):
-        return isinstance(rest[1], int) and rest[1] <= _FIRST - (name == "operator.gt")
+    if name not in SYMBOLS:
+        return False
+    (low, high), (other_low, other_high) = (bounds_of(part, bounds) for part in rest)
+    match name:
+        case "operator.lt":
+            return high < other_low
+        case "operator.le":
+            return high <= other_low
+        case "operator.gt":
+            return low > other_high
+        case "operator.ge":
+            return low >= other_high
+        case "operator.ne":
+            return high < other_low or low > other_high
     return False
 
+
+def bounds_of(expression: Expression, bounds: Mapping[str, Bounds]) -> Bounds:
+    """Return bounds on the value of an expression, given those on the sizes in it."""
+    if isinstance(expression, str):
+        return bounds[expression]
+    if not isinstance(expression, tuple):
+        return expression, expression
+    name, *rest = expression
+    if name not in _MONOTONE:
+        return -math.inf, math.inf
+    parts = [bounds_of(part, bounds) for part in rest]
+    if name == "operator.floordiv" and not 0 < parts[1][0] == parts[1][1] < math.inf:
+        return -math.inf, math.inf
+    if name == "operator.mul" and min(part[0] for part in parts) < 0:
+        return -math.inf, math.inf
+    low, high = (_MONOTONE[name](*ends) for ends in zip(*parts, strict=True))
+    return low, high
+
+
+def _product(left: float, right: float) -> float:
+    return 0 if 0 in (left, right) else left * right
+
+
+def _quotient(left: float, right: float) -> float:
+    return left if math.isinf(left) else left // right
+
+
+_MONOTONE: Mapping[str, Callable[[float, float], float]] = {
+    "operator.add": lambda left, right: left + right,
+    "operator.mul": _product,
+    "operator.floordiv": _quotient,
+    "torch.sym_max": max,
+    "torch.sym_min": min,
+}
+"""Operators that do not fall when an argument rises, within what `bounds_of` asks of them."""
 
 _FIRST = 2
 _LONGEST = 300

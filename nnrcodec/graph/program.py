@@ -39,7 +39,13 @@ from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import TORCH_WORDS
 from nnrcodec.graph.scalars import fits
 from nnrcodec.graph.sizes import example_shape
-from nnrcodec.graph.torch_internals import expression_of, hint_of, is_fixed, without_memory
+from nnrcodec.graph.torch_internals import (
+    expression_of,
+    hint_of,
+    is_fixed,
+    with_ones_like_others,
+    without_memory,
+)
 from nnrcodec.limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -156,7 +162,7 @@ def program_of_module(
     forward.__signature__ = signature_of(graph)  # type: ignore[attr-defined]
     module.forward = forward  # type: ignore[method-assign]  # its signature has the input names
     try:
-        with torch.no_grad():
+        with torch.no_grad(), with_ones_like_others():
             program = torch.export.export(module, examples, dynamic_shapes=dynamic)
     except Exception as error:  # the exporter wraps exceptions of the network
         cause = _error_of_ours(error)

@@ -75,6 +75,17 @@ def guard_codes_of(program: torch.export.ExportedProgram) -> list[str]:
     return list(_attribute(program, "_guards_code"))
 
 
+def with_ones_like_others() -> AbstractContextManager[Any]:
+    """Return a context in which an export does not ask whether a size is 1 for PyTorch's own sake.
+
+    PyTorch otherwise asks at most layers, for the order in which memory is laid out, and a program
+    then holds for inputs with other sizes only. What the network itself asks stays.
+    """
+    config = _module("torch.fx.experimental._config")
+    context: AbstractContextManager[Any] = _attribute(config, "patch")(backed_size_oblivious=True)
+    return context
+
+
 def has_fast_bfloat16() -> bool:
     """Return whether this processor has native bfloat16; False if PyTorch does not report it."""
     try:

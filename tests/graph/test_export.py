@@ -1,5 +1,6 @@
 """What an export keeps, and what it refuses."""
 
+import contextlib
 import logging
 import re
 
@@ -331,9 +332,19 @@ def test_refusals_of_the_exporter_are_said(most_axes, monkeypatch, caplog):
     assert message.endswith("(too many axes)")
 
 
-def test_axis_of_one_is_fixed_by_the_example(caplog):
-    through(nn.ReLU(), values((2, 1)))
-    assert "axis 1 of input 'input' to 1, because an example of size 0 or 1" in caplog.text
+def test_axis_of_one_in_the_example_is_dynamic(caplog):
+    received = through(nn.ReLU(), values((2, 1)))
+    assert received(values((3, 4))).shape == (3, 4)
+    assert not said(caplog)
+
+
+def test_axis_of_one_that_is_stretched_stays(caplog):
+    module = Function(lambda x: x + torch.arange(4.0))
+    received = through(module, values((2, 1)))
+    for shape in ((3, 1), (3, 4)):
+        x = values(shape)
+        with contextlib.suppress(ValueError):
+            assert torch.equal(received(x), module(x))
 
 
 def test_what_only_the_network_fixes_is_information(caplog):
