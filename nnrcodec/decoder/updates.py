@@ -270,7 +270,7 @@ def _updated(model: Model, update: Decoded) -> Model:
     except ValueError as error:
         raise UnitOrderError(str(error), path="record/new") from None
     if turnover:
-        _require_tensors_only(model)
+        _require_alike_with_graph(model, update)
     tensors = dict(model.tensors)
     for name, difference in coded.tensors.items():
         if name in turnover.new:
@@ -301,9 +301,17 @@ def _updated(model: Model, update: Decoded) -> Model:
     return replace(model, tensors=tensors, ties=ties, source=source)
 
 
-def _require_tensors_only(model: Model) -> None:
-    """Raise if a model is more than tensors, which others would not fit."""
-    if model.graph is not None or model.onnx is not None or model.factors:
+def _require_alike_with_graph(model: Model, update: Decoded) -> None:
+    """Raise if other tensors come or go and a model is more than tensors, which they do not fit."""
+    if model.graph is None and model.onnx is None and not model.factors:
+        return
+
+    def form(owner: Model, name: str) -> object:
+        tensor = owner.tensors.get(name)
+        return tensor and (tensor.shape, tensor.dtype, tensor.role, name in owner.ties)
+
+    new = update.turnover.new
+    if update.turnover.gone or any(form(model, n) != form(update.model, n) for n in new):
         raise UnitOrderError(
             "an update with other tensors than the base model has, which has a graph that they do "
             "not fit",

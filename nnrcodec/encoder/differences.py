@@ -13,7 +13,7 @@ from nnrcodec.encoder.candidates import Candidate
 from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.exact import is_kept
 from nnrcodec.encoder.grouping import Group
-from nnrcodec.encoder.levels import int32_levels, quantize_reals, read_checked
+from nnrcodec.encoder.levels import fit_int32, int32_levels, quantize_reals, read_checked
 from nnrcodec.entropy.lossless.model import Difference
 from nnrcodec.entropy.lossless.words import differences, words_of
 from nnrcodec.errors import ModelError
@@ -102,13 +102,8 @@ class Base:
         """
         (new,) = group.tensors.values()
         old, name = self.model.tensors[new.name], names.get(new.name, new.name)
-        if _same_bits(new, old):
+        if has_same_bits(new, old):
             return []
-        if DTYPES[old.dtype].kind == "c":
-            raise ModelError(
-                f"tensor {new.name!r} of complex numbers has changed, and there are no differences "
-                "of such: encode a new base model"
-            )
         if config.lossless or (config.profile == "ext" and is_kept(new, new.read())):
             return [_exactly(new, old, name, names)]
         update = Update(parameter_id=self.parameter_ids[new.name], history=self.histories.get(name))
@@ -136,9 +131,23 @@ class Base:
         return [CodedUnit.of(unit, [(coded, quantized.value.reshape(new.shape))], names)]
 
 
-def _same_bits(new: Tensor, old: Tensor) -> bool:
+def has_same_bits(new: Tensor, old: Tensor) -> bool:
+    """Return whether the values of two tensors of one shape and dtype are the same, bit for bit."""
     bits = [to_little_endian(tensor.read(), tensor.dtype).tobytes() for tensor in (new, old)]
     return bits[0] == bits[1]
+
+
+def can_be_differed(new: Tensor, old: Tensor) -> bool:
+    """Return whether a unit can carry the difference of two tensors of one shape and dtype."""
+    kind = DTYPES[old.dtype].kind
+    if not new.size or has_same_bits(new, old):
+        return True
+    if kind == "c":
+        return False
+    if not is_float(old.dtype):
+        return fit_int32(_integer_difference(new, old))
+    *_, difference = _reals(new, old)
+    return bool(np.isfinite(difference).all())
 
 
 def _exactly(new: Tensor, old: Tensor, name: str, names: Mapping[str, str]) -> CodedUnit:
@@ -164,10 +173,15 @@ def _reals(new: Tensor, old: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return np.where(finite, now, 0), np.where(finite, before, 0), difference
 
 
-def _integers(new: Tensor, old: Tensor) -> np.ndarray:
+def _integer_difference(new: Tensor, old: Tensor) -> np.ndarray:
     """Return the difference; those of 64 bits wrap around."""
     now, before = (np.atleast_1d(t.read()).astype(np.int64) for t in (new, old))
     with np.errstate(over="ignore"):
-        difference = now - before
+        difference: np.ndarray = now - before
+    return difference
+
+
+def _integers(new: Tensor, old: Tensor) -> np.ndarray:
+    difference = _integer_difference(new, old)
     name = f"the difference of tensor {new.name!r} to the one before"
     return int32_levels(difference, name, "encode a new base model")

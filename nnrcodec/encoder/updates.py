@@ -19,7 +19,7 @@ from nnrcodec.container.stream import read_stream
 from nnrcodec.container.turnover import Turnover
 from nnrcodec.decoder.merging import merge
 from nnrcodec.decoder.updates import UpdateDecoder, is_update
-from nnrcodec.encoder.differences import Base
+from nnrcodec.encoder.differences import Base, can_be_differed, has_same_bits
 from nnrcodec.encoder.pipeline import encode_reduced, reduce_model
 from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.trials import SearchResult
@@ -28,7 +28,6 @@ from nnrcodec.formats.sources import base_of, in_memory, model_of
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.messages import logger_of, said_once
-from nnrcodec.model.dtypes import to_little_endian
 from nnrcodec.model.model import Model, Role
 from nnrcodec.model.source import Wrapper
 from nnrcodec.progress import StageProgress, TimedStages
@@ -312,7 +311,8 @@ def _wrapper_of(model: Model) -> Wrapper | None:
 def _turnover(now: Model, before: Model) -> Turnover:
     """Return which tensors come and go, and say so.
 
-    Constants of a graph may be left out, and then stay.
+    Constants of a graph may be left out, and then stay. A tensor of the same shape and dtype is new
+    if there can be no difference, such as one that has become infinite.
 
     Raises
     ------
@@ -323,56 +323,57 @@ def _turnover(now: Model, before: Model) -> Turnover:
     constants = [
         n for n, t in before.tensors.items() if t.role is Role.CONSTANT and n not in shared
     ]
-    replaced = {name for name in shared if not _is_alike(name, now, before)}
-    replaced |= {name for name, first in before.ties.items() if first in replaced} & shared
-    turnover = Turnover.between(before.tensors, [*now.tensors, *constants], replaced)
-    if not turnover:
-        return turnover
-    words = "; ".join(_words_of(turnover, now, before))
-    if before.graph is not None or before.onnx is not None:
+    others = {name: words for name in shared if (words := _change_of(name, now, before))}
+    others |= {
+        name: others.get(name, f"{name!r} is the same as that")
+        for name, first in before.ties.items()
+        if first in others and name in shared
+    }
+    incomparable = {
+        name
+        for name in shared - before.ties.keys() - others.keys()
+        if not can_be_differed(now.tensors[name], before.tensors[name])
+    }
+    turnover = Turnover.between(
+        before.tensors, [*now.tensors, *constants], others.keys() | incomparable
+    )
+    words = "; ".join(_words_of(turnover, before, list(others.values())))
+    if words and (before.graph is not None or before.onnx is not None):
         raise ModelError(
             f"this is no update of the base model, which has a graph that other tensors do not "
             f"fit: {words}. Encode a new base model, or take a base model of tensors only"
         )
-    logger.warning("the update changes which tensors the model has: %s", words)
+    if words:
+        logger.warning("the update changes which tensors the model has: %s", words)
     return turnover
 
 
-def _is_alike(name: str, now: Model, before: Model) -> bool:
-    """Return whether there can be a difference between a tensor now and before."""
+def _change_of(name: str, now: Model, before: Model) -> str | None:
+    """Return in words why a tensor is another one than before; None if it is not."""
     new, old = now.tensors[name], before.tensors[name]
     if (new.shape, new.dtype) != (old.shape, old.dtype):
-        return False
+        return (
+            f"{name!r} is {new.dtype}{list(new.shape)}, in the base model "
+            f"{old.dtype}{list(old.shape)}"
+        )
     first = before.ties.get(name)
     if first is None or first not in now.tensors or now.ties.get(name) == first:
-        return True
-    tied, other = new, now.tensors[first]  # the same in the base model, and now not in one place
-    bits = [to_little_endian(t.read(), t.dtype).tobytes() for t in (tied, other)]
-    return bits[0] == bits[1]
+        return None
+    if has_same_bits(new, now.tensors[first]):
+        return None
+    return f"{name!r} is no longer the same as {first!r}"
 
 
 _MOST_NAMED = 5
 
 
-def _words_of(turnover: Turnover, now: Model, before: Model) -> Iterator[str]:
+def _words_of(turnover: Turnover, before: Model, others: list[str]) -> Iterator[str]:
     """Yield what comes and goes, a few of each by name."""
     come = [repr(name) for name in turnover.new if name not in before.tensors]
     go = [repr(name) for name in turnover.gone]
     for names, what in ((come, "not in the base model"), (go, "in the base model only")):
         if names:
             yield f"{_some(names)} {'is' if len(names) == 1 else 'are'} {what}"
-    others = []
-    for name in turnover.new:
-        new, old = now.tensors[name], before.tensors.get(name)
-        if old is None:
-            continue
-        if (new.dtype, new.shape) == (old.dtype, old.shape):
-            others.append(f"{name!r} is no longer the same as {before.ties[name]!r}")
-        else:
-            others.append(
-                f"{name!r} is {new.dtype}{list(new.shape)}, in the base model "
-                f"{old.dtype}{list(old.shape)}"
-            )
     if others:
         yield _some(others)
 

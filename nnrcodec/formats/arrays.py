@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -83,12 +83,7 @@ def save_archive(model: Model, path: Path, _: Limits | None = None) -> None:
         The file cannot be written.
     """
     tensors = [t for t in model.tensors.values() if t.role is not Role.CONSTANT]
-    for tensor in tensors:
-        if DTYPES[tensor.dtype].name != tensor.dtype:
-            raise ModelError(
-                f"a NumPy file cannot hold tensor {tensor.name!r} of {tensor.dtype}: a .pt or "
-                ".safetensors file can"
-            )
+    _require_of_numpy(tensors)
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w") as archive:
@@ -99,6 +94,39 @@ def save_archive(model: Model, path: Path, _: Limits | None = None) -> None:
                 archive.writestr(zipfile.ZipInfo(name), held.getvalue())
 
     write_atomically(path, write)
+
+
+def save_array(model: Model, path: Path, _: Limits | None = None) -> None:
+    """Write the one tensor of a model as a ``.npy`` file.
+
+    Raises
+    ------
+    ModelError
+        There are several, or it has a dtype that NumPy lacks.
+    ConfigError
+        The file cannot be written.
+    """
+    tensors = [t for t in model.tensors.values() if t.role is not Role.CONSTANT]
+    if len(tensors) != 1:
+        raise ModelError(
+            f"a .npy file holds one array, and there are {len(tensors)} tensors: a .npz file can "
+            "hold them"
+        )
+    _require_of_numpy(tensors)
+
+    def write(file: BinaryIO) -> None:
+        npy.write_array(file, np.asarray(tensors[0].read()), allow_pickle=False)
+
+    write_atomically(path, write)
+
+
+def _require_of_numpy(tensors: Iterable[Tensor]) -> None:
+    for tensor in tensors:
+        if DTYPES[tensor.dtype].name != tensor.dtype:
+            raise ModelError(
+                f"a NumPy file cannot hold tensor {tensor.name!r} of {tensor.dtype}: a .pt or "
+                ".safetensors file can"
+            )
 
 
 def _model(path: Path, tensors: list[Tensor], left_out: list[LeftOut]) -> Model:

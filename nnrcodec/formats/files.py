@@ -108,7 +108,14 @@ FORMATS: tuple[Format, ...] = (
         arrays.save_archive,
         "arrays",
     ),
-    Format("a NumPy array", looks.begins(b"\x93NUMPY"), arrays.load_array, advice="an array"),
+    Format(
+        "a NumPy array",
+        looks.begins(b"\x93NUMPY"),
+        arrays.load_array,
+        (".npy",),
+        arrays.save_array,
+        "one array",
+    ),
     Format(
         "a MATLAB file",
         looks.is_mat_5,

@@ -5,12 +5,18 @@ The library is in C, and files that are damaged, or made to do so, let it loop o
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
 
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
+
+logger = logging.getLogger(__name__)
+
+NO_LIBRARY = 77
+"""Exit code of a trial that does not find h5py."""
 
 _TRIAL = Path(__file__).with_name("hdf5_trial.py")
 _TRIAL_SECONDS, _TRIAL_BYTES_PER_SECOND = 30, 20_000_000
@@ -54,3 +60,9 @@ def require_readable(path: Path, data: bytes | None = None) -> None:
         ) from None
     if done.returncode < 0:
         raise ModelError(f"{path} is damaged: the HDF5 library crashes when it reads it")
+    if done.returncode == NO_LIBRARY:
+        logger.warning(
+            "%s is read without a trial in a process of its own, which does not find h5py: damaged "
+            "files may let it hang",
+            path,
+        )

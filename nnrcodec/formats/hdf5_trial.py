@@ -14,7 +14,10 @@ import io
 import sys
 from typing import Any
 
-import h5py
+try:
+    import h5py
+except ImportError:
+    sys.exit(77)  # NO_LIBRARY of `nnrcodec.formats.hdf5_readable`
 
 
 def try_all(file: Any, most_bytes: int) -> None:

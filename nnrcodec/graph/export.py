@@ -116,8 +116,8 @@ def model_of_module(
         As for `torch.export.export`. By default every axis of every input is dynamic, except the
         channel axis (1) of inputs with four or five axes, and `torch.export` determines which axes
         the network requires to be fixed. A batch of one is doubled before, because many networks
-        go another way for it. The outputs of graph and module must then be equal, for the example and
-        at other sizes. Where the network asks about sizes, the graph refuses those for which it
+        go another way for it. The outputs of graph and module must then be equal, for the example
+        and at other sizes. Where the network asks about sizes, the graph refuses those for which it
         would be wrong. If all of this fails, only axis 0 is dynamic, or none.
         Axes that became fixed are logged: as a warning with the reason if an attempt failed, as
         information if the network takes no other size. A decoded model that takes the example

@@ -37,6 +37,12 @@ def test_a_lone_array_is_a_tensor(tmp_path):
     np.save(tmp_path / "a.npy", ARRAYS["fortran"])
     (tensor,) = load(tmp_path / "a.npy").tensors.values()
     np.testing.assert_array_equal(tensor.read(), ARRAYS["fortran"])
+    save(Model.of([tensor]), tmp_path / "b.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "b.npy"), ARRAYS["fortran"])
+    with pytest.raises(ModelError, match=r"one array, and there are 2 tensors: a \.npz"):
+        save(Model.of([tensor, Tensor.of("w", np.ones(2))]), tmp_path / "c.npy")
+    with pytest.raises(ModelError, match="of bfloat16"):
+        save(Model.of([Tensor.of("w", np.ones(2, np.float32), "bfloat16")]), tmp_path / "c.npy")
 
 
 def test_arrays_of_objects_and_texts_are_left_out_by_name(tmp_path, caplog):

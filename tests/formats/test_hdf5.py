@@ -84,6 +84,14 @@ def test_a_library_that_hangs_or_crashes_is_no_end(tmp_path, monkeypatch, progra
         load(tmp_path / "m.h5")
 
 
+def test_a_file_that_is_read_without_a_trial_is_said(tmp_path, monkeypatch, caplog):
+    keras_file(tmp_path / "m.h5")
+    (tmp_path / "trial.py").write_text("import sys; sys.exit(77)")
+    monkeypatch.setattr(hdf5_readable, "_TRIAL", tmp_path / "trial.py")
+    assert load(tmp_path / "m.h5").tensors
+    assert "without a trial in a process of its own" in caplog.text
+
+
 def test_far_more_values_than_bytes_are_refused(tmp_path):
     with h5py.File(tmp_path / "m.h5", "w") as file:
         for name in "abc":
