@@ -137,13 +137,12 @@ def has_same_bits(new: Tensor, old: Tensor) -> bool:
     return bits[0] == bits[1]
 
 
-def can_be_differed(new: Tensor, old: Tensor) -> bool:
+def can_be_differed(new: Tensor, old: Tensor, *, lossless: bool) -> bool:
     """Return whether a unit can carry the difference of two tensors of one shape and dtype."""
-    kind = DTYPES[old.dtype].kind
     if not new.size or has_same_bits(new, old):
         return True
-    if kind == "c":
-        return False
+    if lossless or DTYPES[old.dtype].kind == "c":
+        return DTYPES[old.dtype].kind != "c"
     if not is_float(old.dtype):
         return fit_int32(_integer_difference(new, old))
     *_, difference = _reals(new, old)
@@ -164,8 +163,8 @@ def _exactly(new: Tensor, old: Tensor, name: str, names: Mapping[str, str]) -> C
 
 def _reals(new: Tensor, old: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return values now, values before, and their difference in binary64."""
-    now, before = (np.atleast_1d(read_checked(t)).astype(np.float64) for t in (new, old))
     with np.errstate(invalid="ignore"):  # the same infinity or NaN twice is no difference
+        now, before = (np.atleast_1d(read_checked(t)).astype(np.float64) for t in (new, old))
         same = (now == before) | (np.isnan(now) & np.isnan(before))
         difference = np.where(same, 0.0, now - before)
     difference[np.abs(difference) < np.finfo(np.float32).tiny] = 0

@@ -20,6 +20,7 @@ from nnrcodec.container.turnover import Turnover
 from nnrcodec.decoder.merging import merge
 from nnrcodec.decoder.updates import UpdateDecoder, is_update
 from nnrcodec.encoder.differences import Base, can_be_differed, has_same_bits
+from nnrcodec.encoder.overrides import ConfigOf, config_of
 from nnrcodec.encoder.pipeline import encode_reduced, reduce_model
 from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.trials import SearchResult
@@ -28,7 +29,7 @@ from nnrcodec.formats.sources import base_of, in_memory, model_of
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.messages import logger_of, said_once
-from nnrcodec.model.model import Model, Role
+from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.source import Wrapper
 from nnrcodec.progress import StageProgress, TimedStages
 from nnrcodec.reduce.projection import on_factors
@@ -204,7 +205,7 @@ class UpdateEncoder:
             given = _with_names_of(before, model_of(model))
             _compare_graphs(given, before)
             now = on_factors(given, before)
-            turnover = _turnover(now, before)
+            turnover = _turnover(now, before, config_of(self._config, before))
             base = Base.of(
                 before,
                 {} if turnover else self._decoder.histories,
@@ -267,10 +268,15 @@ def _new_wrapper(now: Model, before: Model, turnover: Turnover) -> Wrapper | Non
 
 
 def _with_names_of(base: Model, model: Model) -> Model:
-    """Return a model with the names that its tensors have in the base model's stream."""
+    """Return a model with the names and roles that its tensors have in the base model's stream."""
     names = _names_of(base)
+
+    def named(tensor: Tensor) -> Tensor:
+        name = names.get(tensor.name, tensor.name)
+        return replace(tensor, name=name, role=base.tensors.get(name, tensor).role)
+
     return Model.of(
-        (replace(t, name=names.get(t.name, t.name)) for t in model.tensors.values()),
+        map(named, model.tensors.values()),
         model.graph,
         onnx=model.onnx,
         ties={names.get(n, n): names.get(first, first) for n, first in model.ties.items()},
@@ -308,7 +314,7 @@ def _wrapper_of(model: Model) -> Wrapper | None:
     return None if model.source is None else model.source.wrapper
 
 
-def _turnover(now: Model, before: Model) -> Turnover:
+def _turnover(now: Model, before: Model, config_for: ConfigOf) -> Turnover:
     """Return which tensors come and go, and say so.
 
     Constants of a graph may be left out, and then stay. A tensor of the same shape and dtype is new
@@ -332,7 +338,9 @@ def _turnover(now: Model, before: Model) -> Turnover:
     incomparable = {
         name
         for name in shared - before.ties.keys() - others.keys()
-        if not can_be_differed(now.tensors[name], before.tensors[name])
+        if not can_be_differed(
+            now.tensors[name], before.tensors[name], lossless=config_for(name).lossless
+        )
     }
     turnover = Turnover.between(
         before.tensors, [*now.tensors, *constants], others.keys() | incomparable

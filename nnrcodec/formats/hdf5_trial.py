@@ -17,7 +17,7 @@ from typing import Any
 try:
     import h5py
 except ImportError:
-    sys.exit(77)  # NO_LIBRARY of `nnrcodec.formats.hdf5_readable`
+    raise SystemExit(77) from None  # NO_LIBRARY of `nnrcodec.formats.hdf5_readable`
 
 
 def try_all(file: Any, most_bytes: int) -> None:

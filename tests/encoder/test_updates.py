@@ -210,7 +210,7 @@ def test_where_there_is_no_difference_the_tensor_is_whole(
         UpdateDecoder({"w": before, **rest}),
     )
     update = encoder.encode({"w": after, **rest})
-    assert update.report.new == ("w",)
+    assert update.report.new == (("w",) if config is None or case == "complex" else ())
     assert "which tensors" not in caplog.text
     decoder.decode(update)
     np.testing.assert_array_equal(decoder.state["w"], after)
