@@ -23,6 +23,7 @@ from nnrcodec.cli.command import (
     timed,
 )
 from nnrcodec.cli.config_file import add_config, with_config
+from nnrcodec.cli.memory import reuse_freed_memory
 from nnrcodec.cli.per_shard import encode_shards
 from nnrcodec.cli.report import line_of_update, lines_of, report_of
 from nnrcodec.cli.task import add_task, check_task, task_of
@@ -441,6 +442,7 @@ def _add_reduction(parser: argparse.ArgumentParser) -> None:
 
 def _encode(options: argparse.Namespace) -> None:
     start = time.perf_counter()
+    reuse_freed_memory()
     config = _config(options)
     check_task(options)
     _check_loss(options)
