@@ -102,7 +102,7 @@ def enough_of(model: Model, make: Callable[[int], Inputs], count: int | None) ->
     ConfigError
         If they cannot be made, or the network does not run with the first.
     """
-    return Chosen(make(count or enough(model, make(1)[0])))
+    return Chosen(make(count or enough(model, make(1)[0])), made_up=True)
 
 
 def all_of(model: Model, source: Source) -> Inputs:

@@ -112,13 +112,20 @@ class Chosen(list[tuple[torch.Tensor, ...]]):
     all_of_them : bool
         Whether all are looked at, because their number was asked for or found; otherwise as many as
         can be in reasonable time and memory.
+    made_up : bool
+        Whether they are unlike those that the network sees.
     """
 
     def __init__(
-        self, inputs: Iterable[tuple[torch.Tensor, ...]], *, all_of_them: bool = True
+        self,
+        inputs: Iterable[tuple[torch.Tensor, ...]],
+        *,
+        all_of_them: bool = True,
+        made_up: bool = False,
     ) -> None:
         super().__init__(inputs)
         self.all_of_them = all_of_them
+        self.made_up = made_up
 
 
 def with_some_held_back(inputs: Inputs) -> Calibration:
@@ -130,7 +137,7 @@ def with_some_held_back(inputs: Inputs) -> Calibration:
     held = [*inputs[every - 1 :: every]]
     fitted: Inputs = [values for index, values in enumerate(inputs) if (index + 1) % every]
     if isinstance(inputs, Chosen):
-        fitted = Chosen(fitted, all_of_them=inputs.all_of_them)
+        fitted = Chosen(fitted, all_of_them=inputs.all_of_them, made_up=inputs.made_up)
     what = f"{len(held)} given inputs that were held back"
     return Calibration(fitted, HeldBack(held, what, "given"))
 

@@ -505,7 +505,9 @@ def _calibration(
     from nnrcodec.calibration.inputs import Chosen
 
     # only distillation looks at so many
-    return replace(calibration, inputs=Chosen(calibration.inputs, all_of_them=False))
+    made_up = calibration.held_back.kind == "made-up"
+    chosen = Chosen(calibration.inputs, all_of_them=False, made_up=made_up)
+    return replace(calibration, inputs=chosen)
 
 
 def _check_loss(options: argparse.Namespace) -> None:

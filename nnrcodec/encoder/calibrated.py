@@ -49,6 +49,14 @@ from nnrcodec.reduce.low_rank import own_bias
 
 logger = logger_of(__name__)
 
+PRIOR_SHARE = 0.5
+"""How much inputs in general (`nnrcodec.quant.prior`) count beside those that were made up: a
+weight is to work for others as well."""
+
+_PRIOR_INPUTS, _LEAST_SHARE = 3.0, 0.1
+"""Beside those that were given they count as so many of them, but at least for so much: what is
+given may be all of one kind."""
+
 
 @dataclass(frozen=True, slots=True)
 class QuantizedModel:
@@ -73,6 +81,7 @@ def quantize_with_inputs(
     expected: Expectation | None = None,
     progress: Progress | None = None,
     output_sensitivities: Mapping[str, np.ndarray] | None = None,
+    share: float = PRIOR_SHARE,
 ) -> QuantizedModel:
     """Quantize the weights of all layers for the lowest output error of the network.
 
@@ -91,6 +100,8 @@ def quantize_with_inputs(
         Called after each layer.
     output_sensitivities : mapping of str to ndarray, optional
         The sensitivities of this model, or their diagonals, if they are known already.
+    share : float
+        How much inputs in general count beside these (`prior_share`).
 
     Returns
     -------
@@ -136,7 +147,7 @@ def quantize_with_inputs(
             ", ".join(fixed),
         )
     quantizer = _LayerQuantizer(
-        config, of, expected.error_per_weight(config.quantization.scale), shifts
+        config, of, expected.error_per_weight(config.quantization.scale), shifts, share
     )
     if not quantizer.error > 0:
         logger.warning(
@@ -197,9 +208,13 @@ def _outside_layers(
 _LOOK_UP = "aten.embedding.default"
 """Rows of its table are taken as they are, so that there are no inputs to fit them to."""
 
-PRIOR_SHARE = 0.5
-"""How much inputs in general (`nnrcodec.quant.prior`) count beside those that were given: a weight
-is to work for others as well."""
+
+def prior_share(inputs: Inputs) -> float:
+    """Return how much inputs in general are to count beside calibration inputs."""
+    if getattr(inputs, "made_up", False):
+        return PRIOR_SHARE
+    return min(max(_PRIOR_INPUTS / max(len(inputs), 1), _LEAST_SHARE), PRIOR_SHARE)
+
 
 _GAINS = 0.5, 2.0
 """Smallest and largest gain that is put into the batch norm after a layer."""
@@ -281,12 +296,15 @@ class _LayerQuantizer:
         Squared output error of the network that each weight may contribute.
     shifts : mapping of str to _Shift
         By name of the weight, the tensor for bias correction.
+    share : float
+        How much inputs in general count.
     """
 
     config: EncoderConfig
     config_of: ConfigOf
     error: float
     shifts: Mapping[str, _Shift]
+    share: float
 
     def quantize(
         self, tensors: dict[str, Tensor], visit: LayerVisit, sensitivity: np.ndarray
@@ -305,7 +323,7 @@ class _LayerQuantizer:
         if has_prior(layer.shape):
             channels = layer.columns // math.prod(layer.kernel)
             mean = PRIOR_MEAN if shift is None else 0.0
-            seen = seen.with_prior(prior_moment(channels, layer.kernel, mean), PRIOR_SHARE)
+            seen = seen.with_prior(prior_moment(channels, layer.kernel, mean), self.share)
         target = seen.fitted(original)
         feedback = Feedback.of(seen.second_moment, sensitivity.reshape(layer.groups, layer.rows))
         dq = _can_depend(layer, config)

@@ -258,7 +258,7 @@ def encode_reduced(
     known: Mapping[str, Quantized] = {}
     if inputs is not None:
         from nnrcodec.calibration.amount import in_batches
-        from nnrcodec.encoder.calibrated import quantize_with_inputs
+        from nnrcodec.encoder.calibrated import prior_share, quantize_with_inputs
 
         expected, same = reduced.expected, not reduced.layers and reduced.distilled is None
         with stages("quantizing") as progress:
@@ -269,6 +269,7 @@ def encode_reduced(
                 expected,
                 progress,
                 output_sensitivities=expected.output_sensitivities if expected and same else None,
+                share=prior_share(inputs),
             )
         model, known = calibrated.model, calibrated.quantized
     with stages("coding") as progress:
