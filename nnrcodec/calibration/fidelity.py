@@ -123,8 +123,11 @@ class HeldBack:
         Where they are from, in words.
     kind : "made-up", "given" or "fitted"
         What they are: made up, given and held back, or given and fitted as well.
+    fitted : HeldBack, optional
+        Where there are few: some that were fitted. Where these have the larger error, it counts.
     """
 
     inputs: Inputs
     source: str
     kind: InputKind = "made-up"
+    fitted: HeldBack | None = None

@@ -31,6 +31,9 @@ _EVERY = 8
 _MOST_HELD = 64
 """but no more than this: their outputs are in memory at once."""
 
+_FEW_HELD, _MOST_LOOKED_AT = 16, 32
+"""Fewer held back than this are few; so many of the others are then looked at."""
+
 Inputs = Sequence[tuple[torch.Tensor, ...]]
 """Calibration inputs: the arguments of each call of the network."""
 
@@ -129,7 +132,11 @@ class Chosen(list[tuple[torch.Tensor, ...]]):
 
 
 def with_some_held_back(inputs: Inputs) -> Calibration:
-    """Hold back every eighth input to measure with, 64 at most; fewer than 8 are used for both."""
+    """Hold back every eighth input to measure with, 64 at most; fewer than 8 are used for both.
+
+    A few tell little of errors that are large for some inputs and small for most: where few are
+    held back, some of the others are looked at as well.
+    """
     every = max(_EVERY, -(-len(inputs) // _MOST_HELD))
     if len(inputs) < _EVERY:
         what = f"the {len(inputs)} given inputs, which were also fitted"
@@ -139,7 +146,12 @@ def with_some_held_back(inputs: Inputs) -> Calibration:
     if isinstance(inputs, Chosen):
         fitted = Chosen(fitted, all_of_them=inputs.all_of_them, made_up=inputs.made_up)
     what = f"{len(held)} given inputs that were held back"
-    return Calibration(fitted, HeldBack(held, what, "given"))
+    others = None
+    if len(held) < _FEW_HELD:
+        some = fitted[:: -(-len(fitted) // _MOST_LOOKED_AT)]
+        also = f"{len(some)} given inputs that were fitted, more than on {len(held)} held back"
+        others = HeldBack(some, also, "fitted")
+    return Calibration(fitted, HeldBack(held, what, "given", others))
 
 
 def given_inputs(source: Iterable[Any], count: int | None = None) -> Inputs:

@@ -99,3 +99,29 @@ def test_chosen_inputs_stay_chosen(all_of_them: bool) -> None:
     fitted = with_some_held_back(inputs).inputs
     assert isinstance(fitted, Chosen)
     assert fitted.all_of_them == all_of_them
+
+
+class WrongNear(nn.Module):
+    """Is off for inputs near a number."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        is_near = (x.mean() - self.number).abs() < 0.8
+        return torch.where(is_near, x + 0.5, x + 1e-4).flatten(1)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(20.5, "fitted"), (23.5, "given")])
+def test_errors_that_few_inputs_have_are_seen(number: float, kind: str) -> None:
+    """Of 24 inputs three are held back: 7, 15 and 23; the encoder has seen where it is off."""
+    inputs = [(torch.rand(1, 4, 8) + number,) for number in range(24)]
+    calibration = with_some_held_back(inputs)
+    assert calibration.held_back.fitted is not None
+    assert len(calibration.held_back.fitted.inputs) == 21
+    found = Reference(nn.Flatten(), calibration.held_back).compare(WrongNear(number))
+    assert found.kind == kind
+    if kind == "fitted":
+        assert "inputs that were fitted, more than on 3 held back" in found.words
+    assert with_some_held_back(inputs * 6).held_back.fitted is None
