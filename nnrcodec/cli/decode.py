@@ -24,7 +24,7 @@ from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
 from nnrcodec.decoder.updates import UpdateDecoder, require_update
 from nnrcodec.errors import ConfigError
-from nnrcodec.formats import SAVERS, check_output, is_model_file, is_readable_model, save
+from nnrcodec.formats import SAVERS, check_output, is_model_file, is_stream_file, save
 from nnrcodec.formats.sources import base_of
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model
@@ -194,7 +194,7 @@ def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]
     """Decode a base model and its updates; return also what to say of them, and their size."""
     base_path, *paths = options.streams
     options.input, base = base_path, None
-    if not is_standard_input(base_path) and is_readable_model(base_path):
+    if not (is_standard_input(base_path) or is_stream_file(base_path)):
         with timed("loading"):
             base = base_of(base_path, options.key)
     else:

@@ -290,7 +290,8 @@ def _check_base(stream: Stream, before: Model | None, *, is_update: bool) -> Non
     if digest != base:
         raise UnitOrderError(
             f"this is an update of the model with digest {base}; what was decoded before has "
-            f"{digest}. Streams are missing, or in another order, or of another model",
+            f"{digest}. Streams are missing, or in another order, or of another model; of a model "
+            "file, the order of its tensors counts, too",
             path="record/base",
         )
 

@@ -138,6 +138,11 @@ class UpdateDecoder:
                 "which has to be decoded first"
             )
         else:
+            if not decoded.has_digests and not decoded.model.tensors:
+                logger.warning(
+                    "this update has neither tensors nor a record, so that nothing changes: was it "
+                    "cut short?"
+                )
             model = _updated(self._decoded.model, decoded)
             stream_bytes = self._decoded.stream_bytes + decoded.stream_bytes
             self._decoded = replace(self._decoded, model=model, stream_bytes=stream_bytes)

@@ -11,7 +11,7 @@ from nnrcodec.formats.files import (
     SAVERS,
     Format,
     is_model_file,
-    is_readable_model,
+    is_stream_file,
     load,
     save,
 )
@@ -25,7 +25,7 @@ __all__ = [
     "check_output",
     "is_device",
     "is_model_file",
-    "is_readable_model",
+    "is_stream_file",
     "load",
     "read_stream_file",
     "save",

@@ -61,6 +61,12 @@ class Format:
 
 _AGAIN = "download it again"
 
+_STREAM = Format(
+    "an NNR stream",
+    looks.begins(b"\x00\x04\x02"),
+    advice="nnr-decode reads it, nnr-info shows what is in it",
+)
+
 FORMATS: tuple[Format, ...] = (
     Format(
         "an exported program of PyTorch",
@@ -197,11 +203,7 @@ FORMATS: tuple[Format, ...] = (
         looks.is_tf_checkpoint,
         advice="save its variables as .npz: tf.train.load_checkpoint reads them",
     ),
-    Format(
-        "an NNR stream",
-        looks.begins(b"\x00\x04\x02"),
-        advice="nnr-decode reads it, nnr-info shows what is in it",
-    ),
+    _STREAM,
     Format("a zip archive without a model", looks.is_zip, advice="unpack it, and give the model"),
     Format("a tar archive", looks.is_tar, advice="unpack it, and give the model that is in it"),
     Format(
@@ -226,12 +228,22 @@ def is_model_file(path: Path) -> bool:
     return path.suffix.lower() in SAVERS
 
 
-def is_readable_model(path: Path) -> bool:
-    """Return whether a file is, by its content, of a kind that `load` reads."""
-    try:
-        return path.is_dir() or format_of(path).load is not None
-    except (ConfigError, ModelError):
+def is_stream_file(path: Path) -> bool:
+    """Return whether a file is a stream rather than a model file, however damaged it may be.
+
+    Its content decides; of what is of no known kind, the ending of its name.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file.
+    """
+    if path.is_dir():
         return False
+    try:
+        return format_of(path) is _STREAM
+    except ModelError:
+        return not is_model_file(path)
 
 
 def format_of(path: Path) -> Format:

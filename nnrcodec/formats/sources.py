@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnrcodec.errors import ConfigError, ModelError
-from nnrcodec.formats.files import is_readable_model, load
+from nnrcodec.formats.files import is_stream_file, load
 from nnrcodec.formats.reading import read_stream_file
 from nnrcodec.graph.names import with_safe_names
 from nnrcodec.model.dtypes import DTYPES
@@ -98,7 +98,7 @@ def base_of(base: Any, key: str | None = None) -> bytes | Model:
     if not isinstance(base, str | Path):
         return model_of(base)
     path = Path(base)
-    return model_of(load(path, key)) if is_readable_model(path) else read_stream_file(path)
+    return read_stream_file(path) if is_stream_file(path) else model_of(load(path, key))
 
 
 def in_memory(model: Model) -> Model:

@@ -268,3 +268,10 @@ def test_progress_is_told() -> None:
         base_of(w=levels_of(4, 5), v=levels_of(3)), progress=lambda *now: seen.append(now)
     )
     assert seen == [(20, 23), (23, 23)]
+
+
+def test_an_update_of_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    decoder = UpdateDecoder()
+    decoder.decode(base_of(w=levels_of(4, 5)))
+    assert decoder.decode(stream_of(update=1)) == {}
+    assert "neither tensors nor a record" in caplog.text

@@ -394,8 +394,16 @@ def test_a_network_with_a_graph_is_a_base_model(tmp_path: Path) -> None:
 
 
 def test_a_base_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read"):
+    with pytest.raises(ConfigError, match=r"cannot (read|open)"):
         UpdateEncoder(tmp_path / "none.pt")
+    for name, content, message in (
+        ("lfs.pt", b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
+        ("junk.pt", b"junk", "of a kind that is not known"),
+        ("junk.nnc", b"junk", "only 4 are left"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises((ModelError, BitstreamError), match=message):
+            UpdateDecoder(tmp_path / name)
     with pytest.raises(BitstreamError):
         UpdateDecoder(b"something")
     with pytest.raises(ConfigError, match="cannot encode a int"):
