@@ -185,6 +185,11 @@ def _decode_one(options: argparse.Namespace) -> tuple[Model, list[str], int]:
     if left_out:
         names = ", ".join(map(printable, left_out[:5]))
         notes.append(f"without {names}, which its encoder left out")
+    if decoded.differences:
+        raise ConfigError(
+            f"{options.input} is an update that changes the bits of tensors, which says nothing "
+            "without them: give the base model, then its updates in their order"
+        )
     if decoded.is_update:
         notes.append("an update: these are differences to its base model")
     return model, notes, len(data)

@@ -54,7 +54,7 @@ from nnrcodec.model.model import Factors, OnnxTopology, Role, SchemeName
 
 RECORD_VERSION = (2, 4)
 """Major and minor version of the latest records that are written: of updates with which tensors
-come or go."""
+come or go, or with a wrapper."""
 
 _WITH_GUARDS = (2, 3)
 """That of other records whose graph has guards."""
@@ -104,7 +104,7 @@ logger = logging.getLogger(__name__)
 
 def record_head(record: Record) -> bytes:
     """Return what the topology data of a record begin with: a name, and the version it needs."""
-    if record.turnover:
+    if record.turnover or (record.base is not None and record.wrapper is not None):
         return b"nnrcodec %d.%d " % RECORD_VERSION
     if record.graph is not None and record.graph.guards:
         return b"nnrcodec %d.%d " % _WITH_GUARDS

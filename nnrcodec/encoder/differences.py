@@ -20,7 +20,10 @@ from nnrcodec.errors import ModelError
 from nnrcodec.model.dtypes import DTYPES, is_float, to_little_endian
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.model.source import Wrapper
+from nnrcodec.quant.policy import Policy
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS, Quantized
+from nnrcodec.quant.step_size import step_size
+from nnrcodec.quant.uniform import MAX_LEVEL
 from nnrcodec.units.ndu import Histories
 from nnrcodec.units.ndu_encoding import Update, encode_float_unit, encode_integer_unit
 from nnrcodec.units.xdu_encoding import encode_lossless
@@ -137,16 +140,18 @@ def has_same_bits(new: Tensor, old: Tensor) -> bool:
     return bits[0] == bits[1]
 
 
-def can_be_differed(new: Tensor, old: Tensor, *, lossless: bool) -> bool:
+def can_be_differed(new: Tensor, old: Tensor, config: EncoderConfig) -> bool:
     """Return whether a unit can carry the difference of two tensors of one shape and dtype."""
     if not new.size or has_same_bits(new, old):
         return True
-    if lossless or DTYPES[old.dtype].kind == "c":
+    if config.lossless or DTYPES[old.dtype].kind == "c":
         return DTYPES[old.dtype].kind != "c"
     if not is_float(old.dtype):
         return fit_int32(_integer_difference(new, old))
     *_, difference = _reals(new, old)
-    return bool(np.isfinite(difference).all())
+    largest = step_size(Policy(config.quantization).carried_qps[-1], config.quantization.qp_density)
+    peak = float(np.abs(difference).max())  # of NaN, no comparison is true
+    return peak <= min(MAX_LEVEL / 2 * largest, float(np.finfo(np.float32).max))
 
 
 def _exactly(new: Tensor, old: Tensor, name: str, names: Mapping[str, str]) -> CodedUnit:

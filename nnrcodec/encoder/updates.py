@@ -30,7 +30,7 @@ from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.messages import logger_of, said_once
 from nnrcodec.model.model import Model, Role, Tensor
-from nnrcodec.model.source import Wrapper
+from nnrcodec.model.source import PLAIN, Wrapper, places_tensors_alike
 from nnrcodec.progress import StageProgress, TimedStages
 from nnrcodec.reduce.projection import on_factors
 
@@ -212,7 +212,7 @@ class UpdateEncoder:
                 now,
                 turnover,
                 has_short_names=self._has_short_names,
-                new_wrapper=_new_wrapper(now, before, turnover),
+                new_wrapper=_new_wrapper(now, before, turnover, lossless=self._config.lossless),
             )
             encoded = encode_reduced(
                 reduce_model(_to_code(now, base), self._config, stages),
@@ -254,15 +254,28 @@ def _to_code(now: Model, base: Base) -> Model:
     )
 
 
-def _new_wrapper(now: Model, before: Model, turnover: Turnover) -> Wrapper | None:
-    """Return what stands around the tensors, if an update is to say so."""
-    if now.source is None or _wrapper_of(now) == _wrapper_of(before):
+def _new_wrapper(
+    now: Model, before: Model, turnover: Turnover, *, lossless: bool
+) -> Wrapper | None:
+    """Return what stands around the tensors, if an update is to say so.
+
+    It is, where tensors have other places or kinds, and in an update without loss. Else values that
+    have changed stay as they are, which a warning says.
+    """
+    old = _wrapper_of(before)
+    if now.source is None or now.source.wrapper == old:
         return None
-    if turnover:
-        return _wrapper_of(now)
+    new = now.source.wrapper
+    if new is None and old is not None and old.kind in PLAIN:
+        new = Wrapper(old.kind, PLAIN[old.kind])
+    if new is None or (before.graph is not None and new.kind == "torch"):
+        return None
+    is_of_kind = new.kind == ("torch" if old is None else old.kind)
+    if lossless or turnover or (is_of_kind and not places_tensors_alike(new, old)):
+        return new
     logger.warning(
         "what stands around the tensors in the file has changed: an update has tensors only, and "
-        "the rest stays as it is in the base model"
+        "the rest stays as it is in the base model; lossless updates have it"
     )
     return None
 
@@ -338,9 +351,7 @@ def _turnover(now: Model, before: Model, config_for: ConfigOf) -> Turnover:
     incomparable = {
         name
         for name in shared - before.ties.keys() - others.keys()
-        if not can_be_differed(
-            now.tensors[name], before.tensors[name], lossless=config_for(name).lossless
-        )
+        if not can_be_differed(now.tensors[name], before.tensors[name], config_for(name))
     }
     turnover = Turnover.between(
         before.tensors, [*now.tensors, *constants], others.keys() | incomparable

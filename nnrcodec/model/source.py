@@ -135,6 +135,47 @@ def check_wrapper(wrapper: Wrapper, tensors: Container[str] | None) -> None:
             raise WrapperError("two mappings have the tensors of one prefix")
 
 
+def places_tensors_alike(one: Wrapper | None, other: Wrapper | None) -> bool:
+    """Return whether two wrappers differ in plain values at most: numbers, strings, bytes.
+
+    Where tensors have their places, of what kind they are, and what their mappings are called, must
+    be the same; so must scales of quantized tensors.
+    """
+    if one is None or other is None or one.kind != other.kind:
+        return one == other
+    if one.kind == "torch":
+        return _is_alike(one.content, other.content)
+    if one.kind == "safetensors":
+        return bool(one.content.keys() == other.content.keys())
+    return bool(one.content == other.content)
+
+
+_VALUES = ("float", "complex", "bytes")
+
+
+def _is_alike(one: Any, other: Any) -> bool:
+    is_value = [not isinstance(node, list) or node[0] in _VALUES for node in (one, other)]
+    if any(is_value):
+        return all(is_value)
+    if one[0] != other[0] or len(one) != len(other):
+        return False
+    if one[0] in ("list", "tuple", "set"):
+        return all(map(_is_alike, one[1:], other[1:]))
+    if one[0] in ("dict", "OrderedDict"):
+        first = 1 + (one[0] == "OrderedDict")
+        keys = one[first::2] == other[first::2]
+        return keys and all(map(_is_alike, one[first + 1 :: 2], other[first + 1 :: 2]))
+    return bool(one == other)
+
+
+PLAIN: Mapping[WrapperKind, Any] = {
+    "torch": ["tensors", "dict", "", None],
+    "safetensors": {},
+    "hdf5": {},
+}
+"""Wrappers in which nothing stands around the tensors."""
+
+
 def tensors_named(node: Any) -> Iterator[str]:
     """Yield the names of tensors with a place of their own in a wrapper; all of it is checked."""
     for part in walk(node):

@@ -229,3 +229,14 @@ def test_a_model_file_is_no_stream(call, models, tmp_path):
     result = call("nnr-decode", models / "net.pt", "-o", tmp_path / "net.pt")
     assert result.code == 3
     assert result.err.endswith("by its name it is a model file, not a stream\n")
+
+
+def test_an_update_of_bit_patterns_alone_is_refused(call, tmp_path):
+    state = {"w": np.arange(40, dtype=np.float32)}
+    lossless = nnrcodec.EncoderConfig(lossless=True)
+    update = nnrcodec.UpdateEncoder(state, config=lossless).encode({"w": state["w"] + 1})
+    (tmp_path / "u.nnc").write_bytes(update)
+    result = call("nnr-decode", tmp_path / "u.nnc", "-o", tmp_path / "out.pt")
+    assert result.code == 2
+    assert "give the base model, then its updates" in result.err
+    assert not (tmp_path / "out.pt").exists()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,8 @@ WITHOUT_DIFFERENCE = {
     "nan": (np.zeros(40, np.float32), np.full(40, np.nan, np.float32)),
     "far": (np.array([5, 2**40]), np.array([5, 0])),
     "complex": (np.zeros(9, np.complex64), np.arange(9, dtype=np.complex64) * 1j),
+    "jump": (np.full((9, 9), 3.4e38, np.float32), np.full((9, 9), -3.4e38, np.float32)),
+    "double": (np.ones((30, 30)), np.full((30, 30), 1e300)),
 }
 
 
@@ -528,3 +531,78 @@ def test_another_graph_is_said(changed: bool, caplog: pytest.LogCaptureFixture) 
         new[0].weight.add_(0.1)
     UpdateEncoder(base).encode(torch.export.export(new, example))
     assert ("the graph of the network is not that of the base model" in caplog.text) is changed
+
+
+# What stands around the tensors
+
+X = torch.arange(12.0).reshape(3, 4)
+
+
+def quantized(scale: float, zero_point: int = 0) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # such tensors are deprecated
+        return torch.quantize_per_tensor(X, scale, zero_point, torch.qint8)
+
+
+AROUND = {
+    "scale": ({"w": quantized(0.1)}, {"w": quantized(0.2)}),
+    "zero point": ({"w": quantized(0.1)}, {"w": quantized(0.1, 3)}),
+    "to float": ({"w": quantized(0.1), "v": X}, {"w": X, "v": X}),
+    "to quantized": ({"w": X, "v": X}, {"w": quantized(0.1), "v": X}),
+    "to integers": ({"w": quantized(0.1)}, {"w": quantized(0.1).int_repr()}),
+    "of integers": ({"w": quantized(0.1).int_repr()}, {"w": quantized(0.1)}),
+    "none": ({"a": X, "n": None}, {"a": X, "n": X * 7}),
+    "number": ({"a": X, "n": 5}, {"a": X, "n": torch.tensor(7)}),
+    "to number": ({"a": X, "n": torch.tensor(7)}, {"a": X, "n": 5}),
+    "dict": ({"a": {"b": X}, "c": X + 1}, {"a": X, "c": X + 1}),
+    "nested": ({"a": X}, {"model": {"a": X}, "epoch": 3}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated:UserWarning")
+@pytest.mark.parametrize("change", AROUND)
+@pytest.mark.parametrize("lossless", [False, True])
+def test_what_becomes_of_the_places_of_tensors_comes_back(
+    change: str, lossless: bool, tmp_path: Path
+) -> None:
+    for name, state in zip(("old", "new"), AROUND[change], strict=True):
+        torch.save(state, tmp_path / f"{name}.pt")
+    config = EncoderConfig(lossless=lossless)
+    encoder = UpdateEncoder(tmp_path / "old.pt", config=config)
+    (tmp_path / "u.nnc").write_bytes(encoder.encode(nnrcodec.load(tmp_path / "new.pt")))
+    nnrcodec.decode_file([tmp_path / "old.pt", tmp_path / "u.nnc"], tmp_path / "out.pt")
+    found, expected = torch.load(tmp_path / "out.pt"), AROUND[change][1]
+    assert list(found) == list(expected)
+    require_same(found, expected, exact=lossless)
+
+
+def require_same(found: object, expected: object, *, exact: bool) -> None:
+    assert type(found) is type(expected)
+    if isinstance(expected, dict):
+        assert isinstance(found, dict)
+        assert list(found) == list(expected)
+        for key, value in expected.items():
+            require_same(found[key], value, exact=exact)
+    elif isinstance(expected, torch.Tensor):
+        assert isinstance(found, torch.Tensor)
+        assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+        if expected.is_quantized:
+            assert found.q_scale() == expected.q_scale()
+            assert found.q_zero_point() == expected.q_zero_point()
+            found, expected = found.int_repr(), expected.int_repr()
+        torch.testing.assert_close(found, expected, atol=0 if exact else 0.1, rtol=0)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_values_around_tensors_come_with_lossless_updates(
+    lossless: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, epoch in (("old", 3), ("new", 9)):
+        torch.save({"epoch": epoch, "model": {"a": X}}, tmp_path / f"{name}.pt")
+    encoder = UpdateEncoder(tmp_path / "old.pt", config=EncoderConfig(lossless=lossless))
+    (tmp_path / "u.nnc").write_bytes(encoder.encode(nnrcodec.load(tmp_path / "new.pt")))
+    nnrcodec.decode_file([tmp_path / "old.pt", tmp_path / "u.nnc"], tmp_path / "out.pt")
+    assert torch.load(tmp_path / "out.pt")["epoch"] == (9 if lossless else 3)
+    assert ("lossless updates have it" in caplog.text) is not lossless
