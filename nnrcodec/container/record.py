@@ -170,7 +170,7 @@ class Record:
     turnover: Turnover = field(default_factory=Turnover)
 
 
-def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:
+def tensor_digest(tensor: Tensor, value: np.ndarray, stored: np.ndarray | None = None) -> str:
     """Return the digest of a decoded tensor: of dtype, shape and values.
 
     It guards against damage and against decoders that differ, not against forgery.
@@ -181,6 +181,8 @@ def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:
         Gives dtype and shape.
     value : ndarray
         Its values, dtype ``DTYPES[tensor.dtype]``.
+    stored : ndarray, optional
+        The same as they stand in files, if they are at hand.
 
     Returns
     -------
@@ -189,7 +191,7 @@ def tensor_digest(tensor: Tensor, value: np.ndarray) -> str:
     """
     head = f"{tensor.dtype}{list(tensor.shape)}".encode()
     sha256 = hashlib.sha256(head.replace(b" ", b""))
-    sha256.update(to_little_endian(value, tensor.dtype).data)
+    sha256.update((to_little_endian(value, tensor.dtype) if stored is None else stored).data)
     return sha256.digest()[:DIGEST_BYTES].hex()
 
 

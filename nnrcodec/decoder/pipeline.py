@@ -367,7 +367,7 @@ def _decode(
     members = content.kind.decode(unit, histories, threads=threads, keep_levels=keep_levels)
     with located(unit):
         return [
-            (_tensor(member, entry), member)
+            (_tensor(member, entry), replace(member, stored=None))
             for member, entry in zip(members, content.entries, strict=True)
         ]
 
@@ -385,12 +385,15 @@ def _tensor(decoded: DecodedMember, entry: TensorEntry | None) -> Tensor:
             raise PayloadError(f"tensor {entry.name!r} is a scalar, but has {value.size} elements")
         value = value.reshape(())
     tensor = Tensor.of(entry.name, value, entry.dtype, entry.role)
-    _check_digest(tensor, value, entry)
+    stored = decoded.stored if decoded.dtype == entry.dtype else None
+    _check_digest(tensor, value, entry, stored)
     return tensor
 
 
-def _check_digest(tensor: Tensor, value: np.ndarray, entry: TensorEntry) -> None:
-    digest = tensor_digest(tensor, value)
+def _check_digest(
+    tensor: Tensor, value: np.ndarray, entry: TensorEntry, stored: np.ndarray | None = None
+) -> None:
+    digest = tensor_digest(tensor, value, stored)
     if digest != entry.digest:
         raise PayloadError(
             f"tensor {entry.name!r} decodes to digest {digest}, the record says {entry.digest}"

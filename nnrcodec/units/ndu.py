@@ -123,6 +123,8 @@ class DecodedMember:
         for raw values.
     difference : Difference or None
         Where the values are not those of a tensor, but what changes the bit patterns of one.
+    stored : ndarray or None
+        The values as `nnrcodec.model.dtypes.to_little_endian` returns them, if they are at hand.
     """
 
     member: Member
@@ -130,6 +132,7 @@ class DecodedMember:
     dtype: str
     levels: np.ndarray | None = None
     difference: Difference | None = None
+    stored: np.ndarray | None = None
 
 
 def next_history(

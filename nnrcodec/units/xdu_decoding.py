@@ -55,7 +55,10 @@ def decode_extended_unit(
             raise SyntaxElementError(f"bit patterns of {model.word_bits} bits are not {dtype}")
         words = decode_words(model, member.shape, memoryview(unit.payload), threads)
         if model.difference_form == Difference.NONE:
-            return [DecodedMember(member, values_of(words, dtype), dtype)]
+            stored = None
+            if dtype != "bool":  # of which all but 0 are True
+                stored = words.astype(words.dtype.newbyteorder("<"), copy=False)
+            return [DecodedMember(member, values_of(words, dtype), dtype, stored=stored)]
         difference = Difference(model.difference_form)
         return [DecodedMember(member, words, words.dtype.name, difference=difference)]
 

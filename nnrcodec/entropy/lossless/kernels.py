@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnrcodec.entropy.ans.tables import EXP2, FRACTION_BITS, MAX_OCTAVES
 from nnrcodec.entropy.compiled import inlined, kernel
 
 LANES = 4
@@ -15,6 +16,7 @@ FEWEST_OF_LANES = 4096
 """Symbols that have more than one state."""
 
 SLOT_BITS = 12
+SLOTS = 1 << SLOT_BITS
 LEAST_STATE = 1 << 16
 """States are this and more between two symbols, and this at the start of coding."""
 
@@ -22,28 +24,56 @@ TRUNCATED, WRONG_STATE = -1, -2
 """What `decode_symbols` returns instead of a position."""
 
 _U16, _U32, _U64 = np.uint16, np.uint32, np.uint64
-_MASK = np.uint32((1 << SLOT_BITS) - 1)
+_MASK = np.uint32(SLOTS - 1)
+_EXP2 = np.array(EXP2, np.int64)
 
 
 @kernel
-def fill_slots(share, lowest, slots):
+def fill_slots(codes, precision, lowest, slots):
     """Write the slots of a table as `decode_symbols` looks at them.
 
     Parameters
     ----------
-    share : ndarray of int64, shape (n,)
-        Slots of each symbol, 4096 together.
+    codes : ndarray of int64, shape (n,)
+        Of its symbols, in units of ``2**-precision`` octaves.
+    precision : int
+        0 to 3.
     lowest : int
         The first symbol.
     slots : ndarray of uint64, shape (4096,)
         Filled: the symbol (from bit 32), the slots it has (from bit 16), which of them this is.
+
+    Returns
+    -------
+    bool
+        Whether that is a table; `nnrcodec.entropy.lossless.tables.shares` says why not.
     """
+    weights = np.zeros(codes.size, np.int64)
+    free, total, largest = np.int64(SLOTS), np.int64(0), 0
+    for i in range(codes.size):
+        if codes[i] < 0 or codes[i] > MAX_OCTAVES << precision:
+            return False
+        logarithm = codes[i] << (FRACTION_BITS - precision)
+        if logarithm:
+            weights[i] = _EXP2[logarithm & 63] << (logarithm >> FRACTION_BITS) >> 15
+            free -= 1
+            total += weights[i]
+            if weights[i] > weights[largest]:
+                largest = i
+    if total == 0 or free < 0:
+        return False
+    left = free
+    for i in range(codes.size):
+        left -= weights[i] * free // total
     position = 0
-    for i in range(share.size):
-        entry = _U64(lowest + i) << _U64(32) | _U64(share[i]) << _U64(16)
-        for j in range(share[i]):
-            slots[position] = entry | _U64(j)
-            position += 1
+    for i in range(codes.size):
+        if weights[i]:
+            share = 1 + weights[i] * free // total + (left if i == largest else 0)
+            entry = _U64(lowest + i) << _U64(32) | _U64(share) << _U64(16)
+            for j in range(share):
+                slots[position] = entry | _U64(j)
+                position += 1
+    return True
 
 
 @kernel

@@ -14,12 +14,11 @@ from nnrcodec.entropy.ans.tables import MAX_OCTAVES, weights
 from nnrcodec.entropy.lossless import kernels
 from nnrcodec.errors import PayloadError
 
-SLOT_BITS = kernels.SLOT_BITS
-SLOTS = 1 << SLOT_BITS
+SLOT_BITS, SLOTS = kernels.SLOT_BITS, kernels.SLOTS
 
 
 def shares(table: LevelTable, symbol_bits: int) -> np.ndarray:
-    """Return how many of 4096 slots each symbol has.
+    """Return how many of 4096 slots each symbol has, as `kernels.fill_slots` works it out, too.
 
     Parameters
     ----------
@@ -38,6 +37,14 @@ def shares(table: LevelTable, symbol_bits: int) -> np.ndarray:
     PayloadError
         If it is no table of such symbols.
     """
+    _check(table, symbol_bits)
+    if table.table_form == TableForm.CONSTANT:
+        return np.array([SLOTS])
+    return _shared_out(weights(table))
+
+
+def _check(table: LevelTable, symbol_bits: int) -> None:
+    """Refuse what is no table of such symbols."""
     lowest, highest = table.table_lowest_level, table.table_highest_level
     if (
         table.table_form not in (TableForm.CONSTANT, TableForm.DIRECT)
@@ -48,9 +55,6 @@ def shares(table: LevelTable, symbol_bits: int) -> np.ndarray:
             f"a table of form {int(table.table_form)} has symbols {lowest} to {highest}, expected "
             f"form 0 or 1, no escape, and 0 to {(1 << symbol_bits) - 1}"
         )
-    if table.table_form == TableForm.CONSTANT:
-        return np.array([SLOTS])
-    return _shared_out(weights(table))
 
 
 def _shared_out(weight: np.ndarray) -> np.ndarray:
@@ -82,9 +86,21 @@ def slots_of(tables: list[LevelTable], symbol_bits: int) -> np.ndarray:
         if id(table) in built:
             row[:] = built[id(table)]
         else:
-            kernels.fill_slots(shares(table, symbol_bits), table.table_lowest_level, row)
+            _fill_slots(table, symbol_bits, row)
             built[id(table)] = row
     return slots.reshape(-1)
+
+
+def _fill_slots(table: LevelTable, symbol_bits: int, slots: np.ndarray) -> None:
+    """Write the slots of a table; it is refused as `shares` refuses it."""
+    _check(table, symbol_bits)
+    lowest = table.table_lowest_level
+    if table.table_form == TableForm.CONSTANT:
+        slots[:] = np.arange(SLOTS, dtype=np.uint64) | np.uint64(lowest << 32 | SLOTS << 16)
+        return
+    codes = np.array(table.codes, np.int64)
+    if not kernels.fill_slots(codes, table.code_precision, lowest, slots):
+        shares(table, symbol_bits)  # says why
 
 
 def coding_of(tables: list[LevelTable], symbol_bits: int) -> np.ndarray:

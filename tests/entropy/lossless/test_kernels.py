@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnrcodec.entropy.ans.levels import LevelTable, TableForm
 from nnrcodec.entropy.lossless import kernels, plain
 from nnrcodec.entropy.lossless.tables import SLOTS, coding_of, fit, shares, slots_of
+from nnrcodec.errors import PayloadError
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -50,6 +54,35 @@ def test_symbols(seed: int, count: int, contexts: int) -> None:
     if not cut:
         assert end == len(listed)
         assert np.array_equal(decoded, symbols)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 3),
+    st.lists(st.one_of(st.sampled_from([0, 16]), st.integers(-1, 130)), min_size=1, max_size=90),
+)
+def test_slots(precision: int, codes: list[int]) -> None:
+    """The compiled slots are those of `shares`, or both refuse the table."""
+    table = LevelTable(
+        TableForm.DIRECT,
+        len(codes) - 1,
+        code_precision=precision,
+        first_code=codes[0],
+        code_delta=np.diff(codes).tolist(),
+    )
+    try:
+        expected = plain.slots_of(shares(table, 7).tolist(), 0)
+    except PayloadError as error:
+        with pytest.raises(PayloadError, match=re.escape(str(error))):
+            slots_of([table], 7)
+    else:
+        assert slots_of([table], 7).tolist() == expected
+
+
+def test_more_symbols_than_slots_are_refused() -> None:
+    table = LevelTable(TableForm.DIRECT, SLOTS, first_code=1, code_delta=[0] * SLOTS)
+    with pytest.raises(PayloadError, match="a table has 4097 symbols that occur, expected 4096"):
+        slots_of([table], 13)
 
 
 @settings(max_examples=60, deadline=None)
