@@ -27,6 +27,7 @@ from nnrcodec.graph.generality import (
     difference,
     joined,
     refusal,
+    with_sizes_fixed,
     without_needless,
 )
 from nnrcodec.graph.graph import (
@@ -169,33 +170,55 @@ def _exported(module: torch.nn.Module, examples: Sequence[Any], dynamic_shapes: 
 def _with_dynamic_sizes(module: torch.nn.Module, examples: Examples) -> Model:
     """Export a module with as many dynamic sizes as possible; log which are fixed, and why."""
     reasons: list[str] = []
-    for attempt in _attempts(examples):
+    for attempt, axes_of in _attempts(examples):
         try:
-            model = _if_general(module, attempt, examples, reasons)
+            model = _if_general(module, attempt, axes_of, examples, reasons)
         except _ExportError as error:
             reasons.append(first_line(error))
             continue
         if model is not None:
             _log_fixed_axes(model, examples, reasons)
             return model
-    try:
-        model = model_of_program(_export(module, examples, _first_axis(examples)), is_own=True)
-    except _ExportError as error:
-        reasons.append(first_line(error))
+    model = _with_first_axis(module, examples, reasons)
+    if model is None:
         model = model_of_program(_export(module, examples, None), is_own=True)
     _log_fixed_axes(model, examples, reasons)
     return model
 
 
-def _if_general(
-    module: torch.nn.Module, attempt: Examples, examples: Examples, reasons: list[str]
+def _with_first_axis(
+    module: torch.nn.Module, examples: Examples, reasons: list[str]
 ) -> Model | None:
-    """Export with all axes dynamic; if no graph is right, return None and add to `reasons`.
+    """Export with the first axes dynamic; if the graph is wrong, return None and add to `reasons`.
+
+    PyTorch may take an axis for one that is longer than 1, which it is not.
+    """
+    try:
+        program = _export(module, examples, _first_axis(examples))
+        model = with_sizes_fixed(model_of_program(program, is_own=True))
+    except _ExportError as error:
+        reasons.append(first_line(error))
+        return None
+    problem = refusal(model, examples) or difference(module, model, examples)
+    if problem is None:
+        return model
+    reasons.append(problem)
+    return None
+
+
+def _if_general(
+    module: torch.nn.Module,
+    attempt: Examples,
+    axes_of: Callable[[Examples], Any],
+    examples: Examples,
+    reasons: list[str],
+) -> Model | None:
+    """Export with some axes dynamic; if no graph is right, return None and add to `reasons`.
 
     Where the network asks about sizes, it is exported at some others, too: one of the graphs may
     hold for all of them.
     """
-    model = _exported_for_all(module, attempt, _all_axes)
+    model = _exported_for_all(module, attempt, axes_of)
     problem = refusal(model, examples) or difference(module, model, attempt)
     problem = problem or Trial(module, model, attempt).difference(examples)
     if problem is None:
@@ -445,11 +468,25 @@ def _first_axis(examples: Examples) -> tuple[Any, ...]:
     return tuple({0: torch.export.Dim.AUTO} if e.dim() else {} for e in examples)
 
 
-def _attempts(examples: Examples) -> tuple[Examples, ...]:
-    """Return the examples to export with: for a batch of one, first a batch of two."""
+def _longer_axes(examples: Examples) -> tuple[Any, ...]:
+    """Return those of them that are longer than 1."""
+    return tuple(
+        {axis: kind for axis, kind in axes.items() if e.shape[axis] > 1}
+        for e, axes in zip(examples, _all_axes(examples), strict=True)
+    )
+
+
+def _attempts(examples: Examples) -> Iterator[tuple[Examples, Callable[[Examples], Any]]]:
+    """Yield examples to export with, and their dynamic axes.
+
+    For a batch of one, there is a batch of two first. Last come the axes longer than 1: a network
+    may squeeze the others.
+    """
     if any(e.dim() and e.shape[0] == 1 for e in examples):
-        return tuple(torch.cat([e, e]) if e.dim() else e for e in examples), examples
-    return (examples,)
+        yield tuple(torch.cat([e, e]) if e.dim() else e for e in examples), _all_axes
+    yield examples, _all_axes
+    if any(1 in e.shape for e in examples):
+        yield examples, _longer_axes
 
 
 @contextlib.contextmanager

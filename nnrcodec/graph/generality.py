@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from nnrcodec.errors import NnrError
 from nnrcodec.graph.graph import Dim, Graph, leaves
 from nnrcodec.graph.guarding import with_fixed
 from nnrcodec.graph.guards import Expression, Guard, dims_of, either, holds, is_trivial
@@ -109,7 +110,7 @@ class Trial:
     ) -> str | None:
         try:
             actual = list(leaves(self._decoded(*inputs)))
-        except (RuntimeError, ValueError, IndexError) as error:
+        except (NnrError, RuntimeError, ValueError, IndexError) as error:
             return f"with inputs of {_shapes(inputs)}: {first_line(error)}"
         pairs = zip(expected, actual, strict=False)
         same = all(are_same(a, b, strictly=strictly) for a, b in pairs)
@@ -155,7 +156,7 @@ def joined(network: Callable[..., Any], models: Sequence[Model], examples: Examp
         guarded = candidate if len(regions) == 1 else _with_guards(own, either(regions))
         if refusal(guarded, examples) is None and len(regions) > most:
             best, most = guarded, len(regions)
-    return without_ones(network, _with_sizes_fixed(best), examples)
+    return without_ones(network, with_sizes_fixed(best), examples)
 
 
 def without_needless(network: Callable[..., Any], model: Model, examples: Examples) -> Model:
@@ -198,7 +199,7 @@ def _sizes_that_break(graph: Graph, guard: Guard) -> list[Sizes] | None:
     return [sizes for sizes in found if not holds(guard, sizes)]
 
 
-def _with_sizes_fixed(model: Model) -> Model:
+def with_sizes_fixed(model: Model) -> Model:
     """Return a model with the dimensions fixed that may have one size only."""
     graph = model.graph
     if graph is None:

@@ -23,8 +23,8 @@ from nnrcodec.errors import (
     UnsupportedFeatureError,
 )
 from nnrcodec.graph.check import CLAUSE
-from nnrcodec.graph.graph import Dim, Graph, Input, Node
-from nnrcodec.graph.guards import holds, parts
+from nnrcodec.graph.graph import Graph, Node
+from nnrcodec.graph.guards import dims_of, holds, parts
 from nnrcodec.graph.module import (
     DecodedModel,
     argument_of,
@@ -38,7 +38,6 @@ from nnrcodec.graph.names import fits_program
 from nnrcodec.graph.operators import OPERATORS
 from nnrcodec.graph.operators_torch import TORCH_WORDS
 from nnrcodec.graph.scalars import fits
-from nnrcodec.graph.sizes import example_shape
 from nnrcodec.graph.torch_internals import (
     expression_of,
     hint_of,
@@ -123,10 +122,11 @@ def program_of_module(
     _require_names(module)
     # Constants that a graph creates are created by torch.export within its own mode.
     device = device_of(module, [])
+    sizes = _export_sizes(graph)
     with without_memory():
         examples = tuple(
             torch.zeros(
-                _export_shape(graph, value),
+                tuple(sizes[s] if isinstance(s, str) else s for s in value.shape),
                 dtype=TORCH_WORDS["dtype"][value.dtype],
                 device=device,
             )
@@ -227,15 +227,19 @@ def _require_names(module: DecodedModel) -> None:
             )
 
 
-def _export_shape(graph: Graph, value: Input) -> tuple[int, ...]:
-    """Return the shape for export of an input: PyTorch treats sizes 0 and 1 as fixed."""
-    shape = []
-    for size, example in zip(value.shape, example_shape(graph, value), strict=True):
-        dim = graph.dims[size] if isinstance(size, str) else Dim(example, example, example)
+def _export_sizes(graph: Graph) -> dict[str, int]:
+    """Return the dynamic sizes for export: PyTorch treats 0 and 1 as fixed.
+
+    They are those of the example where a guard does not allow 2 or more.
+    """
+    sizes = {name: dim.example for name, dim in graph.dims.items()}
+    for name, dim in graph.dims.items():
         least = max(2, dim.low)
-        fits_in = dim.high is None or least <= dim.high
-        shape.append(least if example < 2 and fits_in else example)
-    return tuple(shape)
+        if dim.example < 2 and (dim.high is None or least <= dim.high):
+            others = {**sizes, name: least}
+            if all(holds(guard, others) for guard in graph.guards if name in dims_of(guard)):
+                sizes = others
+    return sizes
 
 
 def _log_fixed_axes(program: torch.export.ExportedProgram, graph: Graph) -> None:

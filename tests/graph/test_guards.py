@@ -500,3 +500,66 @@ def test_a_decoded_network_with_guards_is_encoded_again() -> None:
     assert again.graph is not None
     assert model.graph is not None
     assert again.graph.guards == model.graph.guards
+
+
+def test_a_size_that_must_be_one_stays_one_in_a_program(tmp_path: Path) -> None:
+    model = model_of_module(torch.nn.ReLU(), (torch.rand(1, 3),))
+    assert model.graph is not None
+    (axis, other) = model.graph.inputs[0].shape
+    guards = ("operator.eq", axis, 1), ("operator.lt", other, 9)
+    dims = {name: replace(dim, example=1) for name, dim in model.graph.dims.items()}
+    graph = replace(model.graph, dims=dims, guards=guards)
+    nnrcodec.save(replace(model, graph=graph), tmp_path / "m.pt2")
+    program = torch.export.load(tmp_path / "m.pt2").module()
+    assert program(torch.ones(1, 8)).shape == (1, 8)
+    for refused in ((2, 8), (1, 9)):
+        with pytest.raises(AssertionError, match="Guard failed"):
+            program(torch.ones(refused))
+
+
+class FirstImage(torch.nn.Module):
+    """Of images of any size, one at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        (image,) = x
+        return self.conv(image)[None]
+
+
+def test_sizes_are_dynamic_beside_an_axis_of_one() -> None:
+    module = FirstImage().eval()
+    model = model_of_module(module, (torch.rand(1, 3, 20, 12),))
+    assert model.graph is not None
+    assert model.graph.inputs[0].shape[0] == 1
+    decoded = build_module(model)
+    for size in ((16, 30), (33, 17)):
+        x = torch.rand(1, 3, *size)
+        torch.testing.assert_close(decoded(x), module(x))
+
+
+class FirstRow(torch.nn.Module):
+    """Of rows whose number cannot be dynamic; there must be one sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = [self.lstm(row)[0] for row in x.squeeze(0)[None]]
+        return torch.stack(rows)
+
+
+def test_one_sample_only_is_a_fixed_axis(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    module = FirstRow().eval()
+    x = torch.rand(1, 5, 3)
+    model = model_of_module(module, (x,))
+    assert model.graph is not None
+    assert model.graph.inputs[0].shape[0] == 1
+    assert "fixed in the graph: axis 0 of input 'x' to 1" in caplog.text
+    nnrcodec.save(model, tmp_path / "m.pt2")
+    with torch.inference_mode():
+        found = torch.export.load(tmp_path / "m.pt2").module()(x)
+        torch.testing.assert_close(found, module(x))
