@@ -322,7 +322,10 @@ class EncoderConfig:
             "codebook": self.codebook,
             "preset": self.preset != "transparent",
             f"entropy {self.entropy!r}": self.entropy != "auto",
-            "tensors": any(own.coder != "lossless" for own in self.settings.values()),
+            **{
+                f"what is set for {pattern!r}": own.coder != "lossless"
+                for pattern, own in self.settings.items()
+            },
         }
         for name, given in changes.items():
             if given:

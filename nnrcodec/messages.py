@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -13,6 +13,22 @@ def logger_of(name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     logger.addFilter(_new_in_a_run)
     return logger
+
+
+_MOST_NAMED = 5
+
+
+def some(words: Iterable[str]) -> str:
+    """Return the first of some words, and how many more there are.
+
+    Examples
+    --------
+    >>> some("abcdefg")
+    'a, b, c, d, e, and 2 more'
+    """
+    listed = list(words)
+    more = len(listed) - _MOST_NAMED
+    return ", ".join(listed[:_MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
 
 
 @contextmanager

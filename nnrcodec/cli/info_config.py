@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections.abc import Iterator
 
+from nnrcodec.cli.table import counted
 from nnrcodec.inspection import StreamInfo, TensorInfo
 from nnrcodec.quant.quantized import FEWEST_ELEMENTS
 
@@ -14,6 +15,10 @@ _NOT_KEPT = """\
 # unary-length, fold-batch-norm, distill, energy, rank-ratio, target-macs, and
 # the base of an update. Encoded with these options and --calib none, the model
 # gets the same steps and coders; levels that were fitted to inputs differ."""
+
+_IN_BLOCKS = """\
+# But {} of several tensors: the qp of each is inside the payload and
+# is not told here; nnr-encode chooses steps for them anew."""
 
 
 def config_lines(info: StreamInfo) -> Iterator[str]:
@@ -30,6 +35,8 @@ def config_lines(info: StreamInfo) -> Iterator[str]:
     if info.is_update:
         yield "# an update: give its base model and the updates before it as base = [...]"
     yield from _NOT_KEPT.splitlines()
+    if blocks := sum(len(tensor.names) > 1 for tensor in info.tensors):
+        yield from _IN_BLOCKS.format(counted(blocks, "block")).splitlines()
     yield ""
     ours = any(tensor.coder in ("ans", "lossless") for tensor in info.tensors) or any(
         unit.name == "NNR_XDU" for unit in info.units
@@ -49,9 +56,6 @@ def config_lines(info: StreamInfo) -> Iterator[str]:
     yield from _rank_line(info)
     yield from _list("keep", [_pattern(t) for t in info.tensors if ours and _is_kept(t)])
     yield from _list("set", [s for tensor in info.tensors if (s := _setting(tensor))])
-    blocks = [tensor for tensor in info.tensors if len(tensor.names) > 1]
-    if blocks:
-        yield f"# {len(blocks)} blocks of several tensors have their qp in the payload: not told"
 
 
 def _is_exact(tensor: TensorInfo) -> bool:

@@ -62,7 +62,12 @@ def parse_settings(texts: Iterable[str]) -> dict[str, TensorConfig]:
                 f"{text!r} is not of the form PATTERN:KEY=VALUE,..., such as "
                 f"layer4.*:qp=-20; keys are {KEYS}"
             )
-        given = dict(_setting(key.strip(), value.strip(), text) for key, _, value in pairs)
+        given: dict[str, Any] = {}
+        for key, _, value in pairs:
+            field, read = _setting(key.strip(), value.strip(), text)
+            if field in given:
+                raise ConfigError(f"{text!r} has key {key.strip()!r} twice")
+            given[field] = read
         try:
             said = TensorConfig(**given)
         except ConfigError as error:
@@ -79,6 +84,8 @@ def _setting(key: str, value: str, text: str) -> tuple[str, Any]:
         hint = f"; do you mean {near[0]}?" if near else ""
         raise ConfigError(f"{text!r} has key {key!r}, allowed are {KEYS}{hint}")
     field, read, expected = found
+    if key == "coder" and value not in get_args(Coder):
+        raise ConfigError(f"{text!r}: coder is {value!r}, expected {expected}")
     try:
         return field, read(value)
     except (ValueError, KeyError):

@@ -53,9 +53,9 @@ PRIOR_SHARE = 0.5
 """How much inputs in general (`nnrcodec.quant.prior`) count beside those that were made up: a
 weight is to work for others as well."""
 
-_PRIOR_INPUTS, _LEAST_SHARE = 3.0, 0.1
-"""Beside those that were given they count as so many of them, but at least for so much: what is
-given may be all of one kind."""
+_PRIOR_INPUTS, _LEAST_SHARE = 1.0, 0.03
+"""Beside those that were given they count as one of them, but at least for so much: what is given
+may be all of one kind."""
 
 
 @dataclass(frozen=True, slots=True)

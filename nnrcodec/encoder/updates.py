@@ -28,7 +28,7 @@ from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats.sources import base_of, in_memory, model_of
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.messages import logger_of, said_once
+from nnrcodec.messages import logger_of, said_once, some
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.source import PLAIN, Wrapper, places_tensors_alike
 from nnrcodec.progress import StageProgress, TimedStages
@@ -214,6 +214,8 @@ class UpdateEncoder:
                 has_short_names=self._has_short_names,
                 new_wrapper=_new_wrapper(now, before, turnover, lossless=self._config.lossless),
             )
+            if not turnover and before.graph is None:
+                _say_what_stays(now, before)
             encoded = encode_reduced(
                 reduce_model(_to_code(now, base), self._config, stages),
                 self._config,
@@ -367,6 +369,22 @@ def _turnover(now: Model, before: Model, config_for: ConfigOf) -> Turnover:
     return turnover
 
 
+def _say_what_stays(now: Model, before: Model) -> None:
+    """Warn of the order of tensors and of ties, which an update without new tensors cannot tell."""
+    if list(now.tensors) != list(before.tensors):
+        logger.warning(
+            "the tensors of the model are in another order than those of the base model, which an "
+            "update does not tell: the receiver keeps the order that it has"
+        )
+    changed = [n for n in before.tensors if now.ties.get(n) != before.ties.get(n)]
+    if changed:
+        logger.warning(
+            "which tensors are one and the same has changed, but not their values, which an update "
+            "does not tell: the receiver keeps %s as they are in the base model",
+            some(map(repr, changed)),
+        )
+
+
 def _change_of(name: str, now: Model, before: Model) -> str | None:
     """Return in words why a tensor is another one than before; None if it is not."""
     new, old = now.tensors[name], before.tensors[name]
@@ -383,20 +401,12 @@ def _change_of(name: str, now: Model, before: Model) -> str | None:
     return f"{name!r} is no longer the same as {first!r}"
 
 
-_MOST_NAMED = 5
-
-
 def _words_of(turnover: Turnover, before: Model, others: list[str]) -> Iterator[str]:
     """Yield what comes and goes, a few of each by name."""
     come = [repr(name) for name in turnover.new if name not in before.tensors]
     go = [repr(name) for name in turnover.gone]
     for names, what in ((come, "not in the base model"), (go, "in the base model only")):
         if names:
-            yield f"{_some(names)} {'is' if len(names) == 1 else 'are'} {what}"
+            yield f"{some(names)} {'is' if len(names) == 1 else 'are'} {what}"
     if others:
-        yield _some(others)
-
-
-def _some(words: list[str]) -> str:
-    more = len(words) - _MOST_NAMED
-    return ", ".join(words[:_MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
+        yield some(others)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,8 +18,10 @@ from nnrcodec.errors import ModelError
 from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.formats.reading import open_regular, require_no_key
 from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
+from nnrcodec.formats.widening import widened
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
+from nnrcodec.messages import some
 from nnrcodec.model.dtypes import DTYPES
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.source import LeftOut, Source
@@ -36,7 +38,7 @@ def load_archive(path: Path, key: str | None = None) -> Model:
         A key is given.
     """
     require_no_key(path, key)
-    tensors, left_out = [], []
+    tensors, left_out, otherwise = [], [], list[str]()
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
@@ -44,14 +46,15 @@ def load_archive(path: Path, key: str | None = None) -> Model:
                     raise ValueError(f"{info.filename} is compressed to far less than its size")
                 name = info.filename.removesuffix(".npy")
                 with archive.open(info) as entry:
-                    tensor = _tensor(name, entry, _reader(path, info.filename), info.file_size)
+                    read = _reader(path, info.filename)
+                    tensor = _tensor(name, entry, read, info.file_size, otherwise)
                 if isinstance(tensor, LeftOut):
                     left_out.append(tensor)
                 else:
                     tensors.append(tensor)
     except Exception as error:  # whatever the parser of headers happens to raise
         raise ModelError(f"{path} is damaged: {error}") from error
-    return _model(path, tensors, left_out)
+    return _model(path, tensors, left_out, otherwise)
 
 
 def load_array(path: Path, key: str | None = None) -> Model:
@@ -62,14 +65,15 @@ def load_array(path: Path, key: str | None = None) -> Model:
         with open_regular(path) as again:
             return npy.read_array(again, allow_pickle=False)
 
+    otherwise = list[str]()
     try:
         with open_regular(path) as file:
-            tensor = _tensor("array", file, read, path.stat().st_size)
+            tensor = _tensor("array", file, read, path.stat().st_size, otherwise)
     except Exception as error:  # whatever the parser of headers happens to raise
         raise ModelError(f"{path} is damaged: {error}") from error
     if isinstance(tensor, LeftOut):
-        return _model(path, [], [tensor])
-    return _model(path, [tensor], [])
+        return _model(path, [], [tensor], otherwise)
+    return _model(path, [tensor], [], otherwise)
 
 
 def save_archive(model: Model, path: Path, _: Limits | None = None) -> None:
@@ -82,8 +86,8 @@ def save_archive(model: Model, path: Path, _: Limits | None = None) -> None:
     ConfigError
         The file cannot be written.
     """
-    tensors = [t for t in model.tensors.values() if t.role is not Role.CONSTANT]
-    _require_of_numpy(tensors)
+    kept = (t for t in model.tensors.values() if t.role is not Role.CONSTANT)
+    tensors = widened(kept, path, "a NumPy file")
 
     def write(file: BinaryIO) -> None:
         with zipfile.ZipFile(file, "w") as archive:
@@ -112,27 +116,26 @@ def save_array(model: Model, path: Path, _: Limits | None = None) -> None:
             f"a .npy file holds one array, and there are {len(tensors)} tensors: a .npz file can "
             "hold them"
         )
-    _require_of_numpy(tensors)
+    (tensor,) = widened(tensors, path, "a NumPy file")
 
     def write(file: BinaryIO) -> None:
-        npy.write_array(file, np.asarray(tensors[0].read()), allow_pickle=False)
+        npy.write_array(file, np.asarray(tensor.read()), allow_pickle=False)
 
     write_atomically(path, write)
 
 
-def _require_of_numpy(tensors: Iterable[Tensor]) -> None:
-    for tensor in tensors:
-        if DTYPES[tensor.dtype].name != tensor.dtype:
-            raise ModelError(
-                f"a NumPy file cannot hold tensor {tensor.name!r} of {tensor.dtype}: a .pt or "
-                ".safetensors file can"
-            )
-
-
-def _model(path: Path, tensors: list[Tensor], left_out: list[LeftOut]) -> Model:
+def _model(
+    path: Path, tensors: list[Tensor], left_out: list[LeftOut], otherwise: list[str]
+) -> Model:
     if not tensors:
         raise ModelError(f"{path} holds no arrays of numbers")
-    return Model.of(tensors, source=Source(left_out=tuple(left_out)))
+    notes = []
+    if otherwise:
+        notes.append(
+            "what is big-endian or in Fortran order comes back little-endian and in C order, with "
+            f"the same values: {some(otherwise)}"
+        )
+    return Model.of(tensors, source=Source(left_out=tuple(left_out), notes=tuple(notes)))
 
 
 def _reader(path: Path, name: str) -> Callable[[], np.ndarray]:
@@ -144,15 +147,24 @@ def _reader(path: Path, name: str) -> Callable[[], np.ndarray]:
 
 
 def _tensor(
-    name: str, file: Any, read: Callable[[], np.ndarray], file_bytes: int
+    name: str,
+    file: Any,
+    read: Callable[[], np.ndarray],
+    file_bytes: int,
+    otherwise: list[str],
 ) -> Tensor | LeftOut:
+    """Return the tensor of an array; where it is stored otherwise than written, add its name."""
     version = npy.read_magic(file)
     header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = header(file)
+    shape, is_fortran, dtype = header(file)
     if dtype.hasobject or dtype.name not in DTYPES:
         return LeftOut(name, f"an array of dtype {dtype.name}", "only numbers are coded")
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > file_bytes:
         raise ValueError(f"{name} ends before its values do")
+
+    is_big_endian = dtype.newbyteorder("<") != dtype
+    if is_big_endian or (is_fortran and len(shape) > 1):
+        otherwise.append(repr(name))
 
     def native() -> np.ndarray:
         try:

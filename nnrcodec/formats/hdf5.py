@@ -19,6 +19,7 @@ from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.formats.hdf5_readable import most_bytes_of, require_readable
 from nnrcodec.formats.reading import require_no_key
 from nnrcodec.formats.torch_file import FREE_INFLATED, INFLATED
+from nnrcodec.formats.widening import widened
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model.dtypes import DTYPES
@@ -198,14 +199,8 @@ def save(model: Model, path: Path, _: Limits | None = None) -> None:
     held = io.BytesIO()
     try:
         with h5py.File(held, "w") as file:
-            for tensor in model.tensors.values():
-                if tensor.role is Role.CONSTANT:
-                    continue
-                if DTYPES[tensor.dtype].name != tensor.dtype:
-                    raise ModelError(
-                        f"an HDF5 file cannot hold tensor {tensor.name!r} of {tensor.dtype}: a .pt "
-                        "or .safetensors file can"
-                    )
+            kept = (t for t in model.tensors.values() if t.role is not Role.CONSTANT)
+            for tensor in widened(kept, path, "an HDF5 file"):
                 file.create_dataset(
                     original_name(tensor.name, model.graph), data=tensor.read(), track_times=False
                 )

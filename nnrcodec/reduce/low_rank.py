@@ -16,6 +16,7 @@ import numpy as np
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.graph.graph import Splice, TensorRef
 from nnrcodec.graph.names import without_unused_names
+from nnrcodec.messages import some
 from nnrcodec.model.dtypes import cast, is_float
 from nnrcodec.model.model import Factors, Model, Role, SchemeName, Tensor
 from nnrcodec.reduce.candidates import Candidate, candidates
@@ -116,9 +117,10 @@ def decompose(
     }
     for layer in ranks:
         if layer not in weights:
-            near = difflib.get_close_matches(layer, weights, n=3, cutoff=0.4)
-            hint = f"; do you mean {' or '.join(near)}?" if near else ""
-            raise ConfigError(f"there is no layer {layer!r} with a weight{hint}")
+            hint = f"there are {some(weights) or 'none'}"
+            if near := difflib.get_close_matches(layer, weights, n=3, cutoff=0.4):
+                hint = f"do you mean {' or '.join(near)}?"
+            raise ConfigError(f"there is no layer {layer!r} with a weight; {hint}")
     reports = []
     for layer, weight in weights.items():
         result = candidates(layer, weight, model, config)

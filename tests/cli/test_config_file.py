@@ -85,7 +85,8 @@ def test_a_file_that_is_not_there(call, model, tmp_path):
         ("a.w", "is not of the form PATTERN:KEY=VALUE"),
         ("a.w:qq=3", "allowed are coder, qp, scale, dq, codebook, lambda, scan-order"),
         ("a.w:qp=x", "qp is 'x', expected a whole number"),
-        ("a.w:coder=zip", "expected one of auto, cabac, ans, lossless"),
+        ("a.w:coder=zip", "coder is 'zip', expected one of auto, cabac, ans, lossless\n"),
+        ("a.w:qp=-20,qp=-10", "has key 'qp' twice"),
         ("c.*:qp=3", "no tensor has a name that fits 'c.*'"),
     ],
 )

@@ -606,3 +606,29 @@ def test_values_around_tensors_come_with_lossless_updates(
     nnrcodec.decode_file([tmp_path / "old.pt", tmp_path / "u.nnc"], tmp_path / "out.pt")
     assert torch.load(tmp_path / "out.pt")["epoch"] == (9 if lossless else 3)
     assert ("lossless updates have it" in caplog.text) is not lossless
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("a b", "b a", "in another order than those of the base model"),
+        ("a b b2=b", "a b b2", "one and the same has changed, but not their values"),
+        ("a b b2", "a b b2=b", "the receiver keeps 'b2' as they are in the base model"),
+    ],
+)
+def test_what_an_update_does_not_tell_is_said(
+    before: str, after: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = {name: torch.arange(40.0) + ord(name[0]) for name in ("a", "b", "b2")}
+
+    def state(names: str) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for name, _, tied in (part.partition("=") for part in names.split()):
+            found[name] = found[tied] if tied else values[name].clone()
+        return found
+
+    encoder = UpdateEncoder(state(before))
+    result = encoder.encode(state(after))
+    assert said in caplog.text
+    assert [note for note in result.report.notes if said in note]
+    assert list(encoder.state) == before.replace("=b", "").split()

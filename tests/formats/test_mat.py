@@ -121,7 +121,7 @@ def test_a_state_dict_becomes_variables_and_changed_names_are_said(tmp_path, cap
     assert read["b"].shape == (3, 1)
     assert read["half"].dtype == np.float32
     assert "'net.0.weight', which is the variable 'net_0_weight'" in caplog.text
-    assert "'half' of float16 is single" in caplog.text
+    assert "such as 'half' of float16: a MATLAB file has no such dtype" in caplog.text
     odd = Model.of([Tensor("f", "float8_e5m2", (1,), lambda: np.zeros(1, np.uint8))])
     with pytest.raises(ModelError, match="cannot hold tensor 'f' of float8_e5m2"):
         save(odd, tmp_path / "m.mat")

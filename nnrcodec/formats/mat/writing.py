@@ -27,6 +27,7 @@ from nnrcodec.formats.mat.values import (
     Text,
     Value,
 )
+from nnrcodec.formats.widening import widened
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.model.model import Model, Role, Tensor
@@ -39,7 +40,6 @@ _MOST_BYTES = 2**31 - 2**16
 """Of a variable, whose size has 32 bits in this version."""
 
 _HEADER_BYTES = 116
-_WIDER = {"float16": "float32", "bfloat16": "float32"}
 _DTYPES = {
     *("float64", "float32", "bool", *COMPLEX.values()),
     *(f"{u}int{s}" for s in (8, 16, 32, 64) for u in ("", "u")),
@@ -65,10 +65,10 @@ def save(model: Model, path: Path, _: Limits | None = None) -> None:
         raise ConfigError(
             f"{path} needs SciPy, which is not installed: pip install nnrcodec[mat]"
         ) from None
+    kept = (t for t in model.tensors.values() if t.role is not Role.CONSTANT)
     tensors = {
         original_name(tensor.name, model.graph): tensor
-        for tensor in model.tensors.values()
-        if tensor.role is not Role.CONSTANT
+        for tensor in widened(kept, path, "a MATLAB file", _DTYPES)
     }
     wrapper = None if model.source is None else model.source.wrapper
     if wrapper is not None and wrapper.kind == "mat":
@@ -117,24 +117,7 @@ def _matrices(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
             changed[0][1],
             changed[0][0],
         )
-    return {variable: _values(tensors[name]) for variable, name in taken.items()}
-
-
-def _values(tensor: Tensor) -> np.ndarray:
-    if tensor.dtype in _WIDER:
-        logger.warning(
-            "tensor %r of %s is single in the file, which has all its values: MATLAB has no such "
-            "class",
-            tensor.name,
-            tensor.dtype,
-        )
-        return np.asarray(tensor.read(), np.float32)
-    if tensor.dtype not in _DTYPES:
-        raise ModelError(
-            f"a MATLAB file cannot hold tensor {tensor.name!r} of {tensor.dtype}: a .pt or "
-            ".safetensors file can"
-        )
-    return np.asarray(tensor.read())
+    return {variable: np.asarray(tensors[name].read()) for variable, name in taken.items()}
 
 
 def _variables(content: Any, tensors: dict[str, Tensor], model: Model) -> dict[str, Any]:
@@ -195,7 +178,7 @@ class _Reader:
             array = Array((0, 0), "float32", lambda: np.zeros((0, 0), np.float32))
         else:
             self.used.update(names)
-            values = _values(found[0])
+            values = np.asarray(found[0].read())
             if tag == "filter" and values.ndim == 4:
                 values = values.transpose(2, 3, 1, 0)
             elif tag == "vector":
@@ -208,7 +191,7 @@ class _Reader:
 
 
 def _moments(found: list[Tensor], epsilon: float) -> np.ndarray:
-    mean, variance = (_values(tensor).reshape(-1) for tensor in found)
+    mean, variance = (tensor.read().reshape(-1) for tensor in found)
     if mean.size != variance.size:
         raise ModelError(f"{found[0].name!r} and {found[1].name!r} differ in size")
     sigma = np.sqrt(np.maximum(variance.astype(np.float64) + epsilon, 0))
