@@ -39,7 +39,13 @@ from nnrcodec.config import (
 from nnrcodec.encoder.search import ScoreOf
 from nnrcodec.encoder.updates import UpdateEncoder
 from nnrcodec.errors import BitstreamError, ConfigError
-from nnrcodec.formats import check_output, is_model_file, load, write_atomically
+from nnrcodec.formats import (
+    check_output,
+    is_model_file,
+    is_stream_file,
+    load,
+    write_atomically,
+)
 from nnrcodec.formats.mat.layers import Residual
 from nnrcodec.formats.sources import base_of
 from nnrcodec.model.model import Model
@@ -652,6 +658,8 @@ def _output(options: argparse.Namespace) -> Path:
     if options.json and output == Path("/dev/stdout"):
         raise ConfigError("--json prints to standard output, so the stream cannot go there, too")
     if options.input.exists():  # else `load` says that there is no such file
+        if options.input.is_file() and is_stream_file(options.input):
+            load(options.input)  # which says what to do with a stream
         check_output(output, options.input)
     for base in options.base or ():
         if base.exists():

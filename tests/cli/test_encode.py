@@ -116,6 +116,20 @@ def test_bases_that_cannot_be_exit_with_2(call, models, tmp_path):
         assert not output.exists()
 
 
+def test_a_stream_is_no_model_file(call, models, tmp_path):
+    stream = tmp_path / "net.nnr"
+    assert call("nnr-encode", models / "net.pt", "-o", stream).code == 0
+    content = stream.read_bytes()
+    for options in ([], ["-o", tmp_path / "other.nnr"]):
+        result = call("nnr-encode", stream, *options)
+        assert (result.code, result.err) == (
+            1,
+            f"nnr-encode: error: {stream} is an NNR stream: nnr-decode reads it, nnr-info shows "
+            "what is in it\n",
+        )
+    assert stream.read_bytes() == content
+
+
 def test_batch_norms_are_folded_on_request_and_reported(call, tmp_path):
     module = torch.nn.Sequential(
         torch.nn.Conv2d(2, 16, 3), torch.nn.BatchNorm2d(16), torch.nn.ReLU()
