@@ -146,7 +146,7 @@ def encode(
             notes=notes,
             lossless=config.lossless,
         )
-    return EncodeResult.of(stream_of(result), report)
+    return EncodeResult.of(stream_of(result, config), report)
 
 
 def encode_file(

@@ -146,6 +146,9 @@ class EncoderConfig:
     short_names : bool
         Call tensors by their numbers in data units; the record has their names. Names are a large
         part of small updates. An update calls tensors as its base model does.
+    record : bool
+        Write the container record: graph, digests, dtypes and what else the standard has no place
+        for. A stream without it is for decoders that know the standard only; needs profile "nnc".
     fold_batch_norm : bool
         Multiply batch norms into the convolutions before them; needs a graph.
     low_rank : LowRankConfig, optional
@@ -205,6 +208,7 @@ class EncoderConfig:
     cabac: CabacConfig
     blocks: bool
     short_names: bool
+    record: bool
     fold_batch_norm: bool
     low_rank: LowRankConfig | None
     distillation: DistillationConfig | None
@@ -228,6 +232,7 @@ class EncoderConfig:
         cabac: CabacConfig | None = None,
         blocks: bool = True,
         short_names: bool = False,
+        record: bool = True,
         fold_batch_norm: bool = False,
         low_rank: LowRankConfig | None = None,
         distillation: DistillationConfig | None = None,
@@ -266,6 +271,10 @@ class EncoderConfig:
         if self.entropy == "ans" and self.profile == "nnc":
             raise ConfigError(
                 "profile 'nnc' has no rANS (entropy 'ans'): use entropy 'cabac', or profile 'ext'"
+            )
+        if self.profile != "nnc" and not self.record:
+            raise ConfigError(
+                "a stream without a record is for decoders of the standard: use profile 'nnc', too"
             )
         if self.codebook and self.entropy == "ans":
             raise ConfigError("a codebook goes with DeepCABAC: use entropy 'auto' or 'cabac'")

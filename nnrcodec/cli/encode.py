@@ -381,6 +381,12 @@ def _add_coding(parser: argparse.ArgumentParser) -> None:
         help="flags that code a magnitude before its remainder, 1 to 256 [chosen for each tensor]",
     )
     group.add_argument(
+        "--no-record",
+        action="store_true",
+        help="with --profile nnc: leave the container record out, for decoders that know the "
+        "standard only. Graph, digests and dtypes are lost; what else is, a warning says",
+    )
+    group.add_argument(
         "--short-names",
         action="store_true",
         help="call tensors by their numbers in data units; the record has their names. Makes small "
@@ -614,6 +620,7 @@ def _config(options: argparse.Namespace) -> EncoderConfig:
             row_skipping=not options.no_row_skipping,
         ),
         short_names=options.short_names,
+        record=not options.no_record,
         fold_batch_norm=options.fold_batch_norm,
         low_rank=_low_rank(options),
         distillation=(

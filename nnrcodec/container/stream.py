@@ -78,7 +78,7 @@ class Stream:
 
 
 def write_stream(
-    record: Record,
+    record: Record | None,
     qp_density: int,
     units: Iterable[Unit],
     *,
@@ -90,8 +90,8 @@ def write_stream(
 
     Parameters
     ----------
-    record : Record
-        The container record.
+    record : Record or None
+        The container record; None for a stream of the standard and no more.
     qp_density : int
         Of all tensors.
     units : iterable of Unit
@@ -110,6 +110,8 @@ def write_stream(
     """
     start = stream_start(record, qp_density, codebooks, parent_signalling)
     parts = [*start, *units]
+    if record is None:
+        return b"".join(write_units(parts))
     end = len(parts) - is_raw(parts[-1])  # deployed decoders read nothing behind a raw unit
     parts.insert(end, _topology(CLOSING_STORAGE_FORMAT, closing_to_bytes(record)))
     if record.onnx is not None:
@@ -138,7 +140,7 @@ def with_measurement(data: bytes, measured: Measurement) -> bytes:
 
 
 def stream_start(
-    record: Record, qp_density: int, codebooks: bool, parent_signalling: bool
+    record: Record | None, qp_density: int, codebooks: bool, parent_signalling: bool
 ) -> list[Unit]:
     """Return the units that stand before the data units, for which no digest is needed yet.
 
@@ -151,7 +153,7 @@ def stream_start(
     if codebooks:
         methods |= QuantizationMethodFlags.NNR_QCB
     parameters = NnrModelParameterSet(
-        topology_carriage_flag=1,
+        topology_carriage_flag=int(record is not None),
         mps_quantization_method_flags=methods,
         mps_parent_signalling_enabled_flag=int(parent_signalling),
         mps_qp_density=qp_density,
@@ -160,6 +162,8 @@ def stream_start(
         _unit(NnrUnitType.NNR_STR, NnrStartUnit(general_profile_idc=1)),
         _unit(NnrUnitType.NNR_MPS, parameters),
     ]
+    if record is None:
+        return start
     without_text = b"".join(
         write_units([*start, _topology(RECORD_STORAGE_FORMAT, record_head(record))])
     )

@@ -86,15 +86,15 @@ class Apart:
         return None
 
 
-def set_apart(model: Model, *, keep_ties: bool) -> tuple[Model, Apart]:
+def set_apart(model: Model, untied_because: str | None = None) -> tuple[Model, Apart]:
     """Return a model that data units can carry, and what they cannot.
 
     Parameters
     ----------
     model : Model
         Any.
-    keep_ties : bool
-        Whether a tensor may be coded under one of its names only.
+    untied_because : str, optional
+        Why no tensor may be coded under one of its names only.
 
     Raises
     ------
@@ -102,12 +102,12 @@ def set_apart(model: Model, *, keep_ties: bool) -> tuple[Model, Apart]:
         A graph uses a tensor without elements.
     """
     ties = model.ties
-    if ties and not keep_ties:
+    if ties and untied_because is not None:
         logger.warning(
-            "%d tied tensors, such as %r, are coded each for itself: low rank may replace one of "
-            "them and not the other",
+            "%d tied tensors, such as %r, are coded each for itself: %s",
             len(ties),
             next(iter(ties)),
+            untied_because,
         )
         ties = {}
     empty = tuple(t for t in model.tensors.values() if t.size == 0)

@@ -22,6 +22,7 @@ from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.exact import with_exact
 from nnrcodec.encoder.grouping import Group, coded_names, groups_of, short_names
 from nnrcodec.encoder.overrides import check_patterns, config_of, kept, without_layers
+from nnrcodec.encoder.plain import in_state_dict, names_in_units, say_what_is_lost
 from nnrcodec.encoder.profiles import rules_of
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.messages import logger_of
@@ -96,6 +97,8 @@ class Encoded:
         What distillation did, if it was on.
     errors : mapping of str to float
         By name, the relative error of each tensor that was coded, if it has any.
+    with_record : bytes
+        The stream with its record, if it is without; else the same.
     """
 
     data: bytes
@@ -106,6 +109,7 @@ class Encoded:
     coders: Mapping[str, int]
     distilled: DistillationReport | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
+    with_record: bytes = b""
 
 
 def encode_model(
@@ -160,7 +164,7 @@ def reduce_model(
     Reduced
     """
     whole_bytes, whole_elements = model.stored_bytes, model.elements
-    model, apart = set_apart(with_exact(model), keep_ties=config.low_rank is None)
+    model, apart = set_apart(with_exact(model), _untied_because(config))
     if not model.tensors:
         raise ModelError("there are no tensors with elements in this model: nothing to code")
     if config.lambda_ is not None and not config.dq and inputs is None:
@@ -294,16 +298,23 @@ def encode_reduced(
         has_short_names=_has_short_names(config, base),
         turnover=Turnover() if base is None else base.turnover,
     )
-    stream = write_stream(
-        record,
-        config.quantization.qp_density,
-        [part.unit for part in coded],
-        codebooks=config.codebook or any(own.codebook for own in config.settings.values()),
-        parent_signalling=base is not None,
-        standard_only=config.profile == "nnc",
-    )
+
+    def stream(record: Record | None, parts: Iterable[CodedUnit]) -> bytes:
+        return write_stream(
+            record,
+            config.quantization.qp_density,
+            [part.unit for part in parts],
+            codebooks=config.codebook or any(own.codebook for own in config.settings.values()),
+            parent_signalling=base is not None,
+            standard_only=config.profile == "nnc",
+        )
+
+    data = whole = stream(record, coded)
+    if not config.record:
+        say_what_is_lost(model, entries, reduced.apart, _names(model, config, base))
+        data = stream(None, in_state_dict(coded))
     return Encoded(
-        stream,
+        data,
         reduced.original_bytes,
         reduced.original_elements,
         reduced.layers,
@@ -311,7 +322,15 @@ def encode_reduced(
         Counter(part.coder for part in coded for _ in part.entries),
         reduced.distilled,
         errors,
+        whole,
     )
+
+
+def _untied_because(config: EncoderConfig) -> str | None:
+    """Return why tied tensors are coded each for itself, if they are."""
+    if config.low_rank is not None:
+        return "low rank may replace one of them and not the other"
+    return None if config.record else "without a record nothing says that they are one"
 
 
 def _exact(model: Model, names: Iterable[str]) -> Model:
@@ -335,6 +354,15 @@ def _measured(errors: Mapping[str, float]) -> Measurement:
     return Measurement(MeasuredOn.WEIGHTS, 0, -20 * math.log10(worst) if worst else math.inf)
 
 
+def _names(model: Model, config: EncoderConfig, base: Base | None) -> dict[str, str]:
+    """Return what tensors are called in their units, where that is not their name."""
+    whole = model if base is None else base.after
+    if _has_short_names(config, base):
+        return short_names(_with_units(whole))
+    names = coded_names(whole.tensors, rules_of(config, base).reserved_suffixes)
+    return names if config.record else names_in_units(whole, names)
+
+
 def _code(
     model: Model,
     config: EncoderConfig,
@@ -345,10 +373,7 @@ def _code(
     """Code all tensors of a model, in its order."""
     rules = rules_of(config, base)
     whole = model if base is None else base.after
-    if _has_short_names(config, base):
-        names = short_names(_with_units(whole))
-    else:
-        names = coded_names(whole.tensors, rules.reserved_suffixes)
+    names = _names(model, config, base)
     groups = groups_of(model, blocks=rules.blocks and config.blocks and not config.codebook)
 
     of = config_of(config, whole)

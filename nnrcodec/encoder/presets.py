@@ -138,4 +138,4 @@ def _decoded(encoded: Encoded) -> DecodedModel:
     """Return the network that a decoder makes of a stream."""
     from nnrcodec.graph.module import build_module
 
-    return build_module(decode_stream(encoded.data, Limits().lifted()))
+    return build_module(decode_stream(encoded.with_record, Limits().lifted()))

@@ -142,7 +142,7 @@ class _TargetSearch:
             kept[scale] = encoded
             loss = None
             if self._config.max_loss is not None:
-                decoded = decode_stream(encoded.data, Limits().lifted())
+                decoded = decode_stream(encoded.with_record, Limits().lifted())
                 loss = self._best - self._scored(decoded)
             self._trials.append(Trial(scale, len(encoded.data), loss))
             require_new(kept, scale)

@@ -66,10 +66,10 @@ class SearchResult:
     fidelity: Fidelity | None = None
 
 
-def stream_of(result: SearchResult) -> bytes:
+def stream_of(result: SearchResult, config: EncoderConfig) -> bytes:
     """Return the stream of a result, with the loss in its record if it was measured."""
     data, fidelity = result.encoded.data, result.fidelity
-    if fidelity is None:
+    if fidelity is None or not config.record:
         return data
     (on,) = (on for on, kind in INPUT_KINDS.items() if kind == fidelity.kind)
     return with_measurement(

@@ -129,6 +129,8 @@ class UpdateEncoder:
                 self._bytes_of_lossy_base = len(base)
         else:
             self._has_short_names = config.short_names
+        if self._has_short_names and not config.record:
+            raise ConfigError("short names of updates need the record, which says whose they are")
         self._decoder = UpdateDecoder(base, limits=limits, threads=config.threads)
         for index, data in enumerate(updates):
             if not is_update(data, limits):
@@ -206,6 +208,10 @@ class UpdateEncoder:
             _compare_graphs(given, before)
             now = on_factors(given, before)
             turnover = _turnover(now, before, config_of(self._config, before))
+            if turnover and not self._config.record:
+                raise ModelError(
+                    "tensors come or go with the update, which only a record tells: keep the record"
+                )
             base = Base.of(
                 before,
                 {} if turnover else self._decoder.histories,
