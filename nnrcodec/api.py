@@ -18,7 +18,7 @@ from nnrcodec.calibration.fidelity import Calibration, HeldBack
 from nnrcodec.checks import check_whole
 from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
-from nnrcodec.decoder.updates import UpdateDecoder, require_update, runnable, state_of
+from nnrcodec.decoder.updates import UpdateDecoder, is_plain_difference, runnable, state_of
 from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.search import ScoreOf, encode_best
 from nnrcodec.encoder.trials import stream_of
@@ -397,8 +397,7 @@ def decode_file(
         decoder = UpdateDecoder(base, limits=limits, threads=threads, require_record=require_record)
         for path in paths[1:]:
             data = read_stream_file(Path(path))
-            require_update(data, path, limits)
-            decoder.decode(data)
+            decoder.decode(data, is_difference=is_plain_difference(data, path, limits))
         model = decoder.network(merge=merge)
     save(model, target, limits.for_stream(sizes))
     return model

@@ -22,7 +22,7 @@ from nnrcodec.cli.per_shard import decode_shards
 from nnrcodec.cli.table import counted, printable
 from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
-from nnrcodec.decoder.updates import UpdateDecoder, require_update
+from nnrcodec.decoder.updates import UpdateDecoder, is_plain_difference
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import SAVERS, check_output, is_model_file, is_stream_file, save
 from nnrcodec.formats.sources import base_of
@@ -52,7 +52,9 @@ in a stream is ever executed.
 Several streams are a base model and its updates, in the order in which they
 were made; the result is the base model with all of them applied. Where updates
 were made with a model file as the base model, that file comes first. An update
-given alone decodes to its differences, unless it builds on earlier ones.""",
+given alone decodes to its differences, unless it builds on earlier ones. A
+stream without a container record that follows a base model, and is no update by
+its own words, is taken for a plain stream of differences and added, too.""",
     common=("--output", "--merge", "--threads", "--require-record", "--trust", "--quiet"),
     examples="""\
 examples:
@@ -67,6 +69,7 @@ examples:
   nnr-decode foreign.nnc -o net.safetensors      the state dict
   nnr-decode base.nnc 1.nnc 2.nnc -o net.pt      the model after two updates
   nnr-decode old.pt 1.nnc -o new.pt              a model file, then an update
+  nnr-decode old.pt difference.nnc -o new.pt     or a plain stream of differences
   nnr-decode filter.nnr -o filter.onnx           for onnxruntime and others
   nnr-decode - -o net.pt2 < filter.nnr           from standard input""",
 )
@@ -215,10 +218,11 @@ def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]
         options.input = path
         data = read_stream(path)
         stream_bytes += len(data)
+        is_difference = False
         if index or base is not None:
-            require_update(data, path, _limits(options))
+            is_difference = is_plain_difference(data, path, _limits(options))
         with progress_bar(f"decoding {path.name}", quiet=options.quiet) as progress:
-            decoder.decode(data, progress=progress)
+            decoder.decode(data, progress=progress, is_difference=is_difference)
     notes = [f"a base model and {counted(len(options.streams) - 1, 'update')}"]
     return decoder.network(merge=options.merge), notes, stream_bytes
 

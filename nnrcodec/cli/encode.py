@@ -161,6 +161,7 @@ examples:
   nnr-encode new.pt --base net.nnc -o 1.nnc       only what has changed since
   nnr-encode newer.pt --base net.nnc --base 1.nnc -o 2.nnc   and again
   nnr-encode new.pt --base old.pt -o 1.nnc        for who has the file old.pt
+  nnr-encode new.pt --base old.pt --difference -o d.nnc   for who adds them up
   nnr-encode net.pt --json | jq .bytes            one number for a script""",
 )
 
@@ -209,6 +210,12 @@ def main(argv: list[str] | None = None) -> int:
         metavar="FILE",
         help="write an update: what changed since this stream or model file; once more for each "
         "update since",
+    )
+    parser.add_argument(
+        "--difference",
+        action="store_true",
+        help="with --base: write a plain stream of the standard whose tensors are differences, "
+        "without a record, for prototypes that add them up; nnr-decode BASE STREAM adds them, too",
     )
     parser.add_argument(
         "--threads",
@@ -467,6 +474,8 @@ def _encode(options: argparse.Namespace) -> None:
             raise ConfigError("--calib is for the base model: updates are coded without inputs")
         _encode_update(options, config, output, start)
         return
+    if options.difference:
+        raise ConfigError("--difference is one to a base model: give --base, too")
     with timed("loading"):
         model = load(options.input, options.key, residual=options.residual)
     before = time.perf_counter()
@@ -588,7 +597,7 @@ def _encode_update(
     try:
         with timed("decoding the base"):
             base = base_of(first, options.key) if is_file else read_stream(first)
-            encoder = UpdateEncoder(base, updates, config)
+            encoder = UpdateEncoder(base, updates, config, difference=options.difference)
     except BitstreamError as error:
         raise ConfigError(f"the streams of --base do not decode: {error}") from error
     with timed("loading"):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnrcodec.container.short_names import short_names
 from nnrcodec.container.stream import read_stream
 from nnrcodec.decoder.pipeline import Decoded, decode_all, merged_model
 from nnrcodec.entropy.lossless.model import Difference
@@ -96,7 +97,9 @@ class UpdateDecoder:
             )
         self.decode(base)
 
-    def decode(self, data: bytes, *, progress: Progress | None = None) -> dict[str, np.ndarray]:
+    def decode(
+        self, data: bytes, *, progress: Progress | None = None, is_difference: bool = False
+    ) -> dict[str, np.ndarray]:
         """Decode the next stream.
 
         A base model starts a new sequence. What is remembered changes only if all of the stream
@@ -108,6 +111,9 @@ class UpdateDecoder:
             The stream.
         progress : callable, optional
             Called after each data unit with elements done and elements in all.
+        is_difference : bool
+            Whether it is a plain stream of differences, which does not say so itself: its tensors
+            are added to those of the same names. It must not have a container record.
 
         Returns
         -------
@@ -130,6 +136,8 @@ class UpdateDecoder:
             before=None if self._decoded is None else self._decoded.model,
             require_record=self._require_record,
         )
+        if is_difference:
+            decoded = _as_difference(decoded, self._decoded)
         if not decoded.is_update:
             self._histories, self._decoded = {}, decoded
         elif self._decoded is None:
@@ -218,19 +226,53 @@ def is_update(data: bytes, limits: Limits | None = None) -> bool:
     return bool(parameters.body.mps_parent_signalling_enabled_flag == 1)
 
 
-def require_update(data: bytes, name: object, limits: Limits) -> None:
-    """Raise unless a stream, which follows a base model, is an update.
+def is_plain_difference(data: bytes, name: object, limits: Limits) -> bool:
+    """Return whether a stream, which follows a base model, is to be added though it is no update.
+
+    It is where it has no container record, and so is by other software, or was made to be added.
 
     Raises
     ------
     ConfigError
-        With the name of the stream.
+        It is a base model of ours; with the name of the stream.
     """
-    if not is_update(data, limits):
+    if is_update(data, limits):
+        return False
+    if read_stream(data, limits).record is not None:
         raise ConfigError(
             f"{name} is a base model, not an update: give one base model, then its updates in "
             "their order"
         )
+    logger.warning(
+        "%s does not say that it is an update, and has no record: its tensors are taken for "
+        "differences, and are added to those of the base model",
+        name,
+    )
+    return True
+
+
+def _as_difference(decoded: Decoded, before: Decoded | None) -> Decoded:
+    """Return what a plain stream of differences says as an update.
+
+    Raises
+    ------
+    ConfigError
+        It is something else.
+    """
+    if decoded.is_update or decoded.has_digests:
+        raise ConfigError(
+            "this stream says itself what it is, a base model or an update, and is no plain stream "
+            "of differences"
+        )
+    if before is None:
+        return replace(decoded, is_update=True)
+    base, tensors = before.model, decoded.model.tensors
+    names = {original_name(name, base.graph): name for name in base.tensors}
+    if not tensors.keys() <= names.keys():
+        numbers = {number: name for name, number in short_names(base).items()}
+        names = numbers if tensors.keys() <= numbers.keys() else names
+    named = Model.of(replace(t, name=names.get(t.name, t.name)) for t in tensors.values())
+    return replace(decoded, model=named, is_update=True)
 
 
 def runnable(model: Model, limits: Limits) -> DecodedModel:

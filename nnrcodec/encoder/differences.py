@@ -49,6 +49,8 @@ class Base:
         Whether its stream has numbers in place of the names of tensors.
     new_wrapper : Wrapper or None
         What stands around the tensors after the update, if the update is to say so.
+    is_plain : bool
+        Whether the stream does not say that it is an update.
     """
 
     model: Model
@@ -58,6 +60,7 @@ class Base:
     after: Model
     has_short_names: bool = False
     new_wrapper: Wrapper | None = None
+    is_plain: bool = False
 
     @classmethod
     def of(
@@ -69,6 +72,7 @@ class Base:
         *,
         has_short_names: bool = False,
         new_wrapper: Wrapper | None = None,
+        is_plain: bool = False,
     ) -> Base:
         """Return the base of an update to the model `now`; tensors are numbered in their order."""
         ids = {name: index for index, name in enumerate(model.tensors)}
@@ -80,7 +84,7 @@ class Base:
         ties = {n: first for n, first in model.ties.items() if left.isdisjoint((n, first))}
         ties |= {name: first for name, first in now.ties.items() if name in turnover.new}
         after = Model.of(tensors, model.graph, ties=ties)
-        return cls(model, histories, ids, turnover, after, has_short_names, new_wrapper)
+        return cls(model, histories, ids, turnover, after, has_short_names, new_wrapper, is_plain)
 
     def encode_group(
         self,
@@ -109,7 +113,10 @@ class Base:
             return []
         if config.lossless or (config.profile == "ext" and is_kept(new, new.read())):
             return [_exactly(new, old, name, names)]
-        update = Update(parameter_id=self.parameter_ids[new.name], history=self.histories.get(name))
+        update = None
+        if not self.is_plain:
+            parameter_id, history = self.parameter_ids[new.name], self.histories.get(name)
+            update = Update(parameter_id=parameter_id, history=history)
         if not is_float(old.dtype):
             levels = _integers(new, old)
             if not levels.any():

@@ -86,25 +86,6 @@ def coded_names(names: Iterable[str], reserved_suffixes: tuple[str, ...]) -> dic
     return renamed
 
 
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Return a short name for each tensor: its number, with digits and letters.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Of all tensors, in the order of the model.
-    """
-    return {name: _digits(number) for number, name in enumerate(names)}
-
-
-def _digits(number: int) -> str:
-    more, last = divmod(number, len(_DIGITS))
-    return (_digits(more) if more else "") + _DIGITS[last]
-
-
 def _names_beside(layer: NormalizedConvolution) -> dict[Part, str]:
     """Return the names of what may be in a unit with a kernel."""
     names = {

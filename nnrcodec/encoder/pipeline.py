@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from nnrcodec.config import EncoderConfig
 from nnrcodec.container.record import MeasuredOn, Measurement, Record, model_digest
+from nnrcodec.container.short_names import short_names
 from nnrcodec.container.stream import write_stream
 from nnrcodec.container.turnover import Turnover
 from nnrcodec.encoder.apart import Apart, set_apart
 from nnrcodec.encoder.coded import CodedUnit, raw_last, raw_names
 from nnrcodec.encoder.differences import Base
 from nnrcodec.encoder.exact import with_exact
-from nnrcodec.encoder.grouping import Group, coded_names, groups_of, short_names
+from nnrcodec.encoder.grouping import Group, coded_names, groups_of
 from nnrcodec.encoder.overrides import check_patterns, config_of, kept, without_layers
 from nnrcodec.encoder.plain import in_state_dict, names_in_units, say_what_is_lost
 from nnrcodec.encoder.profiles import rules_of
@@ -305,7 +306,7 @@ def encode_reduced(
             config.quantization.qp_density,
             [part.unit for part in parts],
             codebooks=config.codebook or any(own.codebook for own in config.settings.values()),
-            parent_signalling=base is not None,
+            parent_signalling=base is not None and not base.is_plain,
             standard_only=config.profile == "nnc",
         )
 
@@ -343,11 +344,6 @@ def _has_short_names(config: EncoderConfig, base: Base | None) -> bool:
     return config.short_names if base is None else base.has_short_names
 
 
-def _with_units(model: Model) -> list[str]:
-    """Return the names of the tensors of a model that data units carry."""
-    return [name for name, t in model.tensors.items() if t.size and name not in model.ties]
-
-
 def _measured(errors: Mapping[str, float]) -> Measurement:
     """Return what is known of the loss before anything runs."""
     worst = max(errors.values(), default=0.0)
@@ -358,7 +354,7 @@ def _names(model: Model, config: EncoderConfig, base: Base | None) -> dict[str, 
     """Return what tensors are called in their units, where that is not their name."""
     whole = model if base is None else base.after
     if _has_short_names(config, base):
-        return short_names(_with_units(whole))
+        return short_names(whole)
     names = coded_names(whole.tensors, rules_of(config, base).reserved_suffixes)
     return names if config.record else names_in_units(whole, names)
 

@@ -58,6 +58,9 @@ class UpdateEncoder:
     config : EncoderConfig, optional
         How to code. Without a qp, the step size of a tensor is that of coding it anew; low rank,
         codebooks, blocks and folding are not for updates.
+    difference : bool
+        Make a plain stream of the standard whose tensors are differences, as codec prototypes add
+        them up: nothing in it says that it is an update, or of what.
     limits : Limits, optional
         What to accept of the streams.
 
@@ -101,6 +104,7 @@ class UpdateEncoder:
         updates: Iterable[bytes] = (),
         config: EncoderConfig | None = None,
         *,
+        difference: bool = False,
         limits: Limits | None = None,
     ) -> None:
         config = as_config(config)
@@ -114,7 +118,15 @@ class UpdateEncoder:
         if isinstance(updates, bytes | bytearray | memoryview):
             raise ConfigError("updates is one stream, expected a list of them")
         exact = config.lossless or config.kept_patterns
+        if exact and difference:
+            raise ConfigError(
+                "lossless updates change bit patterns, and a plain difference is added to values: "
+                "omit one of the two"
+            )
+        self._is_plain = difference
         self._config = config if exact else replace(config, profile="nnc")
+        if difference:
+            self._config = replace(self._config, record=False)
         base = base_of(base)
         self._bytes_of_lossy_base = 0
         if isinstance(base, bytes):
@@ -129,7 +141,9 @@ class UpdateEncoder:
                 self._bytes_of_lossy_base = len(base)
         else:
             self._has_short_names = config.short_names
-        if self._has_short_names and not config.record:
+        if difference:
+            self._has_short_names = config.short_names
+        elif self._has_short_names and not self._config.record:
             raise ConfigError("short names of updates need the record, which says whose they are")
         self._decoder = UpdateDecoder(base, limits=limits, threads=config.threads)
         for index, data in enumerate(updates):
@@ -214,11 +228,12 @@ class UpdateEncoder:
                 )
             base = Base.of(
                 before,
-                {} if turnover else self._decoder.histories,
+                {} if turnover or self._is_plain else self._decoder.histories,
                 now,
                 turnover,
                 has_short_names=self._has_short_names,
                 new_wrapper=_new_wrapper(now, before, turnover, lossless=self._config.lossless),
+                is_plain=self._is_plain,
             )
             if not turnover and before.graph is None:
                 _say_what_stays(now, before)
@@ -228,7 +243,7 @@ class UpdateEncoder:
                 stages,
                 base=base,
             )
-            self._decoder.decode(encoded.data)
+            self._decoder.decode(encoded.data, is_difference=self._is_plain)
             if 2 * len(encoded.data) > self._bytes_of_lossy_base > 0 and not turnover:
                 logger.warning(
                     "the update is more than half as large as its base model. If the network was "

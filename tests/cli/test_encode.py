@@ -116,6 +116,29 @@ def test_bases_that_cannot_be_exit_with_2(call, models, tmp_path):
         assert not output.exists()
 
 
+def test_differences_and_streams_without_a_record(call, models, tmp_path):
+    torch.save({"w": torch.zeros(40, 30)}, tmp_path / "old.pt")
+    torch.save({"w": torch.ones(40, 30)}, tmp_path / "new.pt")
+    stream, output = tmp_path / "d.nnc", tmp_path / "sum.pt"
+    for options, message in (
+        (["--difference"], "give --base, too"),
+        (["--no-record"], "use profile 'nnc', too"),
+        (["--difference", "--base", tmp_path / "old.pt", "--lossless"], "omit one of the two"),
+    ):
+        result = call("nnr-encode", tmp_path / "new.pt", "-o", stream, *options)
+        assert result.code == 2
+        assert message in result.err
+        assert not stream.exists()
+    options = ["--base", tmp_path / "old.pt", "--difference", "-o", stream]
+    assert call("nnr-encode", tmp_path / "new.pt", *options).code == 0
+    result = call("nnr-decode", tmp_path / "old.pt", stream, "-o", output)
+    assert result.code == 0
+    assert "its tensors are taken for differences" in result.err
+    assert abs(torch.load(output)["w"] - 1).max() < 0.01
+    result = call("nnr-decode", stream, "-o", output)
+    assert (result.code, result.err) == (0, "")
+
+
 def test_a_stream_is_no_model_file(call, models, tmp_path):
     stream = tmp_path / "net.nnr"
     assert call("nnr-encode", models / "net.pt", "-o", stream).code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,3 +119,73 @@ def test_updates_without_a_record(caplog: pytest.LogCaptureFixture) -> None:
     short = nnrcodec.encode({"a": WEIGHTS}, config=EncoderConfig(short_names=True)).data
     with pytest.raises(ConfigError, match="short names of updates need the record"):
         UpdateEncoder(short, config=PLAIN)
+
+
+@pytest.mark.parametrize("short_names", [False, True])
+def test_differences_are_plain_streams(
+    short_names: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = {"net.a": WEIGHTS, "net.b": WEIGHTS[0], "net.n": np.arange(40, dtype=np.int32)}
+    now = {**base, "net.b": WEIGHTS[0] + 0.5, "net.n": base["net.n"] * 2}
+    config = EncoderConfig(qp=-24, nonweight_qp=-24, short_names=short_names)
+    encoder = UpdateEncoder(base, config=config, difference=True)
+    data = encoder.encode(now).data
+    assert names_of_units(data) == ["NNR_STR", "NNR_MPS", "NNR_NDU", "NNR_NDU"]
+    plain = nnrcodec.decode(data)  # as any decoder of the standard does
+    assert list(plain) == (["1", "2"] if short_names else ["net.b", "net.n"])
+    assert abs(plain["1" if short_names else "net.b"] - 0.5).max() < 2**-6
+
+    decoder = UpdateDecoder(base)
+    decoder.decode(data, is_difference=True)
+    for name, value in decoder.state.items():
+        np.testing.assert_array_equal(value, encoder.state[name])
+    assert abs(decoder.state["net.b"] - now["net.b"]).max() < 2**-6
+    np.testing.assert_array_equal(decoder.state["net.n"], now["net.n"])
+    np.testing.assert_array_equal(decoder.state["net.a"], WEIGHTS)
+
+    model_file, stream, output = (tmp_path / name for name in ("b.npz", "d.nnc", "o.npz"))
+    np.savez(model_file, **base)
+    stream.write_bytes(data)
+    caplog.clear()
+    nnrcodec.decode_file([model_file, stream], output)
+    assert "d.nnc does not say that it is an update, and has no record: its tensors are" \
+        in caplog.text  # fmt: skip
+    with np.load(output) as written:
+        for name in base:
+            np.testing.assert_array_equal(written[name], decoder.state[name])
+
+    again = encoder.encode({**now, "net.a": WEIGHTS + 1}).data
+    decoder.decode(again, is_difference=True)
+    assert abs(decoder.state["net.a"] - WEIGHTS - 1).max() < 2**-5
+
+
+def test_differences_of_a_network_have_the_names_of_its_state_dict() -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3)).eval()
+    base = nnrcodec.encode(module, (torch.rand(1, 3, 8, 8),)).data
+    encoder = UpdateEncoder(base, difference=True)
+    trained = encoder.start()
+    with torch.no_grad():
+        trained.get_parameter("0.bias").add_(1)
+    data = encoder.encode(trained).data
+    assert list(nnrcodec.decode(data)) == ["0.bias"]
+    decoder = UpdateDecoder(base)
+    decoder.decode(data, is_difference=True)
+    for name, value in trained.state_dict().items():
+        assert abs(decoder.state[name] - value.numpy()).max() < 0.02
+
+
+def test_what_is_no_plain_difference_is_refused() -> None:
+    base = nnrcodec.encode({"a": WEIGHTS}).data
+    decoder = UpdateDecoder({"a": WEIGHTS})
+    update = UpdateEncoder({"a": WEIGHTS}).encode({"a": WEIGHTS + 1}).data
+    for stream in (base, update):
+        with pytest.raises(ConfigError, match="says itself what it is"):
+            decoder.decode(stream, is_difference=True)
+    other = UpdateEncoder({"b": WEIGHTS}, difference=True).encode({"b": WEIGHTS + 1}).data
+    with pytest.raises(nnrcodec.BitstreamError, match="tensor 'b', which the base model does not"):
+        decoder.decode(other, is_difference=True)
+    with pytest.raises(nnrcodec.BitstreamError, match="has to be decoded first"):
+        UpdateDecoder().decode(other, is_difference=True)
+    with pytest.raises(ConfigError, match="omit one of the two"):
+        UpdateEncoder({"a": WEIGHTS}, config=EncoderConfig(lossless=True), difference=True)
+    np.testing.assert_array_equal(decoder.state["a"], WEIGHTS)
