@@ -134,7 +134,7 @@ def test_differences_and_streams_without_a_record(call, models, tmp_path):
     result = call("nnr-decode", tmp_path / "old.pt", stream, "-o", output)
     assert result.code == 0
     assert "its tensors are taken for differences" in result.err
-    assert abs(torch.load(output)["w"] - 1).max() < 0.01
+    assert abs(torch.load(output)["w"] - 1).max() < 0.02
     result = call("nnr-decode", stream, "-o", output)
     assert (result.code, result.err) == (0, "")
 
