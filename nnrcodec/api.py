@@ -343,7 +343,7 @@ def decode(
     model = decode_stream(
         data, limits or Limits(), merge=merge, threads=threads, require_record=require_record
     )
-    return state_of(model)
+    return state_of(model, threads)
 
 
 def decode_file(
@@ -397,7 +397,9 @@ def decode_file(
         decoder = UpdateDecoder(base, limits=limits, threads=threads, require_record=require_record)
         for path in paths[1:]:
             data = read_stream_file(Path(path))
-            decoder.decode(data, is_difference=is_plain_difference(data, path, limits))
+            after_file = not isinstance(base, bytes)
+            is_plain = is_plain_difference(data, path, limits, after_file=after_file)
+            decoder.decode(data, is_difference=is_plain)
         model = decoder.network(merge=merge)
     save(model, target, limits.for_stream(sizes))
     return model

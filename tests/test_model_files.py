@@ -286,7 +286,7 @@ OUTCOMES = {
     "05-dtypes/bf16.safetensors": "",
     "05-dtypes/fp8.safetensors": "",
     "05-dtypes/mixed.pt": "",
-    "06-noncontiguous/channels_last.pth": "",
+    "06-noncontiguous/channels_last.pth": "become contiguous that have other strides: 'a.weight'",
     "07-nan/one_nan.pth": "'conv2.weight': 1 of 216 values are NaN, the first at",
     "07-nan/outlier.pth": "'conv1.weight': 1 of 216 values are far beyond all others, the first",
     "08-torchscript/traced.pt": "TorchScript network of the class",

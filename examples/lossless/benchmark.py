@@ -6,8 +6,8 @@ For each model file, as it is and with its floats cast to narrower dtypes, the t
 of our stream (all of it, with names and digests), of zstd at level 19 after a shuffle of bytes (the
 first bytes of all elements, then the second ones, ...), and of ZipNN; both others get the values of
 all tensors in one piece, without names. Speeds are the best of some rounds: of ours from the stream
-to the state dict, with the check of all digests, on so many threads; zstd and the shuffle back, and
-ZipNN, on one thread. Both others are left out where they are not installed:
+to the values as they stand in files, with the check of all digests, on so many threads; zstd and
+the shuffle back, and ZipNN, on one thread. Both others are left out where they are not installed:
 ``pip install zstandard zipnn``.
 """
 
@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 import nnrcodec
-from nnrcodec.entropy.lossless.words import words_of
-from nnrcodec.model.dtypes import cast, is_float
+from nnrcodec.decoder.pipeline import decode_stream
+from nnrcodec.limits import Limits
+from nnrcodec.model.dtypes import cast, is_float, words_of
 from nnrcodec.model.model import Model, Tensor
 
 EXAMPLE = Path(__file__).parents[1] / "postfilter" / "filter.pt2"
@@ -59,7 +60,12 @@ def ours(model: Model, threads: Sequence[int], rounds: int) -> tuple[int, list[f
     for tensor in model.tensors.values():
         same = words_of(decoded[tensor.name], tensor.dtype) == words_of(tensor.read(), tensor.dtype)
         assert np.all(same), tensor.name
-    times = [best_seconds(lambda n=n: nnrcodec.decode(stream, threads=n), rounds) for n in threads]  # type: ignore[misc]
+
+    def decode(count: int) -> None:
+        for tensor in decode_stream(stream, Limits(), threads=count).tensors.values():
+            tensor.little_endian()
+
+    times = [best_seconds(lambda n=n: decode(n), rounds) for n in threads]  # type: ignore[misc]
     return len(stream), times
 
 

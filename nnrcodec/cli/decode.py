@@ -53,7 +53,7 @@ Several streams are a base model and its updates, in the order in which they
 were made; the result is the base model with all of them applied. Where updates
 were made with a model file as the base model, that file comes first. An update
 given alone decodes to its differences, unless it builds on earlier ones. A
-stream without a container record that follows a base model, and is no update by
+stream without a container record that follows a model file, and is no update by
 its own words, is taken for a plain stream of differences and added, too.""",
     common=("--output", "--merge", "--threads", "--require-record", "--trust", "--quiet"),
     examples="""\
@@ -69,7 +69,7 @@ examples:
   nnr-decode foreign.nnc -o net.safetensors      the state dict
   nnr-decode base.nnc 1.nnc 2.nnc -o net.pt      the model after two updates
   nnr-decode old.pt 1.nnc -o new.pt              a model file, then an update
-  nnr-decode old.pt difference.nnc -o new.pt     or a plain stream of differences
+  nnr-decode old.pt plain.nnc -o new.pt          or plain differences
   nnr-decode filter.nnr -o filter.onnx           for onnxruntime and others
   nnr-decode - -o net.pt2 < filter.nnr           from standard input""",
 )
@@ -220,7 +220,8 @@ def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]
         stream_bytes += len(data)
         is_difference = False
         if index or base is not None:
-            is_difference = is_plain_difference(data, path, _limits(options))
+            after_file = base is not None
+            is_difference = is_plain_difference(data, path, _limits(options), after_file=after_file)
         with progress_bar(f"decoding {path.name}", quiet=options.quiet) as progress:
             decoder.decode(data, progress=progress, is_difference=is_difference)
     notes = [f"a base model and {counted(len(options.streams) - 1, 'update')}"]

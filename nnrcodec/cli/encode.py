@@ -215,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         "--difference",
         action="store_true",
         help="with --base: write a plain stream of the standard whose tensors are differences, "
-        "without a record, for prototypes that add them up; nnr-decode BASE STREAM adds them, too",
+        "without a record, for prototypes that add them up; nnr-decode FILE STREAM adds them, too",
     )
     parser.add_argument(
         "--threads",

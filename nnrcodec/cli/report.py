@@ -101,7 +101,7 @@ def lines_of(
         f"{output}: {grouped(report.original_bytes)} -> {grouped(report.stream_bytes)} bytes "
         f"({100 * report.stream_bytes / report.original_bytes:.1f} %), "
         f"{report.bits_per_weight:.2f} bits per weight, {seconds:.1f} s; tensors: {coders}"
-        f"{_loss_words(report)}"
+        f"{_loss_words(report)}{_left_out_words(report)}"
     )
 
 
@@ -118,6 +118,12 @@ def _loss_words(report: EncodeReport) -> str:
         f"; output not measured, weights off by {100 * worst.relative_error:.1f} % at most "
         f"({printable(worst.name)})"
     )
+
+
+def _left_out_words(report: EncodeReport) -> str:
+    """Return how much of the file is not in the stream, to be added to a line."""
+    count = len(report.left_out)
+    return f"; {count} {'entry' if count == 1 else 'entries'} of the file left out" if count else ""
 
 
 def _fold_lines(report: EncodeReport) -> Iterator[str]:

@@ -170,7 +170,7 @@ class Record:
     turnover: Turnover = field(default_factory=Turnover)
 
 
-def tensor_digest(tensor: Tensor, value: np.ndarray, stored: np.ndarray | None = None) -> str:
+def tensor_digest(tensor: Tensor, value: np.ndarray | None = None) -> str:
     """Return the digest of a decoded tensor: of dtype, shape and values.
 
     It guards against damage and against decoders that differ, not against forgery.
@@ -179,10 +179,8 @@ def tensor_digest(tensor: Tensor, value: np.ndarray, stored: np.ndarray | None =
     ----------
     tensor : Tensor
         Gives dtype and shape.
-    value : ndarray
-        Its values, dtype ``DTYPES[tensor.dtype]``.
-    stored : ndarray, optional
-        The same as they stand in files, if they are at hand.
+    value : ndarray, optional
+        What is decoded, dtype ``DTYPES[tensor.dtype]``; by default the values of the tensor.
 
     Returns
     -------
@@ -191,7 +189,8 @@ def tensor_digest(tensor: Tensor, value: np.ndarray, stored: np.ndarray | None =
     """
     head = f"{tensor.dtype}{list(tensor.shape)}".encode()
     sha256 = hashlib.sha256(head.replace(b" ", b""))
-    sha256.update((to_little_endian(value, tensor.dtype) if stored is None else stored).data)
+    stored = tensor.little_endian() if value is None else to_little_endian(value, tensor.dtype)
+    sha256.update(stored.data)
     return sha256.digest()[:DIGEST_BYTES].hex()
 
 
@@ -215,5 +214,5 @@ def model_digest(model: Model) -> str:
     """
     sha256 = hashlib.sha256()
     for tensor in model.tensors.values():
-        sha256.update(f"{tensor.name}\0{tensor_digest(tensor, tensor.read())}".encode())
+        sha256.update(f"{tensor.name}\0{tensor_digest(tensor)}".encode())
     return sha256.digest()[:DIGEST_BYTES].hex()

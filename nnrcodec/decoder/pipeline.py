@@ -227,7 +227,7 @@ def _recorded(entry: TensorEntry, tensors: Mapping[str, Tensor]) -> Tensor:
         return tensors[entry.name]
     value = np.zeros(entry.empty_shape, DTYPES[entry.dtype])
     tensor = Tensor.of(entry.name, value, entry.dtype, entry.role)
-    _check_digest(tensor, value, entry)
+    _check_digest(tensor, entry)
     return tensor
 
 
@@ -335,39 +335,59 @@ def _decode_contents(
 ) -> Iterator[list[tuple[Tensor, DecodedMember]]]:
     """Yield the tensors of each unit in turn, decoding several units, or one in parts, at once.
 
-    The first error in the order of units is the one that is raised.
+    Large units come first, so that what cannot be done in parts is done beside others. The first
+    error in the order of units is the one that is raised.
     """
-    large = sum(content.size for content in contents) // threads
+    if threads == 1:
+        for content in contents:
+            yield _checked(content, _members(content, histories, keep_levels))
+        return
+    least = sum(content.size for content in contents) // threads
     pool = ThreadPoolExecutor(threads)
 
-    def start(content: Content) -> Future[list[tuple[Tensor, DecodedMember]]] | None:
-        if threads == 1 or (content.has_entry_points and content.size >= large):
-            return None
-        return pool.submit(_decode, content, histories, keep_levels, 1)
+    def decode(content: Content) -> list[tuple[Tensor, DecodedMember]]:
+        return _checked(content, _members(content, histories, keep_levels))
+
+    def in_parts(content: Content) -> Future[list[tuple[Tensor, DecodedMember]]]:
+        try:
+            members = _members(content, histories, keep_levels, threads)
+        except Exception as error:  # to be raised in its turn
+            failed: Future[list[tuple[Tensor, DecodedMember]]] = Future()
+            failed.set_exception(error)
+            return failed
+        return pool.submit(_checked, content, members)
 
     try:
-        started = deque(map(start, contents[:_MOST_STARTED]))
+        large = {
+            position: in_parts(content)
+            for position, content in enumerate(contents)
+            if content.has_entry_points and content.size >= least
+        }
+        started = deque[Future[list[tuple[Tensor, DecodedMember]]]]()
         for position, content in enumerate(contents):
-            future = started.popleft()
-            following = position + _MOST_STARTED
-            started.extend(map(start, contents[following : following + 1]))
-            if future is None:
-                yield _decode(content, histories, keep_levels, threads)
-            else:
-                yield future.result()
+            if position >= _MOST_STARTED:
+                yield started.popleft().result()
+            started.append(large[position] if position in large else pool.submit(decode, content))
+        for future in started:
+            yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _decode(
-    content: Content, histories: Histories, keep_levels: bool, threads: int
+def _members(
+    content: Content, histories: Histories, keep_levels: bool, threads: int = 1
+) -> list[DecodedMember]:
+    """Decode the tensors of a unit."""
+    return content.kind.decode(content.unit, histories, threads=threads, keep_levels=keep_levels)
+
+
+def _checked(
+    content: Content, members: Sequence[DecodedMember]
 ) -> list[tuple[Tensor, DecodedMember]]:
-    """Decode the tensors of a unit and compare them with their digests."""
-    unit = content.unit
-    members = content.kind.decode(unit, histories, threads=threads, keep_levels=keep_levels)
-    with located(unit):
+    """Return the tensors of a unit as the record has them, compared with their digests."""
+    with located(content.unit):
         return [
-            (_tensor(member, entry), replace(member, stored=None))
+            (_tensor(member, entry), member)
             for member, entry in zip(members, content.entries, strict=True)
         ]
 
@@ -376,7 +396,10 @@ def _tensor(decoded: DecodedMember, entry: TensorEntry | None) -> Tensor:
     """Return a decoded tensor as the record has it, compared with its digest."""
     if entry is None:
         return Tensor.of(decoded.member.name, decoded.value)
-    if entry.is_pattern:
+    are_words = decoded.are_words and decoded.dtype == entry.dtype and not entry.is_pattern
+    if are_words:
+        value = decoded.held
+    elif entry.is_pattern:
         value = _of_pattern(decoded, entry)
     else:
         value = _converted(decoded.value, decoded.dtype, entry.dtype)
@@ -384,16 +407,14 @@ def _tensor(decoded: DecodedMember, entry: TensorEntry | None) -> Tensor:
         if value.size != 1:
             raise PayloadError(f"tensor {entry.name!r} is a scalar, but has {value.size} elements")
         value = value.reshape(())
-    tensor = Tensor.of(entry.name, value, entry.dtype, entry.role)
-    stored = decoded.stored if decoded.dtype == entry.dtype else None
-    _check_digest(tensor, value, entry, stored)
+    wrap = Tensor.of_words if are_words else Tensor.of
+    tensor = wrap(entry.name, value, entry.dtype, entry.role)
+    _check_digest(tensor, entry)
     return tensor
 
 
-def _check_digest(
-    tensor: Tensor, value: np.ndarray, entry: TensorEntry, stored: np.ndarray | None = None
-) -> None:
-    digest = tensor_digest(tensor, value, stored)
+def _check_digest(tensor: Tensor, entry: TensorEntry) -> None:
+    digest = tensor_digest(tensor)
     if digest != entry.digest:
         raise PayloadError(
             f"tensor {entry.name!r} decodes to digest {digest}, the record says {entry.digest}"

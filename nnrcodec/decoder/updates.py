@@ -18,7 +18,7 @@ from nnrcodec.container.short_names import short_names
 from nnrcodec.container.stream import read_stream
 from nnrcodec.decoder.pipeline import Decoded, decode_all, merged_model
 from nnrcodec.entropy.lossless.model import Difference
-from nnrcodec.entropy.lossless.words import changed, values_of, words_of
+from nnrcodec.entropy.lossless.words import changed
 from nnrcodec.errors import (
     ConfigError,
     ModelError,
@@ -30,9 +30,10 @@ from nnrcodec.formats.sources import base_of, in_memory
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
 from nnrcodec.messages import logger_of
-from nnrcodec.model.dtypes import DTYPES, cast, is_float, item_bytes
+from nnrcodec.model.dtypes import DTYPES, cast, is_float, item_bytes, words_of
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.source import Source, WrapperError, check_wrapper
+from nnrcodec.parallel import in_order
 from nnrcodec.progress import Progress
 from nnrcodec.syntax.constants import NnrUnitType
 from nnrcodec.units.ndu import TensorHistory
@@ -226,19 +227,31 @@ def is_update(data: bytes, limits: Limits | None = None) -> bool:
     return bool(parameters.body.mps_parent_signalling_enabled_flag == 1)
 
 
-def is_plain_difference(data: bytes, name: object, limits: Limits) -> bool:
+def is_plain_difference(data: bytes, name: object, limits: Limits, *, after_file: bool) -> bool:
     """Return whether a stream, which follows a base model, is to be added though it is no update.
 
-    It is where it has no container record, and so is by other software, or was made to be added.
+    It is where it has no container record, and so is by other software, or was made to be added;
+    and where the base model is a file, which no stream could be in place of.
+
+    Parameters
+    ----------
+    data : bytes
+        The stream.
+    name : object
+        Its name.
+    limits : Limits
+        What to accept of it.
+    after_file : bool
+        Whether the base model is a model file.
 
     Raises
     ------
     ConfigError
-        It is a base model of ours; with the name of the stream.
+        It is a base model; with the name of the stream.
     """
     if is_update(data, limits):
         return False
-    if read_stream(data, limits).record is not None:
+    if not after_file or read_stream(data, limits).record is not None:
         raise ConfigError(
             f"{name} is a base model, not an update: give one base model, then its updates in "
             "their order"
@@ -300,13 +313,20 @@ def runnable(model: Model, limits: Limits) -> DecodedModel:
     return optimized_for_inference(build_module(model, limits))
 
 
-def state_of(model: Model) -> dict[str, np.ndarray]:
-    """Return the tensors of a decoded model that belong to its state dict, by original names."""
-    return {
-        original_name(tensor.name, model.graph): tensor.read()
-        for tensor in model.tensors.values()
-        if tensor.role is not Role.CONSTANT
-    }
+def state_of(model: Model, threads: int | None = 1) -> dict[str, np.ndarray]:
+    """Return the tensors of a decoded model that belong to its state dict, by original names.
+
+    Parameters
+    ----------
+    model : Model
+        Decoded.
+    threads : int, optional
+        How many tensors to read at once, by default one for each processor: bfloat16 becomes wider.
+    """
+    tensors = [t for t in model.tensors.values() if t.role is not Role.CONSTANT]
+    names = (original_name(tensor.name, model.graph) for tensor in tensors)
+    values = in_order(lambda tensor: tensor.read(), tensors, threads)
+    return dict(zip(names, values, strict=True))
 
 
 def _updated(model: Model, update: Decoded) -> Model:
@@ -397,7 +417,7 @@ def _changed(base: Tensor, difference: Tensor, form: Difference) -> Tensor:
             f"{8 * patterns.dtype.itemsize} bits, the base model is {base.dtype}{list(base.shape)}"
         )
     words = changed(words_of(base.read(), base.dtype), patterns, form)
-    return Tensor.of(base.name, values_of(words, base.dtype), base.dtype, base.role)
+    return Tensor.of_words(base.name, words, base.dtype, base.role)
 
 
 def _sum(base: Tensor, difference: Tensor) -> Tensor:

@@ -15,9 +15,9 @@ from nnrcodec.encoder.exact import is_kept
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import fit_int32, int32_levels, quantize_reals, read_checked
 from nnrcodec.entropy.lossless.model import Difference
-from nnrcodec.entropy.lossless.words import differences, words_of
+from nnrcodec.entropy.lossless.words import differences
 from nnrcodec.errors import ModelError
-from nnrcodec.model.dtypes import DTYPES, is_float, to_little_endian
+from nnrcodec.model.dtypes import DTYPES, is_float, words_of
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.model.source import Wrapper
 from nnrcodec.quant.policy import Policy
@@ -143,7 +143,7 @@ class Base:
 
 def has_same_bits(new: Tensor, old: Tensor) -> bool:
     """Return whether the values of two tensors of one shape and dtype are the same, bit for bit."""
-    bits = [to_little_endian(tensor.read(), tensor.dtype).tobytes() for tensor in (new, old)]
+    bits = [tensor.little_endian().tobytes() for tensor in (new, old)]
     return bits[0] == bits[1]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,8 +13,7 @@ from nnrcodec.encoder.coded import CodedUnit
 from nnrcodec.encoder.exact import exact_levels, has_outliers, is_kept
 from nnrcodec.encoder.grouping import Group
 from nnrcodec.encoder.levels import fit_int32, levels_at, read_checked
-from nnrcodec.entropy.lossless.words import words_of
-from nnrcodec.model.dtypes import DTYPES, bit_pattern, is_float
+from nnrcodec.model.dtypes import DTYPES, bit_pattern, is_float, words_of
 from nnrcodec.model.model import Tensor
 from nnrcodec.quant.policy import Policy, require_qp
 from nnrcodec.quant.quantized import (
@@ -55,10 +55,13 @@ def encode_group(
 ) -> list[CodedUnit]:
     """Code the tensor of a group; as `nnrcodec.encoder.profiles.EncodeGroup`."""
     (tensor,) = group.tensors.values()
+    written = tensor
+    if "\0" in tensor.name:  # which no unit can have, not even while sizes are compared
+        written = replace(tensor, name=names[tensor.name])
     if config.lossless:
-        unit, value = encode_exactly(tensor, config)
+        unit, value = encode_exactly(written, config)
     else:
-        unit, value = encode_tensor(tensor, config, known.get(tensor.name))
+        unit, value = encode_tensor(written, config, known.get(tensor.name))
     if tensor.name in names:
         unit.body.topology_elem_id = names[tensor.name]
     is_pattern = DTYPES[tensor.dtype].kind == "c"

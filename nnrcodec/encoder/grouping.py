@@ -71,14 +71,16 @@ def coded_names(names: Iterable[str], reserved_suffixes: tuple[str, ...]) -> dic
     names : iterable of str
         Of all tensors.
     reserved_suffixes : tuple of str
-        How no name in a unit may end.
+        How no name in a unit may end. No more may it have zero bytes, which would end it.
     """
     ordered = list(names)
     taken = set(ordered)
     renamed = {}
     for name in ordered:
-        if name.endswith(reserved_suffixes):
-            coded = f"{name}_"
+        coded = name.replace("\0", "_")
+        if coded.endswith(reserved_suffixes):
+            coded += "_"
+        if coded != name:
             while coded in taken:
                 coded += "_"
             taken.add(coded)

@@ -118,12 +118,17 @@ _CHANGES: Mapping[tuple[str, str], str] = {
     ("builtins", "bytearray"): _BYTEARRAYS,
     ("__builtin__", "bytearray"): _BYTEARRAYS,
     ("collections", "defaultdict"): "defaultdicts become dicts",
+    ("collections", "Counter"): "Counters become dicts",
     ("multiarray", "scalar"): "single numbers of NumPy become numbers of Python",
     ("_utils", "_rebuild_parameter"): "parameters become tensors",
     ("_utils", "_rebuild_parameter_with_state"): "parameters become tensors",
     ("_tensor", "_rebuild_from_type_v2"): "tensors of derived classes become plain ones",
 }
 """By the last part of a module and the name of what is called, what it has instead."""
+
+_TENSORS = {("_utils", f"_rebuild_tensor{version}") for version in ("_v2", "_v3")}
+_REQUIRES_GRAD = 4
+_TYPED = ("_tensor", "_rebuild_from_type_v2")
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
@@ -202,10 +207,20 @@ class _Machine:
         if not isinstance(function, Name):
             return Thing(Name("?", type(function).__name__), args)
         builder = _BUILDERS.get((function.module, function.name))
-        change = _CHANGES.get((function.module.rpartition(".")[2], function.name))
+        change = _change_by(function, args)
         if change is not None:
             self.changes[change] = None
         return self.make(function, args) if builder is None else builder(*args)
+
+
+def _change_by(function: Name, args: tuple[Any, ...]) -> str | None:
+    """Return what is otherwise in a result than the program that wrote it has it."""
+    key = (function.module.rpartition(".")[2], function.name)
+    if key in _TENSORS and len(args) > _REQUIRES_GRAD and args[_REQUIRES_GRAD] is True:
+        return "tensors that require gradients no longer do"
+    if key == _TYPED and len(args) > 1 and str(args[1]) == "torch.Tensor":
+        return "tensors lose their attributes"
+    return _CHANGES.get(key)
 
 
 def _put_pairs(target: Any, items: list[Any]) -> None:
@@ -402,9 +417,17 @@ _BUILTINS: Mapping[str, Callable[..., Any]] = {
     "bytearray": lambda *args: args[0] if args and isinstance(args[0], bytes) else b"",
 }
 
+
+def _counter(counts: Any = None, *_: Any) -> dict[Any, Any]:
+    if counts is not None and not isinstance(counts, dict):
+        raise PickleError("it is damaged: a Counter of something else than a dict")
+    return dict(counts or {})
+
+
 _BUILDERS: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): _ordered,
     ("collections", "defaultdict"): lambda *_: {},
+    ("collections", "Counter"): _counter,
     ("_codecs", "encode"): _encoded,
     **{("builtins", name): build for name, build in _BUILTINS.items()},
     **{("__builtin__", name): build for name, build in _BUILTINS.items()},

@@ -17,6 +17,7 @@ from nnrcodec.formats.unwrapping import LEFT_OUT, unwrapped
 from nnrcodec.formats.wrapping import pick
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
+from nnrcodec.messages import some
 from nnrcodec.model.model import Model, Role, Tensor, ties_of
 from nnrcodec.model.source import Source, WrapperError, check_wrapper
 from nnrcodec.model.torch_values import to_torch
@@ -49,6 +50,9 @@ def load(path: Path, key: str | None = None) -> Model:
 def _model(file: TorchFile, path: Path, key: str | None) -> Model:
     picked = pick(file.root, key, path)
     changes = () if picked.is_state_of_program else file.changes
+    strided = [repr(name) for name, tensor, _ in picked.tensors if not tensor.is_contiguous]
+    if strided:
+        changes = (*changes, f"tensors become contiguous that have other strides: {some(strided)}")
     notes = (*picked.notes, *(f"on the way back {change}" for change in changes))
     source = Source("PyTorch file", picked.wrapper, picked.left_out, picked.coded, notes)
     tensors = [_tensor(file, name, tensor, beside) for name, tensor, beside in picked.tensors]

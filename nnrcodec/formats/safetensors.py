@@ -15,7 +15,7 @@ from nnrcodec.formats.atomic import write_atomically
 from nnrcodec.formats.reading import require_no_key
 from nnrcodec.graph.names import original_name
 from nnrcodec.limits import Limits
-from nnrcodec.model.dtypes import COMPUTED_DTYPES, item_bytes, to_little_endian
+from nnrcodec.model.dtypes import COMPUTED_DTYPES, item_bytes
 from nnrcodec.model.model import Model, Role, Tensor
 from nnrcodec.model.source import MOST_BYTES, LeftOut, Source, Wrapper
 from nnrcodec.model.torch_values import from_torch
@@ -153,4 +153,4 @@ def _write(file: BinaryIO, tensors: list[Tensor], metadata: object) -> None:
     file.write(len(text).to_bytes(8, "little"))
     file.write(text)
     for tensor in tensors:
-        file.write(to_little_endian(tensor.read(), tensor.dtype).data)
+        file.write(tensor.little_endian().data)

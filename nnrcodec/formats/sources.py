@@ -103,8 +103,11 @@ def base_of(base: Any, key: str | None = None) -> bytes | Model:
 
 def in_memory(model: Model) -> Model:
     """Return a model with values of its own, whatever becomes of the file or arrays of another."""
-    tensors = (replace(t, read=partial(_same, t.read().copy())) for t in model.tensors.values())
-    return replace(model, tensors={t.name: t for t in tensors})
+
+    def own(tensor: Tensor) -> Tensor:
+        return replace(tensor, read=partial(_same, tensor.read().copy()), words=None)
+
+    return replace(model, tensors={name: own(tensor) for name, tensor in model.tensors.items()})
 
 
 def _same(value: np.ndarray) -> np.ndarray:

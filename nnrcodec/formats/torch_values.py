@@ -102,6 +102,15 @@ class StoredTensor:
         return math.prod(self.shape)
 
     @property
+    def is_contiguous(self) -> bool:
+        """Whether its values stand one after the other, in the order of its axes."""
+        if self.storage is None or not self.size:
+            return True
+        steps = [math.prod(self.shape[axis + 1 :]) for axis in range(len(self.shape))]
+        axes = zip(self.shape, self.stride, steps, strict=True)
+        return all(n == 1 or own == step for n, own, step in axes)
+
+    @property
     def place(self) -> Hashable:
         """What is equal for tensors that are the same one; None if there are no values."""
         if self.storage is None or not self.size:

@@ -179,10 +179,18 @@ def names_of(tensors: Mapping[Path, StoredTensor], chosen: Path) -> dict[Path, s
     return names
 
 
+_KINDS = {
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor, and only dense ones are coded",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a tensor without values",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor, and only dense ones are coded",
+}
+"""By the function that makes it, what something is."""
+
+
 def words(value: Any) -> str:
     """Return what a value is, for people."""
     if isinstance(value, Thing):
-        return f"an object of the class {value.maker}"[:200]
+        return _KINDS.get(str(value.maker)) or f"an object of the class {value.maker}"[:200]
     if isinstance(value, Name):
         return f"the name {value}"[:200]
     if isinstance(value, StoredTensor):

@@ -189,6 +189,36 @@ def from_little_endian(data: memoryview, dtype: str, shape: tuple[int, ...]) -> 
     return np.frombuffer(data, held.newbyteorder("<")).astype(held).reshape(shape)
 
 
+def words_of(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the bit patterns of values.
+
+    Parameters
+    ----------
+    values : ndarray
+        Any shape, of ``DTYPES[dtype]``.
+    dtype : str
+        A key of `DTYPES`, of real numbers.
+
+    Returns
+    -------
+    ndarray of uint8, uint16, uint32 or uint64
+        Same shape.
+    """
+    stored = to_little_endian(values, dtype)
+    words = stored.view(f"<u{item_bytes(dtype)}")
+    return words.astype(words.dtype.newbyteorder("="), copy=False)
+
+
+def values_of(words: np.ndarray, dtype: str) -> np.ndarray:
+    """Return the values of bit patterns: the inverse of `words_of`."""
+    if dtype == "bfloat16":
+        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "bool":
+        stored = words.astype(words.dtype.newbyteorder("<"), copy=False)
+        return from_little_endian(memoryview(stored.tobytes()), dtype, words.shape)
+    return words.view(DTYPES[dtype])
+
+
 _BLOCK = 2**16
 """Elements whose intermediate values fit a cache."""
 

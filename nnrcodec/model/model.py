@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from nnrcodec.model.dtypes import DTYPES, item_bytes
+from nnrcodec.model.dtypes import DTYPES, item_bytes, to_little_endian, values_of
 
 if TYPE_CHECKING:
     from nnrcodec.graph.graph import Graph
@@ -53,6 +53,8 @@ class Tensor:
         Parameter, buffer or constant.
     exact : bool
         Whether it is no weight: its values must not change.
+    words : callable or None
+        Returns the bit patterns of the values, in place of which they are held.
     """
 
     name: str
@@ -61,6 +63,18 @@ class Tensor:
     read: Callable[[], np.ndarray]
     role: Role = Role.PARAMETER
     exact: bool = False
+    words: Callable[[], np.ndarray] | None = None
+
+    @classmethod
+    def of_words(
+        cls, name: str, words: np.ndarray, dtype: str, role: Role = Role.PARAMETER
+    ) -> Tensor:
+        """Wrap the bit patterns of values, as `nnrcodec.model.dtypes.words_of` returns them."""
+
+        def read() -> np.ndarray:
+            return values_of(words, dtype)
+
+        return cls(name, dtype, tuple(words.shape), read, role, words=lambda: words)
 
     @classmethod
     def of(
@@ -68,6 +82,13 @@ class Tensor:
     ) -> Tensor:
         """Wrap an array that is already in memory."""
         return cls(name, dtype or value.dtype.name, tuple(value.shape), lambda: value, role)
+
+    def little_endian(self) -> np.ndarray:
+        """Return the values as they stand in files: `nnrcodec.model.dtypes.to_little_endian`."""
+        if self.words is None or self.dtype == "bool":  # of which all but 0 are True
+            return to_little_endian(self.read(), self.dtype)
+        words = self.words()
+        return words.astype(words.dtype.newbyteorder("<"), copy=False)
 
     @property
     def size(self) -> int:

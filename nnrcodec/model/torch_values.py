@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnrcodec.errors import ModelError
-from nnrcodec.model.dtypes import DTYPES, is_pattern, to_little_endian
+from nnrcodec.model.dtypes import DTYPES, is_pattern
 from nnrcodec.model.model import Role, Tensor
 
 if TYPE_CHECKING:
@@ -52,12 +52,12 @@ def to_torch(tensor: Tensor) -> torch.Tensor:
     import torch
 
     dtype = getattr(torch, tensor.dtype)
+    if tensor.dtype == "bfloat16":  # conversion by PyTorch makes one NaN of all
+        bits = np.require(tensor.little_endian(), np.uint16, ["C", "W"])
+        return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
     values = np.require(tensor.read(), requirements=["C", "W"])
     if is_pattern(tensor.dtype):
         return torch.from_numpy(values).view(dtype)
-    if tensor.dtype == "bfloat16":  # conversion by PyTorch makes one NaN of all
-        bits = to_little_endian(values, "bfloat16").astype(np.uint16)
-        return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(values).to(dtype)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from nnrcodec.entropy.cabac.level_syntax import EntryPoint, LevelSyntax, matrix
 from nnrcodec.entropy.lossless.model import Difference
 from nnrcodec.errors import SyntaxElementError, UnsupportedFeatureError
-from nnrcodec.model.dtypes import is_float
+from nnrcodec.model.dtypes import is_float, values_of
 from nnrcodec.syntax.constants import (
     CompressedParameterTypes,
     NnrCompressedDataUnitPayloadType,
@@ -114,8 +114,9 @@ class DecodedMember:
     ----------
     member : Member
         Its name and shape.
-    value : ndarray
-        Its values; in an NNR_NDU int32, float32, or float64 if they are entries of a codebook.
+    held : ndarray
+        Its values, or their bit patterns; in an NNR_NDU int32, float32, or float64 if they are
+        entries of a codebook.
     dtype : str
         What the values are, a key of `nnrcodec.model.dtypes.DTYPES`.
     levels : ndarray of int32 or None
@@ -123,16 +124,21 @@ class DecodedMember:
         for raw values.
     difference : Difference or None
         Where the values are not those of a tensor, but what changes the bit patterns of one.
-    stored : ndarray or None
-        The values as `nnrcodec.model.dtypes.to_little_endian` returns them, if they are at hand.
+    are_words : bool
+        Whether `held` are bit patterns, as `nnrcodec.model.dtypes.words_of` returns them.
     """
 
     member: Member
-    value: np.ndarray
+    held: np.ndarray
     dtype: str
     levels: np.ndarray | None = None
     difference: Difference | None = None
-    stored: np.ndarray | None = None
+    are_words: bool = False
+
+    @property
+    def value(self) -> np.ndarray:
+        """The values, of any of the dtypes of `held`."""
+        return values_of(self.held, self.dtype) if self.are_words else self.held
 
 
 def next_history(

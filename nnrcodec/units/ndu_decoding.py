@@ -119,7 +119,7 @@ def _as_declared(decoded: DecodedMember, dtype: str) -> DecodedMember:
             f"tensor {decoded.member.name!r} has integers from {decoded.value.min()} to "
             f"{decoded.value.max()}, which {dtype} does not hold"
         )
-    return replace(decoded, value=value, dtype=dtype)
+    return replace(decoded, held=value, dtype=dtype)
 
 
 class _Payload:

@@ -10,7 +10,6 @@ import numpy as np
 from nnrcodec.entropy.ans.payload import decode_levels
 from nnrcodec.entropy.lossless.model import Difference
 from nnrcodec.entropy.lossless.payload import decode_words
-from nnrcodec.entropy.lossless.words import values_of
 from nnrcodec.errors import PayloadError, SyntaxElementError
 from nnrcodec.model.dtypes import from_little_endian, item_bytes
 from nnrcodec.quant.step_size import dequantize
@@ -55,10 +54,7 @@ def decode_extended_unit(
             raise SyntaxElementError(f"bit patterns of {model.word_bits} bits are not {dtype}")
         words = decode_words(model, member.shape, memoryview(unit.payload), threads)
         if model.difference_form == Difference.NONE:
-            stored = None
-            if dtype != "bool":  # of which all but 0 are True
-                stored = words.astype(words.dtype.newbyteorder("<"), copy=False)
-            return [DecodedMember(member, values_of(words, dtype), dtype, stored=stored)]
+            return [DecodedMember(member, words, dtype, are_words=True)]
         difference = Difference(model.difference_form)
         return [DecodedMember(member, words, words.dtype.name, difference=difference)]
 

@@ -68,7 +68,7 @@ def encode_lossless(
     name : str
         In the stream.
     words : ndarray of uint8, uint16, uint32 or uint64
-        As `nnrcodec.entropy.lossless.words.words_of` makes them; any shape, also without elements.
+        As `nnrcodec.model.dtypes.words_of` makes them; any shape, also without elements.
     dtype : str
         What they are the bit patterns of, a key of `nnrcodec.model.dtypes.DTYPES`.
     difference : Difference

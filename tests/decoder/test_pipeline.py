@@ -270,7 +270,7 @@ def test_the_result_does_not_depend_on_threads(threads: int | None) -> None:
 
 def test_no_more_threads_than_asked_for_decode(monkeypatch: pytest.MonkeyPatch) -> None:
     running, most, lock = 0, 0, threading.Lock()
-    decode = pipeline._decode
+    decode = pipeline._members
 
     def slow(*arguments: Any, **options: Any) -> Any:
         nonlocal running, most
@@ -284,7 +284,7 @@ def test_no_more_threads_than_asked_for_decode(monkeypatch: pytest.MonkeyPatch) 
             with lock:
                 running -= 1
 
-    monkeypatch.setattr(pipeline, "_decode", slow)
+    monkeypatch.setattr(pipeline, "_members", slow)
     data = stream_of(*(lone(f"t{i}", levels_of(3)) for i in range(20)))
     decode_stream(data, Limits(), threads=3)
     assert most == 3

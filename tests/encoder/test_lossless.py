@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,9 +13,8 @@ from hypothesis import strategies as st
 import nnrcodec
 from nnrcodec import ConfigError, EncoderConfig, LowRankConfig, TensorConfig
 from nnrcodec.entropy.lossless.model import Difference
-from nnrcodec.entropy.lossless.words import values_of, words_of
 from nnrcodec.errors import UnitOrderError
-from nnrcodec.model.dtypes import DTYPES, item_bytes
+from nnrcodec.model.dtypes import DTYPES, item_bytes, values_of, words_of
 from nnrcodec.model.model import Model, Tensor
 from nnrcodec.syntax.unit import read_units, write_units
 
@@ -140,7 +141,10 @@ def test_settings_of_single_tensors() -> None:
         ({"lossless": True, "fold_batch_norm": True}, "fold_batch_norm is for coding"),
         ({"lossless": True, "low_rank": LowRankConfig(energy=0.5)}, "low_rank is for coding"),
         ({"lossless": True, "entropy": "ans"}, "entropy 'ans' is for coding with loss"),
-        ({"lossless": True, "tensors": {"w": TensorConfig(qp=3)}}, "tensors is for coding"),
+        (
+            {"lossless": True, "tensors": {"w": TensorConfig(qp=3)}},
+            "'w' is for coding with loss",
+        ),
         ({"tensors": {"w": TensorConfig(coder="ans")}, "profile": "nnc"}, "has no rANS"),
         ({"tensors": {"w": 3}}, "expected a TensorConfig by pattern"),
         ({"keep": [3]}, "keep names 3"),
@@ -215,3 +219,10 @@ def test_a_difference_alone_is_refused_but_in_an_update() -> None:
     assert digest_is_of.topology_elem_id == "w"
     with pytest.raises((UnitOrderError, nnrcodec.PayloadError)):
         nnrcodec.decode(b"".join(write_units(units)))
+
+
+@pytest.mark.parametrize("options", [{"lossless": True}, {"profile": "nnc"}, {}])
+def test_zero_bytes_in_names_come_back(options: dict[str, Any]) -> None:
+    state = {"a\0b": np.arange(40.0), "a_b": np.ones(40), "\0": np.zeros(40)}
+    data = nnrcodec.encode(state, config=EncoderConfig(**options)).data
+    assert list(nnrcodec.decode(data)) == list(state)

@@ -1,10 +1,11 @@
 import warnings
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 
 import numpy as np
 import pytest
 import torch
 
+import nnrcodec
 from nnrcodec.errors import ConfigError, ModelError
 from nnrcodec.formats import pt
 from nnrcodec.model.dtypes import COMPUTED_DTYPES, DTYPES
@@ -229,3 +230,31 @@ def test_the_state_dict_of_a_quantized_layer(tmp_path):
     pt.save(pt.load(tmp_path / "in.pt"), tmp_path / "out.pt")
     found = torch.load(tmp_path / "out.pt")
     assert (found["dtype"], found["more"]) == (torch.qint8, [torch.quint8])
+
+
+def test_what_comes_back_otherwise_or_not_at_all_is_said(tmp_path, caplog):
+    state = {
+        "w": torch.ones(20, 20).requires_grad_(),
+        "b": torch.nn.Buffer(torch.ones(3)),
+        "t": torch.ones(20, 3).T,
+        "one": torch.ones(5, 1).T,
+        "sparse": torch.eye(3).to_sparse(),
+        "meta": torch.ones(3, device="meta"),
+    }
+    counts = Counter("aab")
+    torch.save({"state_dict": state, "counts": counts}, tmp_path / "m.pt")
+    model = nnrcodec.load(tmp_path / "m.pt", "all")
+    assert list(model.tensors) == ["state_dict.w", "state_dict.b", "state_dict.t", "state_dict.one"]
+    for change in (
+        "tensors that require gradients no longer do",
+        "tensors lose their attributes",
+        "Counters become dicts",
+        "tensors become contiguous that have other strides: 'state_dict.t'",
+    ):
+        assert f"m.pt: on the way back {change}" in caplog.text
+    assert [(left.name, left.what) for left in model.source.left_out] == [
+        ("state_dict.sparse", "a sparse tensor, and only dense ones are coded"),
+        ("state_dict.meta", "a tensor without values"),
+    ]
+    nnrcodec.save(model, tmp_path / "again.pt")
+    assert torch.load(tmp_path / "again.pt")["counts"] == dict(counts)

@@ -23,6 +23,9 @@ LEAST_STATE = 1 << 16
 TRUNCATED, WRONG_STATE = -1, -2
 """What `decode_symbols` returns instead of a position."""
 
+_AT_ONCE = 1024
+"""Patterns that `join_16` makes in one step: they stay in the cache."""
+
 _U16, _U32, _U64 = np.uint16, np.uint32, np.uint64
 _MASK = np.uint32(SLOTS - 1)
 _EXP2 = np.array(EXP2, np.int64)
@@ -273,6 +276,54 @@ def join(symbols, symbol_shift, packed, shift, bits, constant, rotated, patterns
         if rotated:
             pattern = pattern >> _U64(1) | (pattern & _U64(1)) << last
         patterns[i] = pattern
+
+
+@kernel
+def join_16(symbols, symbol_shift, packed, shift, bits, constant, rotated, patterns):
+    """Do what `join` does where patterns have 16 bits, in steps that work on several at once.
+
+    Parameters
+    ----------
+    symbols, symbol_shift, packed, shift, constant, rotated
+        As `join` takes them.
+    bits : int
+        1 to 8.
+    patterns : ndarray of uint16, shape (n,)
+        Filled.
+    """
+    fixed, of_symbol, of_bits, size = _U32(constant), _U32(symbol_shift), _U32(shift), _U64(bits)
+    mask, last = (_U64(1) << size) - _U64(1), packed.size - 1
+    unpacked = np.empty(_AT_ONCE, np.uint16)
+    for start in range(0, patterns.size, _AT_ONCE):
+        count = min(_AT_ONCE, patterns.size - start)
+        at, i = _U64(start) * size, 0
+        while i + 4 <= count and np.int64(at >> _U64(5)) < last:
+            position = at >> _U64(5)
+            waiting = _U64(packed[position]) | _U64(packed[position + _U64(1)]) << _U64(32)
+            waiting >>= at & _U64(31)
+            unpacked[i] = _U16(waiting & mask)
+            unpacked[i + 1] = _U16(waiting >> size & mask)
+            waiting >>= size << _U64(1)
+            unpacked[i + 2] = _U16(waiting & mask)
+            unpacked[i + 3] = _U16(waiting >> size & mask)
+            at += size << _U64(2)
+            i += 4
+        while i < count:
+            waiting = _U64(packed[at >> _U64(5)])
+            if np.int64(at >> _U64(5)) < last:
+                waiting |= _U64(packed[(at >> _U64(5)) + _U64(1)]) << _U64(32)
+            unpacked[i] = _U16(waiting >> (at & _U64(31)) & mask)
+            at += size
+            i += 1
+        symbol, pattern = symbols[start : start + count], patterns[start : start + count]
+        if rotated:
+            for j in range(count):
+                joined = fixed | _U32(symbol[j]) << of_symbol | _U32(unpacked[j]) << of_bits
+                pattern[j] = _U16(joined >> _U32(1) | joined << _U32(15))
+        else:
+            for j in range(count):
+                joined = fixed | _U32(symbol[j]) << of_symbol | _U32(unpacked[j]) << of_bits
+                pattern[j] = _U16(joined)
 
 
 @kernel

@@ -309,8 +309,9 @@ def _decode_chunk(
         bits, packed = place.field.field_bits, _numbers(data[start : start + size], np.uint32)
         start += size
         if at_once:
+            join = kernels.join_16 if words.itemsize == 2 and bits <= 8 else kernels.join
             shift = coded[0].shift
-            kernels.join(symbols, shift, packed, place.shift, bits, constant, rotated, words)
+            join(symbols, shift, packed, place.shift, bits, constant, rotated, words)
         else:
             kernels.unpack_bits(packed, place.shift, bits, words)
     if not (at_once and rotated):

@@ -1,4 +1,4 @@
-"""Values as bit patterns, and bit patterns as what the fields of a model make up."""
+"""Bit patterns as what changes others into them, and as what the fields of a model make up."""
 
 from __future__ import annotations
 
@@ -6,37 +6,6 @@ import numpy as np
 
 from nnrcodec.entropy.lossless.model import Difference, LosslessModel, WordForm
 from nnrcodec.errors import PayloadError
-from nnrcodec.model.dtypes import DTYPES, from_little_endian, item_bytes, to_little_endian
-
-
-def words_of(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Return the bit patterns of values.
-
-    Parameters
-    ----------
-    values : ndarray
-        Any shape, of ``DTYPES[dtype]``.
-    dtype : str
-        A key of `nnrcodec.model.dtypes.DTYPES`, of real numbers.
-
-    Returns
-    -------
-    ndarray of uint8, uint16, uint32 or uint64
-        Same shape.
-    """
-    stored = to_little_endian(values, dtype)
-    words = stored.view(f"<u{item_bytes(dtype)}")
-    return words.astype(words.dtype.newbyteorder("="), copy=False)
-
-
-def values_of(words: np.ndarray, dtype: str) -> np.ndarray:
-    """Return the values of bit patterns: the inverse of `words_of`."""
-    if dtype == "bfloat16":
-        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if dtype == "bool":
-        stored = words.astype(words.dtype.newbyteorder("<"), copy=False)
-        return from_little_endian(memoryview(stored.tobytes()), dtype, words.shape)
-    return words.view(DTYPES[dtype])
 
 
 def differences(now: np.ndarray, before: np.ndarray, form: Difference) -> np.ndarray:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from nnrcodec.errors import ModelError
 from nnrcodec.formats.onnx.protos import ELEMENT_TYPES, package
 from nnrcodec.formats.onnx.slots import slots_of
-from nnrcodec.model.dtypes import to_little_endian
 from nnrcodec.model.model import Factors, Tensor
 
 _NODES = {True: "ConvTranspose", False: "Conv"}
@@ -71,7 +68,7 @@ def _initializer(tensor: Tensor) -> Any:
         name=tensor.name,
         dims=tensor.shape,
         data_type=numbers[tensor.dtype],
-        raw_data=to_little_endian(np.asarray(tensor.read()), tensor.dtype).tobytes(),
+        raw_data=tensor.little_endian().tobytes(),
     )
 
 

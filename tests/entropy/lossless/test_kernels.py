@@ -116,6 +116,25 @@ def test_join(width: int, rotated: bool) -> None:
     assert patterns.tolist() == plain.join(symbols.tolist(), width - 3, *listed)
 
 
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(1, 8), st.sampled_from([1, 3, 4, 31, 1023, 1024, 1029, 4096]))
+def test_join_of_16_bits(seed: int, bits: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    shift = int(rng.integers(0, 16 - bits + 1))
+    above = 16 - bits - shift
+    symbols = rng.integers(0, 1 << max(above, shift), count, np.uint16)
+    symbol_shift = shift + bits if above >= shift else 0
+    constant = int(rng.integers(0, 2**16)) & (1 << min(above, shift)) - 1
+    constant <<= 0 if above >= shift else shift + bits
+    packed = rng.integers(0, 2**32, (count * bits + 31) // 32, np.uint32)
+    for rotated in (False, True):
+        given_to_both = symbol_shift, packed, shift, bits, constant, rotated
+        patterns = np.zeros(count, np.uint16)
+        kernels.join_16(symbols, *given_to_both, patterns)
+        listed = symbol_shift, packed.tolist(), shift, bits, constant, rotated, 16
+        assert patterns.tolist() == plain.join(symbols.tolist(), *listed)
+
+
 @pytest.mark.parametrize("width", [8, 16, 32, 64])
 def test_places(width: int) -> None:
     rng = np.random.default_rng(width)

@@ -20,9 +20,9 @@ from nnrcodec.entropy.lossless.model import (
     WordForm,
 )
 from nnrcodec.entropy.lossless.payload import decode_words
-from nnrcodec.entropy.lossless.words import changed, differences, values_of, words_of
+from nnrcodec.entropy.lossless.words import changed, differences
 from nnrcodec.errors import PayloadError
-from nnrcodec.model.dtypes import DTYPES, item_bytes
+from nnrcodec.model.dtypes import DTYPES, item_bytes, values_of, words_of
 from nnrcodec.syntax.bitio import BitReader, BitWriter
 from nnrcodec.syntax.context import StreamContext
 from nnrcodec.syntax.drivers import SyntaxReader, SyntaxWriter
