@@ -22,9 +22,7 @@ import struct
 import numpy as np
 from bitstring import BitArray, Bits
 
-from nnrcodec.entropy.compiled import announced
 from nnrcodec.errors import EncodingError, SyntaxElementError, TruncatedBitstreamError
-from nnrcodec.syntax.exp_golomb_kernels import read_ie
 
 UE_MAX_LEADING_ZEROS = 64
 """Most leading zeros of an exponential-Golomb code, which bounds its value."""
@@ -33,6 +31,12 @@ UE_MAX = 2**64 - 1
 """Largest value of ue(k) that is read or written."""
 
 _WINDOW_BYTES = 256
+
+_LONGEST_CODE = 2 * UE_MAX_LEADING_ZEROS + 64
+"""Bits of an exponential-Golomb code at most, for orders up to 63."""
+
+_FEW_LISTED = 4096
+"""So many codes of arrays are read by a loop of Python; more of them by one that is compiled."""
 
 
 class BitReader:
@@ -57,7 +61,7 @@ class BitReader:
         self.data = memoryview(data).cast("B")
         self.position = position
         self.end = 8 * len(self.data)
-        self._number = self._bits_in_window = 0
+        self._number = self._bits_in_window = self._listed = 0
         self._window_start = self._window_end = 0
 
     @property
@@ -109,6 +113,33 @@ class BitReader:
         count : int
             How many.
         """
+        self._listed += count
+        if self._listed > _FEW_LISTED:
+            return self._ie_list_compiled(k, count)
+        values: list[int] = []
+        position, offset = self.position, 1 << k
+        text, at = "", 0  # bits from `position` on, of which `at` are read
+        while len(values) < count:
+            if len(text) - at < _LONGEST_CODE:
+                position += at
+                text, at = self._digits(position, _LONGEST_CODE + 8 * (count - len(values))), 0
+            first = text.find("1", at)
+            end = 2 * first - at + 1 + k
+            if first < 0 or end > len(text):
+                return None
+            code = int(text[first:end], 2) - offset
+            if code > UE_MAX:
+                return None
+            values.append(code + 1 >> 1 if code & 1 else -(code >> 1))
+            at = end
+        self.position = position + at
+        return values
+
+    def _ie_list_compiled(self, k: int, count: int) -> list[int] | None:
+        """Do the same where there is much to read: the loop takes a moment to load."""
+        from nnrcodec.entropy.compiled import announced
+        from nnrcodec.syntax.exp_golomb_kernels import read_ie
+
         values = np.empty(count, np.int64)
         data = np.frombuffer(self.data, np.uint8)
         with announced("the reader of tables"):
@@ -118,6 +149,13 @@ class BitReader:
         self.position = end
         found: list[int] = values.tolist()
         return found
+
+    def _digits(self, start: int, most: int) -> str:
+        """Return bits as digits: as many as that, or a little more, or up to the end."""
+        stop = min(start + most + 7, self.end)
+        part = self.data[start // 8 : (stop + 7) // 8]
+        digits = f"{int.from_bytes(part):0{8 * len(part)}b}"
+        return digits[start % 8 : stop - start // 8 * 8]
 
     def flt(self, n: int = 32) -> float:
         """Read flt(32); a signalling NaN becomes a quiet one."""

@@ -1,6 +1,7 @@
 """The descriptors, with worked values."""
 
 import struct
+from unittest import mock
 
 import pytest
 from bitstring import Bits
@@ -13,6 +14,7 @@ from nnrcodec.errors import (
     SyntaxElementError,
     TruncatedBitstreamError,
 )
+from nnrcodec.syntax import bitio
 from nnrcodec.syntax.bitio import UE_MAX, BitReader, BitWriter
 
 UE = [
@@ -179,18 +181,29 @@ def test_random_bytes_raise_nothing_else(data, position, n):
             assert error.bit_offset is not None
 
 
-@given(st.integers(0, 31), st.lists(st.integers(-(2**40), 2**40), max_size=300), st.integers(0, 7))
-def test_lists_of_integers_are_read_as_one_after_the_other(k, values, before):
+@pytest.mark.parametrize("compiled", [False, True])
+@given(
+    k=st.integers(0, 31),
+    values=st.lists(st.integers(-(2**40), 2**40), max_size=300),
+    before=st.integers(0, 7),
+)
+def test_lists_of_integers_are_read_as_one_after_the_other(compiled, k, values, before):
     bits = BitWriter()
     bits.u(0, before)
     for value in values:
         bits.ie(value, k)
     end = bits.position
     bits.byte_alignment()
-    reader = BitReader(bits.to_bytes(), before)
+    few = -1 if compiled else bitio._FEW_LISTED
+    with mock.patch.object(bitio, "_FEW_LISTED", few):
+        _check_list(bits.to_bytes(), k, values, before, end)
+
+
+def _check_list(data, k, values, before, end):
+    reader = BitReader(data, before)
     assert reader.ie_list(k, len(values)) == values
     assert reader.position == end
-    reader = BitReader(bits.to_bytes(), before)
+    reader = BitReader(data, before)
     reader.end = max(end - 1, 0)
     if values:
         assert reader.ie_list(k, len(values)) is None
