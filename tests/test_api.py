@@ -183,13 +183,12 @@ def test_example_inputs_that_are_no_tuple_are_refused_with_a_hint() -> None:
         nnrcodec.encode(FILTER.module(), FILTER.example())
 
 
-@pytest.mark.parametrize("name", ["a\0b", "\ud800"])
-def test_a_name_that_cannot_be_written_is_refused(name: str) -> None:
+def test_a_name_that_cannot_be_written_is_refused() -> None:
     with pytest.raises(nnrcodec.EncodingError, match="topology_elem_id"):
-        nnrcodec.encode({name: np.zeros(3, np.float32)})
+        nnrcodec.encode({"\ud800": np.zeros(3, np.float32)})
 
 
-@pytest.mark.parametrize("name", ["", "größe", "a b\n", "x" * 40_000, "weight", "数"])
+@pytest.mark.parametrize("name", ["", "a\0b", "größe", "a b\n", "x" * 40_000, "weight", "数"])
 def test_any_other_name_comes_back(name: str) -> None:
     assert list(nnrcodec.decode(nnrcodec.encode({name: np.zeros(3, np.float32)}))) == [name]
 
