@@ -54,12 +54,12 @@ def enough(model: Model, example: tuple[torch.Tensor, ...]) -> int:
     ConfigError
         If the network does not run with it.
     """
-    with FlopCounterMode(display=False) as counter:
-        patches = [visit.patches_for_each_column() for visit in walk(model, [example])]
+    operations = _operations(model, example)
+    patches = [visit.patches_for_each_column() for visit in walk(model, [example])]
     fewest = max(min(patches, default=math.inf), 1e-9)
     by_need, least = (math.ceil(wanted / fewest) for wanted in (_PATCHES, _LEAST))
     by_need = min(by_need, max(MOST, least))
-    return _bounded(by_need, counter.get_total_flops(), _positions(example))
+    return _bounded(by_need, operations, _positions(example))
 
 
 def most(model: Model, inputs: Inputs) -> int:
@@ -70,13 +70,18 @@ def most(model: Model, inputs: Inputs) -> int:
     ConfigError
         If the network does not run with the first.
     """
+    positions = sum(map(_positions, inputs)) / len(inputs)
+    operations = _operations(model, inputs[0]) * positions / _positions(inputs[0])
+    return _bounded(MOST_GIVEN, int(operations), math.ceil(positions))
+
+
+def _operations(model: Model, example: tuple[torch.Tensor, ...]) -> int:
+    """Return the operations of a network with one input, counted in this thread."""
     with FlopCounterMode(display=False) as counter, running(), torch.inference_mode():
         module = build_module(model)
-        require_fit(module._nnr_graph, inputs[:1])
-        module(*inputs[0])
-    positions = sum(map(_positions, inputs)) / len(inputs)
-    operations = counter.get_total_flops() * positions / _positions(inputs[0])
-    return _bounded(MOST_GIVEN, int(operations), math.ceil(positions))
+        require_fit(module._nnr_graph, [example])
+        module(*example)
+    return int(counter.get_total_flops())
 
 
 def _bounded(count: int, operations: int, positions: int) -> int:

@@ -16,6 +16,7 @@ from nnrcodec.calibration.sizes import COUNT
 from nnrcodec.errors import ConfigError
 from nnrcodec.graph.graph import Dim, Graph, Input, Node, Ref
 from nnrcodec.model.model import Model, Tensor
+from nnrcodec.parallel import threads_of_torch
 
 SMALL = (1, 3, 8, 8)
 
@@ -56,11 +57,13 @@ def test_as_many_are_enough_as_say_something(
     assert enough(convolution(kernel), (torch.zeros(shape),)) == count
 
 
-def test_no_more_are_enough_than_take_a_reasonable_time() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_more_are_enough_than_take_a_reasonable_time(threads: int) -> None:
     model = model_of(nn.Sequential(nn.Conv2d(3, 6000, 12)), (2, 3, 13, 13))
     columns, patches = 3 * 12**2, 9**2
     count = 2**36 // (6000 * columns * patches)
-    assert enough(model, (torch.zeros(1, 3, 20, 20),)) == count == 327
+    with threads_of_torch(threads):
+        assert enough(model, (torch.zeros(1, 3, 20, 20),)) == count == 327
     assert count < 64 * columns // patches
 
 
