@@ -18,7 +18,7 @@ from nnrcodec.calibration.fidelity import Calibration, HeldBack
 from nnrcodec.checks import check_whole
 from nnrcodec.config import EncoderConfig, as_config
 from nnrcodec.decoder.pipeline import decode_all, decode_stream, merged_model
-from nnrcodec.decoder.updates import UpdateDecoder, is_plain_difference, runnable, state_of
+from nnrcodec.decoder.updates import UpdateDecoder, runnable, state_of
 from nnrcodec.encoder.report import EncodeResult, report_of
 from nnrcodec.encoder.search import ScoreOf, encode_best
 from nnrcodec.encoder.trials import stream_of
@@ -396,10 +396,7 @@ def decode_file(
         base = base_of(paths[0], key)
         decoder = UpdateDecoder(base, limits=limits, threads=threads, require_record=require_record)
         for path in paths[1:]:
-            data = read_stream_file(Path(path))
-            after_file = not isinstance(base, bytes)
-            is_plain = is_plain_difference(data, path, limits, after_file=after_file)
-            decoder.decode(data, is_difference=is_plain)
+            decoder.decode_update(read_stream_file(Path(path)), path)
         model = decoder.network(merge=merge)
     save(model, target, limits.for_stream(sizes))
     return model

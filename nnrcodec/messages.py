@@ -18,7 +18,7 @@ def logger_of(name: str) -> logging.Logger:
 _MOST_NAMED = 5
 
 
-def some(words: Iterable[str]) -> str:
+def some(words: Iterable[str], most: int = _MOST_NAMED) -> str:
     """Return the first of some words, and how many more there are.
 
     Examples
@@ -27,8 +27,8 @@ def some(words: Iterable[str]) -> str:
     'a, b, c, d, e, and 2 more'
     """
     listed = list(words)
-    more = len(listed) - _MOST_NAMED
-    return ", ".join(listed[:_MOST_NAMED]) + (f", and {more} more" if more > 0 else "")
+    more = len(listed) - most
+    return ", ".join(listed[:most]) + (f", and {more} more" if more > 0 else "")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from nnrcodec.cli.per_shard import decode_shards
 from nnrcodec.cli.table import counted, printable
 from nnrcodec.cli.values import at_least
 from nnrcodec.decoder.pipeline import MOST_THREADS, decode_all, merged_model
-from nnrcodec.decoder.updates import UpdateDecoder, is_plain_difference
+from nnrcodec.decoder.updates import UpdateDecoder
 from nnrcodec.errors import ConfigError
 from nnrcodec.formats import SAVERS, check_output, is_model_file, is_stream_file, save
 from nnrcodec.formats.sources import base_of
@@ -218,12 +218,11 @@ def _decode_several(options: argparse.Namespace) -> tuple[Model, list[str], int]
         options.input = path
         data = read_stream(path)
         stream_bytes += len(data)
-        is_difference = False
-        if index or base is not None:
-            after_file = base is not None
-            is_difference = is_plain_difference(data, path, _limits(options), after_file=after_file)
         with progress_bar(f"decoding {path.name}", quiet=options.quiet) as progress:
-            decoder.decode(data, progress=progress, is_difference=is_difference)
+            if index or base is not None:
+                decoder.decode_update(data, path, progress=progress)
+            else:
+                decoder.decode(data, progress=progress)
     notes = [f"a base model and {counted(len(options.streams) - 1, 'update')}"]
     return decoder.network(merge=options.merge), notes, stream_bytes
 

@@ -82,6 +82,7 @@ class UpdateDecoder:
         self._require_record = require_record
         self._threads = threads
         self._decoded: Decoded | None = None
+        self._has_file = False
         self._histories: dict[str, TensorHistory] = {}
         if base is not None:
             self._start(base_of(base))
@@ -90,6 +91,7 @@ class UpdateDecoder:
         """Begin with a base model, which may be a stream."""
         if isinstance(base, Model):
             self._decoded = Decoded(in_memory(base), False, True, base.stored_bytes)
+            self._has_file = True
             return
         if is_update(base, self._limits):
             raise ConfigError(
@@ -140,7 +142,7 @@ class UpdateDecoder:
         if is_difference:
             decoded = _as_difference(decoded, self._decoded)
         if not decoded.is_update:
-            self._histories, self._decoded = {}, decoded
+            self._histories, self._decoded, self._has_file = {}, decoded, False
         elif self._decoded is None:
             raise UnitOrderError(
                 "this stream is an update: its tensors are differences to those of a base model, "
@@ -159,6 +161,43 @@ class UpdateDecoder:
             if decoded.turnover:  # the same name may be of another tensor
                 self._histories = {}
         return state_of(replace(decoded.model, graph=self._decoded.model.graph))
+
+    def decode_update(self, data: bytes, name: object, *, progress: Progress | None = None) -> None:
+        """Decode a stream that follows a base model: it must not be one itself.
+
+        One without a container record that follows a model file, and does not say that it is an
+        update, is taken for a plain stream of differences, which a warning says: it is by other
+        software, or was made to be added, and no stream could be in place of the file.
+
+        Parameters
+        ----------
+        data : bytes
+            The stream.
+        name : object
+            What it is called in messages.
+        progress : callable, optional
+            As for `decode`.
+
+        Raises
+        ------
+        ConfigError
+            It is a base model.
+        BitstreamError, UnsupportedFeatureError
+            As for `decode`.
+        """
+        is_difference = not is_update(data, self._limits)
+        if is_difference:
+            if not self._has_file or read_stream(data, self._limits).record is not None:
+                raise ConfigError(
+                    f"{name} is a base model, not an update: give one base model, then its "
+                    "updates in their order"
+                )
+            logger.warning(
+                "%s does not say that it is an update, and has no record: its tensors are taken "
+                "for differences, and are added to those of the base model",
+                name,
+            )
+        self.decode(data, progress=progress, is_difference=is_difference)
 
     @property
     def state(self) -> dict[str, np.ndarray]:
@@ -227,43 +266,6 @@ def is_update(data: bytes, limits: Limits | None = None) -> bool:
     return bool(parameters.body.mps_parent_signalling_enabled_flag == 1)
 
 
-def is_plain_difference(data: bytes, name: object, limits: Limits, *, after_file: bool) -> bool:
-    """Return whether a stream, which follows a base model, is to be added though it is no update.
-
-    It is where it has no container record, and so is by other software, or was made to be added;
-    and where the base model is a file, which no stream could be in place of.
-
-    Parameters
-    ----------
-    data : bytes
-        The stream.
-    name : object
-        Its name.
-    limits : Limits
-        What to accept of it.
-    after_file : bool
-        Whether the base model is a model file.
-
-    Raises
-    ------
-    ConfigError
-        It is a base model; with the name of the stream.
-    """
-    if is_update(data, limits):
-        return False
-    if not after_file or read_stream(data, limits).record is not None:
-        raise ConfigError(
-            f"{name} is a base model, not an update: give one base model, then its updates in "
-            "their order"
-        )
-    logger.warning(
-        "%s does not say that it is an update, and has no record: its tensors are taken for "
-        "differences, and are added to those of the base model",
-        name,
-    )
-    return True
-
-
 def _as_difference(decoded: Decoded, before: Decoded | None) -> Decoded:
     """Return what a plain stream of differences says as an update.
 
@@ -325,7 +327,8 @@ def state_of(model: Model, threads: int | None = 1) -> dict[str, np.ndarray]:
     """
     tensors = [t for t in model.tensors.values() if t.role is not Role.CONSTANT]
     names = (original_name(tensor.name, model.graph) for tensor in tensors)
-    values = in_order(lambda tensor: tensor.read(), tensors, threads)
+    has_wider = any(t.words is not None and t.dtype == "bfloat16" for t in tensors)
+    values = in_order(lambda tensor: tensor.read(), tensors, threads if has_wider else 1)
     return dict(zip(names, values, strict=True))
 
 

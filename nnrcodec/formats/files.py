@@ -19,6 +19,7 @@ from nnrcodec.formats.looks import Look
 from nnrcodec.formats.mat import writing as mat
 from nnrcodec.formats.mat.reading import load_level5, load_level73, residual_of
 from nnrcodec.limits import Limits
+from nnrcodec.messages import some
 from nnrcodec.model.model import Model
 from nnrcodec.model.source import Source
 
@@ -349,10 +350,8 @@ def _notes(path: Path, source: Source) -> list[str]:
     notes = [f"{path.name}: {note}" for note in source.notes]
     if source.left_out:
         coded = f"coded is {source.coded!r}; " if source.coded else ""
-        parts = [f"{left.name!r} ({left.what}; {left.reason})" for left in source.left_out[:10]]
-        more = len(source.left_out) - 10
-        rest = f", and {more} more" if more > 0 else ""
-        notes.append(f"{path.name}: {coded}left out: {', '.join(parts)}{rest}")
+        parts = (f"{left.name!r} ({left.what}; {left.reason})" for left in source.left_out)
+        notes.append(f"{path.name}: {coded}left out: {some(parts, 10)}")
     return notes
 
 
